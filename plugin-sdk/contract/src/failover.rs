@@ -1,0 +1,167 @@
+//! The order of the paths to a peer, and when a path is late or dead.
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::violation::Violations;
+use crate::{Adapter, Attributes, Violation};
+
+/// Most paths one question may carry.
+pub const MAX_PATHS: usize = 64;
+/// Probe interval in microseconds: 10 ms to 60 s.
+pub const PROBE_INTERVAL_US: core::ops::RangeInclusive<u32> = 10_000..=60_000_000;
+/// Reply timeout in microseconds: 1 ms (RFC 9002 granularity) to 60 s.
+pub const REPLY_TIMEOUT_US: core::ops::RangeInclusive<u32> = 1_000..=60_000_000;
+/// Missed replies in a row before a path is down.
+pub const MISSES: core::ops::RangeInclusive<u32> = 1..=100;
+/// Hold-down in milliseconds: 0 to one hour.
+pub const HOLD_DOWN_MS: core::ops::RangeInclusive<u32> = 0..=3_600_000;
+/// Weight of a path in [`Mode::Spread`].
+pub const WEIGHT: core::ops::RangeInclusive<u32> = 0..=1_000_000;
+
+/// What this observer knows of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathState {
+    /// No reply was ever heard on it.
+    Unverified,
+    /// Replies arrive in time.
+    Up,
+    /// A reply is late, fewer than `misses` in a row.
+    Suspect,
+    /// `misses` replies in a row are missing, or an adapter at one end is down.
+    Down,
+}
+
+/// Round-trip time, in microseconds (RFC 9002 section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rtt {
+    /// Smoothed.
+    pub smoothed_us: u32,
+    /// Mean deviation.
+    pub variance_us: u32,
+    /// Smallest seen.
+    pub min_us: u32,
+}
+
+/// One path: from a local adapter to a remote address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Path {
+    /// The adapter it leaves by.
+    pub local: Adapter,
+    /// The peer's adapter it arrives at.
+    pub remote: Adapter,
+    /// Round-trip time, once measured.
+    pub rtt: Option<Rtt>,
+    /// Loss over the recent past in packets per million, 0..=1_000_000.
+    pub loss_ppm: u32,
+    /// What this observer knows of it.
+    pub state: PathState,
+    /// Milliseconds since the state last changed.
+    pub since_ms: u64,
+    /// How often it went down in the last ten minutes.
+    pub flaps: u32,
+    /// Facts without a field of their own.
+    pub attributes: Attributes,
+}
+
+/// The question, for all paths to one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Question {
+    /// In table order: for each of the peer's addresses in its order of preference, the local
+    /// adapters in ours.
+    pub paths: Vec<Path>,
+    /// For strategies that want to break ties at random.
+    pub seed: u64,
+    /// Facts without a field of their own.
+    pub attributes: Attributes,
+}
+
+/// How traffic uses the paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The first usable path in order carries all.
+    Passive,
+    /// Every usable path carries everything; the receiver drops the copies.
+    Active,
+    /// Traffic is spread over the usable paths by weight, one for each path in question order.
+    Spread(Vec<u32>),
+}
+
+/// Timing of one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// How often the path is probed, in microseconds; see [`PROBE_INTERVAL_US`].
+    pub probe_interval_us: u32,
+    /// When a reply is late, in microseconds; see [`REPLY_TIMEOUT_US`].
+    pub reply_timeout_us: u32,
+    /// Late replies in a row before the path is down; see [`MISSES`].
+    pub misses: u32,
+    /// How long a path that came back must stay well before traffic returns, in milliseconds; see
+    /// [`HOLD_DOWN_MS`].
+    pub hold_down_ms: u32,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// All paths, as indices into the question, most preferred first.
+    pub order: Vec<u32>,
+    /// How traffic uses them.
+    pub mode: Mode,
+    /// One for each path, in question order.
+    pub timings: Vec<Timing>,
+}
+
+/// Checks an answer as if it had come from the network.
+///
+/// # Errors
+/// The rules it breaks: `order` is a permutation, one timing for each path, all in range.
+pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violation>> {
+    let mut violations = Violations::default();
+    let count = question.paths.len();
+    check_order(count, &answer.order, &mut violations);
+    if let Mode::Spread(weights) = &answer.mode {
+        if weights.len() != count {
+            violations.add("mode.spread".into(), format!("a list of {}", weights.len()), one_for_each(count));
+        } else if count > 0 && weights.iter().all(|&weight| weight == 0) {
+            violations.add("mode.spread".into(), "all zero", "some path needs a weight above 0");
+        }
+        for (index, &weight) in weights.iter().enumerate() {
+            violations.check_range(format!("mode.spread[{index}]"), weight, WEIGHT);
+        }
+    }
+    if answer.timings.len() != count {
+        violations.add("timings".into(), format!("a list of {}", answer.timings.len()), one_for_each(count));
+    }
+    for (index, timing) in answer.timings.iter().enumerate() {
+        let field = |name: &str| format!("timings[{index}].{name}");
+        violations.check_range(field("probe_interval_us"), timing.probe_interval_us, PROBE_INTERVAL_US);
+        violations.check_range(field("reply_timeout_us"), timing.reply_timeout_us, REPLY_TIMEOUT_US);
+        violations.check_range(field("misses"), timing.misses, MISSES);
+        violations.check_range(field("hold_down_ms"), timing.hold_down_ms, HOLD_DOWN_MS);
+    }
+    violations.finish()
+}
+
+fn check_order(count: usize, order: &[u32], violations: &mut Violations) {
+    if order.len() != count {
+        violations.add("order".into(), format!("a list of {}", order.len()), one_for_each(count));
+    }
+    let mut seen = vec![false; count];
+    for (place, &path) in order.iter().enumerate().take(count) {
+        match seen.get_mut(path as usize) {
+            None => violations.add(format!("order[{place}]"), path, format!("path indices are below {count}")),
+            Some(true) => violations.add(format!("order[{place}]"), path, "each path is named once"),
+            Some(place) => *place = true,
+        }
+    }
+}
+
+fn one_for_each(count: usize) -> alloc::string::String {
+    format!("it must have one entry for each of the {count} paths")
+}

@@ -1,0 +1,46 @@
+//! What an answer got wrong.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// One rule that an answer breaks: the field, the value found, and what would be valid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}; {rule}")]
+pub struct Violation {
+    /// Path of the field, for example `owners[3][0]`.
+    pub field: String,
+    /// The value found there.
+    pub value: String,
+    /// What a valid value looks like.
+    pub rule: String,
+}
+
+/// At most this many violations are reported for one answer; more would only bury the first.
+pub const MAX_VIOLATIONS: usize = 16;
+
+/// Collects violations up to [`MAX_VIOLATIONS`].
+#[derive(Default)]
+pub(crate) struct Violations(Vec<Violation>);
+
+impl Violations {
+    pub(crate) fn add(&mut self, field: String, value: impl alloc::string::ToString, rule: impl Into<String>) {
+        if self.0.len() < MAX_VIOLATIONS {
+            self.0.push(Violation { field, value: value.to_string(), rule: rule.into() });
+        }
+    }
+
+    /// Adds a violation unless `value` lies in `range`.
+    pub(crate) fn check_range(&mut self, field: String, value: u32, range: core::ops::RangeInclusive<u32>) {
+        if !range.contains(&value) {
+            self.add(
+                field,
+                value,
+                alloc::format!("it must be from {} to {}", range.start(), range.end()),
+            );
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<(), Vec<Violation>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}
