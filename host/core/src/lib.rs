@@ -1,1 +1,27 @@
-//! Under construction.
+//! The sans-IO protocol of Overlan: everything a member decides and remembers, and no networking
+//! code, clock, thread or hidden randomness.
+//!
+//! [`Core`] takes datagrams, adapter facts, messages to send, policy answers and the time; it gives
+//! datagrams, messages, events, policy questions and desired routes. The same core runs under the
+//! tokio node, in the simulator and under the fuzzers.
+//!
+//! Reading order: [`time`], [`crypto`] (what the core asks of cryptography), [`config`], [`event`],
+//! [`policy`] (questions, answers, native fallbacks), `table`, `membership`, `path`, `delivery`,
+//! `plan`, then `engine`, which ties them together, and [`status`], what it shows of itself.
+#![no_std]
+
+extern crate alloc;
+
+pub mod config;
+pub mod crypto;
+pub mod event;
+pub mod policy;
+pub mod status;
+pub mod time;
+
+mod engine;
+
+pub use config::Config;
+pub use engine::Core;
+pub use event::{Event, Fate, Message, SendError, Transmit};
+pub use time::Instant;

@@ -1,0 +1,69 @@
+//! What a core is started with.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use overlan_contract::{Attributes, assignment::Responsibility};
+use overlan_wire::{BootId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Who may own responsibilities when the cluster is cut in pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quorum {
+    /// Every piece assigns all responsibilities among its live members.
+    #[default]
+    None,
+    /// Members that do not see more than half of the table's members alive own nothing.
+    Majority,
+}
+
+/// Configuration of one core.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name: 1..=63 bytes, unique in the cluster.
+    pub name: String,
+    /// Random, new at each start.
+    pub boot: BootId,
+    /// Seed of all of the core's randomness.
+    pub seed: u64,
+    /// Addresses to say hello to until a member is known. Empty: wait for others.
+    pub seeds: Vec<SocketAddr>,
+    /// What responsibilities may require of this node.
+    pub attributes: Attributes,
+    /// The duties of the cluster, as this node is configured.
+    pub responsibilities: Vec<Responsibility>,
+    /// What a minority may own.
+    pub quorum: Quorum,
+    /// The node ids that may join; `None`: whoever has the cluster key.
+    pub allow: Option<Vec<NodeId>>,
+    /// The highest version of the own entry that may have been published before (see
+    /// [`Event::Version`](crate::Event::Version)).
+    pub last_version: u64,
+    /// Bytes of messages that may wait to be sent to one peer; more is back-pressure. At least one
+    /// message always fits. Default 64 MiB.
+    pub send_queue_bytes: usize,
+    /// Bytes of reliable messages one peer may have open here, received or not yet accepted.
+    /// At least 16 MiB. Default 64 MiB.
+    pub receive_window_bytes: usize,
+}
+
+impl Config {
+    /// Defaults for everything but identity.
+    pub fn new(name: impl Into<String>, boot: BootId, seed: u64) -> Self {
+        Config {
+            name: name.into(),
+            boot,
+            seed,
+            seeds: Vec::new(),
+            attributes: Vec::new(),
+            responsibilities: Vec::new(),
+            quorum: Quorum::None,
+            allow: None,
+            last_version: 0,
+            send_queue_bytes: 64 << 20,
+            receive_window_bytes: 64 << 20,
+        }
+    }
+}

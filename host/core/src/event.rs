@@ -1,0 +1,142 @@
+//! What comes out of the core.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use overlan_contract::failover::PathState;
+use overlan_wire::{Digest, MessageId, MessageMode, NodeId};
+use serde::Serialize;
+
+/// Datagrams to send: the buffer given to [`Core::poll_transmit`](crate::Core::poll_transmit) holds
+/// their bytes one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The adapter address to send from.
+    pub local: SocketAddr,
+    /// Where to.
+    pub remote: SocketAddr,
+    /// Differentiated services code point.
+    pub dscp: u8,
+    /// Bytes of each datagram; the last may be shorter.
+    pub segment: usize,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who sent it.
+    pub from: NodeId,
+    /// The sender's count of messages to this node in this mode class.
+    pub id: MessageId,
+    /// How it was sent.
+    pub mode: MessageMode,
+    /// The bytes.
+    pub payload: Vec<u8>,
+    /// The path its last fragment came by: our adapter address, the peer's. `None`: from this node.
+    pub path: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// What became of a reliable or ordered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// A consumer at the peer accepted it.
+    Delivered,
+    /// Its deadline passed first. It may have been delivered all the same.
+    Expired,
+    /// The peer restarted and lost its message state. It may have been delivered before.
+    PeerLostState,
+    /// The peer was forgotten, or this node left.
+    Abandoned,
+}
+
+/// Why a message was not taken. Nothing was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendError {
+    /// The table has no entry for the node.
+    #[error("no member of that name or id; `overlan members` lists them")]
+    UnknownNode,
+    /// The message exceeds 16 MiB.
+    #[error("the message is larger than 16 MiB; split it")]
+    TooLarge,
+    /// The peer's send queue is full; try again after [`Event::Writable`].
+    #[error("the send queue to that member is full; try again when it drains")]
+    QueueFull,
+}
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A member's state changed; see [`Core::members`](crate::Core::members).
+    Member {
+        /// Which.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// The new state.
+        state: crate::status::MemberState,
+    },
+    /// The table changed.
+    Table {
+        /// Digest of its canonical encoding.
+        digest: Digest,
+    },
+    /// All live members hold the table with this digest.
+    Agreed {
+        /// Counts agreements.
+        epoch: u64,
+        /// The table.
+        digest: Digest,
+    },
+    /// A path's state changed.
+    Path {
+        /// The peer.
+        node: NodeId,
+        /// Our adapter address.
+        local: SocketAddr,
+        /// The peer's.
+        remote: SocketAddr,
+        /// The new state.
+        state: PathState,
+        /// In a few words.
+        why: &'static str,
+    },
+    /// Traffic to a peer moved to another path.
+    Moved {
+        /// The peer.
+        node: NodeId,
+        /// The path it left.
+        from: Option<(SocketAddr, SocketAddr)>,
+        /// The path it is on now.
+        to: (SocketAddr, SocketAddr),
+    },
+    /// Another plan is in force.
+    Plan {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// What became of a message.
+    Fate {
+        /// The token given with it.
+        token: u64,
+        /// Whom it was for.
+        node: NodeId,
+        /// What became of it.
+        fate: Fate,
+    },
+    /// A full send queue has room again.
+    Writable {
+        /// The peer.
+        node: NodeId,
+    },
+    /// The own entry is published under this version: store it and give it as
+    /// [`Config::last_version`](crate::Config::last_version) at the next start.
+    Version(u64),
+    /// The addresses that host routes are wanted for changed; see
+    /// [`Core::remote_addresses`](crate::Core::remote_addresses).
+    Routes,
+    /// A member refused this node, or another reason not to be in the cluster; the text says what to do.
+    Refused(&'static str),
+}

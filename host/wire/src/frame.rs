@@ -1,0 +1,432 @@
+//! What stands inside the seal: a sequence of frames, each `type(1) length(2) body`. A frame of an
+//! unknown type is skipped; what follows the known fields of a body is ignored.
+
+use alloc::vec::Vec;
+
+use crate::codec::{DecodeError, Reader, put_block};
+use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId};
+use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
+
+/// Bytes of a frame before its body.
+pub const FRAME_HEADER: usize = 3;
+/// Bytes of a [`Fragment`] frame before its payload, frame header included.
+pub const FRAGMENT_HEADER: usize = FRAME_HEADER + 8 + 1 + 1 + 2 + 8 + 4 + 4;
+
+/// What the sender asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageMode {
+    /// At most once, any order.
+    Unreliable,
+    /// Exactly once, any order.
+    Reliable,
+    /// Exactly once, first in, first out per sender.
+    Ordered,
+}
+
+/// Bytes of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// The message. Reliable and ordered ones share one count, unreliable ones have another.
+    pub message: MessageId,
+    /// What the sender asked for.
+    pub mode: MessageMode,
+    /// Whom it is for at the receiver: 0 applications, 1 the cluster's own use.
+    pub class: u8,
+    /// The ordered stream; 0 until there are several.
+    pub stream: u16,
+    /// Place in the ordered stream, from 0; 0 for other modes.
+    pub order: u64,
+    /// Bytes of the whole message.
+    pub total: u32,
+    /// Where `payload` belongs: `offset + payload.len() <= total`, checked by the parser.
+    pub offset: u32,
+    /// The bytes.
+    pub payload: &'a [u8],
+}
+
+/// Packets of one path that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The path they were sent on, in the count of their sender.
+    pub path: PathId,
+    /// Microseconds between the arrival of the largest and this acknowledgement (RFC 9002).
+    pub delay_us: u32,
+    /// Inclusive ranges of packet numbers, descending, disjoint: at least one, at most
+    /// [`MAX_ACK_RANGES`].
+    pub ranges: Vec<(PacketNumber, PacketNumber)>,
+}
+
+/// Reliable messages that a consumer accepted, and room for more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// All messages below it are accepted.
+    pub floor: MessageId,
+    /// Bit `i` (least significant first): message `floor + i` is accepted.
+    pub bitmap: Vec<u8>,
+    /// Total bytes of reliable messages that the sender may have opened since the session began.
+    pub credit: u64,
+}
+
+/// One frame. Frames up to `Records` travel in cluster datagrams, the rest in data datagrams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// First contact, padded so that the reply is never longer.
+    Hello {
+        /// To be echoed.
+        token: u64,
+        /// The sender's table.
+        digest: Digest,
+        /// The sender's signed entry.
+        record: &'a [u8],
+    },
+    /// Answers a hello.
+    HelloReply {
+        /// The hello's token.
+        echo: u64,
+        /// To be echoed.
+        token: u64,
+        /// The sender's table.
+        digest: Digest,
+        /// The sender's signed entry.
+        record: &'a [u8],
+    },
+    /// Answers a hello reply: both ends know now that the other lives.
+    HelloDone {
+        /// The reply's token.
+        echo: u64,
+    },
+    /// The hello is not accepted.
+    Refused {
+        /// The hello's token.
+        echo: u64,
+        /// 1: name taken, 2: not on the allow-list; see [`refusal_text`].
+        code: u8,
+    },
+    /// A datagram of the membership protocol (foca).
+    Membership(&'a [u8]),
+    /// The sender's table and where the agreement stands.
+    Summary {
+        /// Digest of the sender's table.
+        digest: Digest,
+        /// Latest agreement it knows of.
+        epoch: u64,
+        /// What was agreed then.
+        agreed: Digest,
+    },
+    /// Hashes of consecutive buckets of the sender's table.
+    Buckets {
+        /// The first bucket.
+        first: u8,
+        /// Eight bytes of each bucket's hash.
+        hashes: Vec<u64>,
+    },
+    /// All records of one bucket by version.
+    Leaves {
+        /// The bucket.
+        bucket: u8,
+        /// Node, version, and whether it is forgotten.
+        leaves: Vec<(NodeId, u64, bool)>,
+    },
+    /// Asks for the records of these nodes.
+    Want(Vec<NodeId>),
+    /// One signed record.
+    Record(&'a [u8]),
+    /// Wants a [`Frame::Pong`] on the same path; padded when it probes the path's MTU.
+    Ping {
+        /// To be echoed.
+        token: u32,
+        /// Zero bytes behind the token.
+        padding: u16,
+    },
+    /// Answers a ping.
+    Pong {
+        /// The ping's token.
+        token: u32,
+    },
+    /// Packets that arrived.
+    Ack(Ack),
+    /// Bytes of a message.
+    Fragment(Fragment<'a>),
+    /// Messages that were accepted.
+    Accepted(Accepted),
+}
+
+mod code {
+    pub(super) const HELLO: u8 = 0x01;
+    pub(super) const HELLO_REPLY: u8 = 0x02;
+    pub(super) const HELLO_DONE: u8 = 0x03;
+    pub(super) const REFUSED: u8 = 0x04;
+    pub(super) const MEMBERSHIP: u8 = 0x05;
+    pub(super) const SUMMARY: u8 = 0x06;
+    pub(super) const BUCKETS: u8 = 0x07;
+    pub(super) const LEAVES: u8 = 0x08;
+    pub(super) const WANT: u8 = 0x09;
+    pub(super) const RECORD: u8 = 0x0a;
+    pub(super) const PING: u8 = 0x20;
+    pub(super) const PONG: u8 = 0x21;
+    pub(super) const ACK: u8 = 0x22;
+    pub(super) const FRAGMENT: u8 = 0x23;
+    pub(super) const ACCEPTED: u8 = 0x24;
+}
+
+impl Frame<'_> {
+    /// Appends the frame.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(self.code());
+        put_block(out, |out| self.emit_body(out));
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Frame::Hello { .. } => code::HELLO,
+            Frame::HelloReply { .. } => code::HELLO_REPLY,
+            Frame::HelloDone { .. } => code::HELLO_DONE,
+            Frame::Refused { .. } => code::REFUSED,
+            Frame::Membership(_) => code::MEMBERSHIP,
+            Frame::Summary { .. } => code::SUMMARY,
+            Frame::Buckets { .. } => code::BUCKETS,
+            Frame::Leaves { .. } => code::LEAVES,
+            Frame::Want(_) => code::WANT,
+            Frame::Record(_) => code::RECORD,
+            Frame::Ping { .. } => code::PING,
+            Frame::Pong { .. } => code::PONG,
+            Frame::Ack(_) => code::ACK,
+            Frame::Fragment(_) => code::FRAGMENT,
+            Frame::Accepted(_) => code::ACCEPTED,
+        }
+    }
+
+    fn emit_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Frame::Hello { token, digest, record } => {
+                out.extend_from_slice(&token.to_be_bytes());
+                out.extend_from_slice(&digest.0);
+                put_block(out, |out| out.extend_from_slice(record));
+            }
+            Frame::HelloReply { echo, token, digest, record } => {
+                out.extend_from_slice(&echo.to_be_bytes());
+                out.extend_from_slice(&token.to_be_bytes());
+                out.extend_from_slice(&digest.0);
+                put_block(out, |out| out.extend_from_slice(record));
+            }
+            Frame::HelloDone { echo } => out.extend_from_slice(&echo.to_be_bytes()),
+            Frame::Refused { echo, code } => {
+                out.extend_from_slice(&echo.to_be_bytes());
+                out.push(*code);
+            }
+            Frame::Membership(bytes) | Frame::Record(bytes) => out.extend_from_slice(bytes),
+            Frame::Summary { digest, epoch, agreed } => {
+                out.extend_from_slice(&digest.0);
+                out.extend_from_slice(&epoch.to_be_bytes());
+                out.extend_from_slice(&agreed.0);
+            }
+            Frame::Buckets { first, hashes } => {
+                out.push(*first);
+                hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_be_bytes()));
+            }
+            Frame::Leaves { bucket, leaves } => {
+                out.push(*bucket);
+                for (node, version, forgotten) in leaves {
+                    out.extend_from_slice(&node.0);
+                    out.extend_from_slice(&version.to_be_bytes());
+                    out.push(u8::from(*forgotten));
+                }
+            }
+            Frame::Want(nodes) => nodes.iter().for_each(|node| out.extend_from_slice(&node.0)),
+            Frame::Ping { token, padding } => {
+                out.extend_from_slice(&token.to_be_bytes());
+                out.resize(out.len() + usize::from(*padding), 0);
+            }
+            Frame::Pong { token } => out.extend_from_slice(&token.to_be_bytes()),
+            Frame::Ack(ack) => emit_ack(ack, out),
+            Frame::Fragment(fragment) => emit_fragment(fragment, out),
+            Frame::Accepted(accepted) => {
+                out.extend_from_slice(&accepted.floor.0.to_be_bytes());
+                out.extend_from_slice(&accepted.credit.to_be_bytes());
+                out.extend_from_slice(&accepted.bitmap);
+            }
+        }
+    }
+}
+
+fn emit_ack(ack: &Ack, out: &mut Vec<u8>) {
+    out.extend_from_slice(&ack.path.0.to_be_bytes());
+    out.extend_from_slice(&ack.delay_us.to_be_bytes());
+    for (low, high) in ack.ranges.iter().take(MAX_ACK_RANGES) {
+        out.extend_from_slice(&low.0.to_be_bytes());
+        out.extend_from_slice(&high.0.to_be_bytes());
+    }
+}
+
+fn emit_fragment(fragment: &Fragment<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&fragment.message.0.to_be_bytes());
+    out.push(match fragment.mode {
+        MessageMode::Unreliable => 0,
+        MessageMode::Reliable => 1,
+        MessageMode::Ordered => 2,
+    });
+    out.push(fragment.class);
+    out.extend_from_slice(&fragment.stream.to_be_bytes());
+    out.extend_from_slice(&fragment.order.to_be_bytes());
+    out.extend_from_slice(&fragment.total.to_be_bytes());
+    out.extend_from_slice(&fragment.offset.to_be_bytes());
+    out.extend_from_slice(fragment.payload);
+}
+
+/// Reads the frames of an opened packet one by one; unknown ones are passed over. It ends at the
+/// first error, which it returns.
+#[derive(Clone, Debug)]
+pub struct Frames<'a>(Reader<'a>);
+
+impl<'a> Frames<'a> {
+    /// Starts at the front of an opened packet.
+    pub fn new(packet: &'a [u8]) -> Self {
+        Frames(Reader::new(packet))
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.0.is_empty() {
+            match parse_frame(&mut self.0) {
+                Ok(Some(frame)) => return Some(Ok(frame)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.0 = Reader::new(&[]);
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeError> {
+    let code = packet.u8("frame type")?;
+    let mut body = Reader::new(packet.block("frame")?);
+    let frame = match code {
+        code::HELLO => Frame::Hello {
+            token: body.u64("token")?,
+            digest: Digest(body.array("digest")?),
+            record: body.block("record")?,
+        },
+        code::HELLO_REPLY => Frame::HelloReply {
+            echo: body.u64("echo")?,
+            token: body.u64("token")?,
+            digest: Digest(body.array("digest")?),
+            record: body.block("record")?,
+        },
+        code::HELLO_DONE => Frame::HelloDone { echo: body.u64("echo")? },
+        code::REFUSED => Frame::Refused { echo: body.u64("echo")?, code: body.u8("code")? },
+        code::MEMBERSHIP => Frame::Membership(body.rest()),
+        code::SUMMARY => Frame::Summary {
+            digest: Digest(body.array("digest")?),
+            epoch: body.u64("epoch")?,
+            agreed: Digest(body.array("agreed digest")?),
+        },
+        code::BUCKETS => parse_buckets(&mut body)?,
+        code::LEAVES => parse_leaves(&mut body)?,
+        code::WANT => Frame::Want(parse_all(&mut body, |body| Ok(NodeId(body.array("node id")?)))?),
+        code::RECORD => Frame::Record(body.rest()),
+        code::PING => Frame::Ping {
+            token: body.u32("token")?,
+            padding: u16::try_from(body.rest().len()).expect("a frame's length is 16 bits"),
+        },
+        code::PONG => Frame::Pong { token: body.u32("token")? },
+        code::ACK => Frame::Ack(parse_ack(&mut body)?),
+        code::FRAGMENT => Frame::Fragment(parse_fragment(&mut body)?),
+        code::ACCEPTED => parse_accepted(&mut body)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(frame))
+}
+
+/// Items of a fixed size up to the end of the body; their count is bounded by the frame's length.
+fn parse_all<'a, T>(
+    body: &mut Reader<'a>,
+    mut item: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let mut items = Vec::new();
+    while !body.is_empty() {
+        items.push(item(body)?);
+    }
+    Ok(items)
+}
+
+fn parse_buckets<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    let first = body.u8("bucket")?;
+    let hashes = parse_all(body, |body| body.u64("bucket hash"))?;
+    if usize::from(first) + hashes.len() > 256 {
+        return Err(DecodeError::OutOfRange("bucket"));
+    }
+    Ok(Frame::Buckets { first, hashes })
+}
+
+fn parse_leaves<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    let bucket = body.u8("bucket")?;
+    let leaves = parse_all(body, |body| {
+        Ok((NodeId(body.array("node id")?), body.u64("version")?, body.u8("forgotten")? & 1 == 1))
+    })?;
+    Ok(Frame::Leaves { bucket, leaves })
+}
+
+fn parse_ack(body: &mut Reader<'_>) -> Result<Ack, DecodeError> {
+    let path = PathId(body.u32("path")?);
+    let delay_us = body.u32("ack delay")?;
+    let ranges =
+        parse_all(body, |body| Ok((PacketNumber(body.u64("range")?), PacketNumber(body.u64("range")?))))?;
+    let descending = ranges.windows(2).all(|pair| pair[1].1 < pair[0].0);
+    if ranges.is_empty()
+        || ranges.len() > MAX_ACK_RANGES
+        || !descending
+        || ranges.iter().any(|(low, high)| low > high)
+    {
+        return Err(DecodeError::OutOfRange("ack range"));
+    }
+    Ok(Ack { path, delay_us, ranges })
+}
+
+fn parse_fragment<'a>(body: &mut Reader<'a>) -> Result<Fragment<'a>, DecodeError> {
+    let message = MessageId(body.u64("message")?);
+    let mode = match body.u8("mode")? {
+        0 => MessageMode::Unreliable,
+        1 => MessageMode::Reliable,
+        2 => MessageMode::Ordered,
+        _ => return Err(DecodeError::OutOfRange("mode")),
+    };
+    let class = body.u8("class")?;
+    let stream = body.u16("stream")?;
+    let order = body.u64("order")?;
+    let total = body.u32("total")?;
+    let offset = body.u32("offset")?;
+    let payload = body.rest();
+    if total as usize > MAX_MESSAGE {
+        return Err(DecodeError::OutOfRange("message length"));
+    }
+    let end = u64::from(offset) + payload.len() as u64;
+    if end > u64::from(total) || (payload.is_empty() && total > 0) {
+        return Err(DecodeError::OutOfRange("fragment offset"));
+    }
+    Ok(Fragment { message, mode, class, stream, order, total, offset, payload })
+}
+
+fn parse_accepted<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    let floor = MessageId(body.u64("floor")?);
+    let credit = body.u64("credit")?;
+    if body.rest().len() > MAX_ACCEPT_BITMAP {
+        return Err(DecodeError::OutOfRange("accepted bitmap"));
+    }
+    Ok(Frame::Accepted(Accepted { floor, credit, bitmap: body.rest().to_vec() }))
+}
+
+/// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text
+/// reaches another's log.
+pub fn refusal_text(code: u8) -> &'static str {
+    match code {
+        1 => "the name is taken by another member: choose another [node] name",
+        2 => "this node is not on the cluster's allow-list: have its node id added",
+        _ => "refused for a reason this version does not know",
+    }
+}

@@ -1,0 +1,31 @@
+//! Limits that both ends rely on. Each is checked where the bytes are parsed.
+
+/// Wire version, the first byte of every datagram.
+pub const VERSION: u8 = 1;
+/// Largest UDP payload, in bytes: 65,535 less the IPv4 and UDP headers.
+pub const MAX_DATAGRAM: usize = 65_507;
+/// The datagram that every path is assumed to carry, in bytes of UDP payload (RFC 8899 BASE_PLPMTU).
+pub const BASE_DATAGRAM: usize = 1_200;
+/// Bytes of authentication tag at the end of every datagram.
+pub const TAG: usize = 16;
+/// Largest encoded table record, in bytes, signature included: it must fit a membership broadcast.
+pub const MAX_RECORD: usize = 1_024;
+/// Most adapter addresses in one entry.
+pub const MAX_ADAPTERS: usize = 8;
+/// Most gateways listed for one adapter.
+pub const MAX_GATEWAYS: usize = 2;
+/// Most attribute pairs in one entry.
+pub const MAX_ATTRIBUTES: usize = 16;
+/// Longest node name, in bytes.
+pub const MAX_NODE_NAME: usize = 63;
+/// Longest other short text (adapter name, kind, class of service, attribute), in bytes.
+pub const MAX_TEXT: usize = 64;
+/// Largest message, in bytes.
+pub const MAX_MESSAGE: usize = 16 << 20;
+/// Most ranges in one acknowledgement.
+pub const MAX_ACK_RANGES: usize = 32;
+/// Reliable messages of one sender that may be open at once: ids run at most this far past the
+/// receiver's floor.
+pub const MESSAGE_WINDOW: u64 = 65_536;
+/// Most bytes of the bitmap in an [`Accepted`](crate::frame::Accepted) frame.
+pub const MAX_ACCEPT_BITMAP: usize = 512;
