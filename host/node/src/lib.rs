@@ -1,1 +1,2 @@
-//! Under construction.
+//! The tokio runtime round the core.
+pub mod config;
