@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use rtnetlink::MulticastGroup;
 use rtnetlink::sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use serde::Serialize;
+use tokio::task::coop::unconstrained;
 
 use crate::{Error, event};
 
@@ -94,6 +95,9 @@ pub struct Watch {
     buffer: Vec<u8>,
     /// What was read and not yet reported; survives a cancelled call.
     pending: Change,
+    /// The queue ran over and was not seen empty since. Until it is, the kernel drops whatever else happens without
+    /// saying so again (`NETLINK_S_CONGESTED`, net/netlink/af_netlink.c), so another report must follow then.
+    congested: bool,
 }
 
 impl Watch {
@@ -102,11 +106,17 @@ impl Watch {
     /// # Errors
     /// [`Error::Socket`]; nothing was changed.
     pub fn new() -> Result<Self, Error> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(Error::Socket)?;
-        socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER).map_err(Error::Socket)?;
+        let socket = Self::subscribe().map_err(Error::Socket)?;
+        let buffer = Vec::with_capacity(DATAGRAM_MAX);
+        Ok(Self { socket, buffer, pending: Change::default(), congested: false })
+    }
+
+    fn subscribe() -> io::Result<TokioSocket> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER)?;
         let groups = GROUPS.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
-        socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(Error::Socket)?;
-        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_MAX), pending: Change::default() })
+        socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+        Ok(socket)
     }
 
     /// Waits for the next change, draining what is already queued into one report. Cancel safe: nothing that was read
@@ -115,31 +125,42 @@ impl Watch {
     /// # Errors
     /// [`Error::Socket`] when the socket broke; make a new `Watch` and treat everything as changed.
     pub async fn changed(&mut self) -> Result<Change, Error> {
-        poll_fn(|cx| self.poll_changed(cx)).await.map_err(Error::Socket)
+        // Unconstrained, so that "pending" means an empty queue and never tokio's budget; the limit below takes its
+        // place.
+        unconstrained(poll_fn(|cx| self.poll_changed(cx))).await.map_err(Error::Socket)
     }
 
     fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Change>> {
+        let Self { socket, buffer, pending, congested } = self;
         for _ in 0..MAX_MESSAGES_PER_CHANGE {
-            self.buffer.clear();
-            match self.socket.poll_recv_from(cx, &mut self.buffer) {
+            buffer.clear();
+            match socket.poll_recv_from(cx, buffer) {
                 // Only the kernel has port 0.
-                Poll::Ready(Ok(from)) if from.port_number() == 0 => {
-                    event::read(&self.buffer, &mut self.pending)
-                }
+                Poll::Ready(Ok(from)) if from.port_number() == 0 => event::read(buffer, pending),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => self.pending.resync(),
+                Poll::Ready(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => {
+                    *congested = true;
+                    pending.resync();
+                }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if self.pending.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Ok(std::mem::take(&mut self.pending))),
+                Poll::Pending => {
+                    if std::mem::take(congested) {
+                        pending.resync();
+                    }
+                    if pending.is_empty() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Ok(std::mem::take(pending)));
+                }
             }
         }
-        if self.pending.is_empty() {
-            // A storm of things that do not concern us: let others run, then go on.
+        if pending.is_empty() {
+            // A storm of what does not concern us: let others run, then go on.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(Ok(std::mem::take(&mut self.pending)))
+        Poll::Ready(Ok(std::mem::take(pending)))
     }
 }
 
