@@ -10,7 +10,8 @@ use crate::{Adapter, Network, Owner, PRIORITY_BASE, Refusal, Route, Rule, SLOTS,
 /// How many adapter addresses a plan serves; the rest are refused.
 pub const MAX_ADDRESSES: usize = 64;
 
-/// How many host routes a plan holds; the rest are refused. What other members publish must not fill the kernel.
+/// How many host routes a plan holds, shared evenly among the adapter addresses so that none starves another; the rest
+/// are refused. What other members publish must not fill the kernel.
 pub const MAX_HOST_ROUTES: usize = 16_384;
 
 /// What the node wants of the host's routing, as data.
@@ -84,7 +85,7 @@ pub fn plan(desired: &Desired, adapters: &[Adapter]) -> Plan {
     }
     let remote = routable(desired, adapters, &mut plan.refused);
     let slots = slots(&desired.local, &mut plan.refused);
-    let mut room = MAX_HOST_ROUTES;
+    let room = MAX_HOST_ROUTES / slots.len().max(1);
     let mut dropped = 0;
     for local in &desired.local {
         let Some(slot) = slots.get(&local.address) else { continue };
@@ -103,14 +104,15 @@ pub fn plan(desired: &Desired, adapters: &[Adapter]) -> Plan {
         };
         dropped += routes.len().saturating_sub(room);
         routes.truncate(room);
-        room -= routes.len();
         if !routes.is_empty() {
             plan.rules.push(rule);
             plan.routes.extend(routes);
         }
     }
     if dropped > 0 {
-        let why = format!("a plan holds at most {MAX_HOST_ROUTES} host routes");
+        let why = format!(
+            "a plan holds at most {MAX_HOST_ROUTES} host routes, here {room} for each adapter address"
+        );
         plan.refused.push(Refusal::new(format!("{dropped} host routes"), why));
     }
     plan

@@ -229,4 +229,27 @@ mod tests {
         assert!(last.owns_table(last.table(SLOTS - 1)));
         assert_eq!(Owner::from_port(0), Err(InvalidOwner));
     }
+
+    #[test]
+    fn listings_have_stable_names() {
+        let rule = Rule { from: "10.1.0.2".parse().unwrap(), table: 1_007_400_007, priority: 7407 };
+        let route = Route {
+            table: TABLE_MAIN,
+            destination: "10.9.0.0/16".parse().unwrap(),
+            via: Some("10.1.0.1".parse().unwrap()),
+            adapter: "eth0".into(),
+            index: 2,
+            source: None,
+            metric: 7400,
+            onlink: false,
+        };
+        assert_eq!(
+            serde_json::to_string(&[Entry::Rule(rule), Entry::Route(route)]).unwrap(),
+            concat!(
+                r#"[{"type":"rule","from":"10.1.0.2","table":1007400007,"priority":7407},"#,
+                r#"{"type":"route","table":254,"destination":"10.9.0.0/16","via":"10.1.0.1","adapter":"eth0","#,
+                r#""index":2,"source":null,"metric":7400,"onlink":false}]"#
+            )
+        );
+    }
 }

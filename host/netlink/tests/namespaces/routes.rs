@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use overlan_netlink::{
-    Desired, LocalAddress, Owner, PROTOCOL, Plan, Reconciler, Subnet, Watch, can_admin, clear_all, installed,
-    plan, snapshot,
+    Desired, LocalAddress, MAX_HOST_ROUTES, Owner, PROTOCOL, Plan, Reconciler, Subnet, Watch, can_admin,
+    clear_all, installed, plan, snapshot,
 };
 
-use crate::lab::{Lab, PATIENCE};
+use crate::lab::{Lab, PATIENCE, say_skipped};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -270,7 +270,9 @@ fn a_changed_router_replaces_ours() {
 #[test]
 #[ignore = "run by without_privilege_one_refusal_says_so"]
 fn as_nobody() {
-    assert!(!can_admin());
+    if can_admin() {
+        return say_skipped("as_nobody", "this user has CAP_NET_ADMIN");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let plan = planned(7400).await;
@@ -300,10 +302,46 @@ fn without_privilege_one_refusal_says_so() {
         command.output()
     });
     match output {
-        Err(error) => eprintln!("SKIPPED: another user cannot run this test's binary: {error}"),
+        Err(error) => {
+            let why = format!("another user cannot run this binary: {error}");
+            say_skipped("without_privilege_one_refusal_says_so", &why);
+        }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            assert!(
+                output.status.success() && text.contains("1 passed") && !text.contains("SKIPPED"),
+                "{text}"
+            );
         }
     }
+}
+
+#[test]
+fn a_full_plan_is_applied_and_cleared() {
+    let Some(lab) = Lab::new("a_full_plan_is_applied_and_cleared") else { return };
+    lab.two_adapters();
+    lab.run(async || {
+        let remote = (0..u32::try_from(MAX_HOST_ROUTES).unwrap())
+            .map(|n| IpAddr::from((0x0b00_0001 + n).to_be_bytes()));
+        let full = Desired { remote: remote.collect(), ..desired(7400) };
+        let plan = plan(&full, &snapshot().await.unwrap());
+        let share = MAX_HOST_ROUTES / full.local.len();
+        assert_eq!(
+            plan.routes.len(),
+            2 * share + 2,
+            "two IPv4 addresses with their share each, and two subnets"
+        );
+        assert_eq!(plan.refused.len(), 1, "{:?}", plan.refused);
+        let reconciler = Reconciler::new(owner(7400));
+        for (what, expected) in [("apply", true), ("apply again", false)] {
+            let start = std::time::Instant::now();
+            assert_eq!(reconciler.apply(&plan).await.unwrap().is_change(), expected);
+            eprintln!("{what}: {:?}", start.elapsed());
+        }
+        let start = std::time::Instant::now();
+        snapshot().await.unwrap();
+        eprintln!("snapshot: {:?}", start.elapsed());
+        reconciler.clear().await.unwrap();
+        assert_eq!(ours(&lab), [""; 0]);
+    });
 }
