@@ -170,3 +170,36 @@ fn may_refuse_offload(_: &io::Error) -> bool {
 fn send_segmented(_: &socket2::Socket, _: &[u8], _: usize, _: &SockAddr) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    use super::*;
+
+    /// UDP-Lite refuses batches with EIO, as an adapter without checksum offload does.
+    #[test]
+    fn a_refused_batch_goes_one_by_one() {
+        let open = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDPLITE));
+        let (Ok(a), Ok(mut b)) = (open(), open()) else {
+            eprintln!("SKIPPED: this kernel has no UDP-Lite to refuse a batch");
+            return;
+        };
+        b.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let remote = b.local_addr().unwrap().as_socket().unwrap();
+        let offload = Offload::new(true);
+        let datagrams: Vec<u8> = (0..1_050).map(|index| (index / 100) as u8).collect();
+        assert_eq!(send(&a, &offload, &datagrams, 100, remote).unwrap(), 1_050);
+        assert!(!offload.is_on(), "it is not tried again");
+        for expected in datagrams.chunks(100) {
+            let mut datagram = [0; 200];
+            let len = b.read(&mut datagram).unwrap();
+            assert_eq!(&datagram[..len], expected);
+        }
+    }
+}
