@@ -87,7 +87,10 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
         violations.add(
             "owners".into(),
             format!("a list of {}", answer.owners.len()),
-            format!("it must have one entry for each of the {} responsibilities", question.responsibilities.len()),
+            format!(
+                "it must have one entry for each of the {} responsibilities",
+                question.responsibilities.len()
+            ),
         );
         return violations.finish();
     }
@@ -110,15 +113,22 @@ fn validate_owners(
         violations.add(
             format!("owners[{index}] ({})", duty.name),
             format!("a list of {}", owners.len()),
-            format!("it must name {wanted} owners: replicas = {}, limited by the eligible nodes", duty.replicas),
+            format!(
+                "it must name {wanted} owners: replicas = {}, limited by the eligible nodes",
+                duty.replicas
+            ),
         );
     }
     let mut seen = BTreeSet::new();
     for (place, &owner) in owners.iter().enumerate().take(MAX_REPLICAS as usize) {
         let field = || format!("owners[{index}][{place}] ({})", duty.name);
         match question.nodes.get(owner as usize) {
-            None => violations.add(field(), owner, format!("node indices are below {}", question.nodes.len())),
-            Some(node) if !node.live => violations.add(field(), owner, format!("node {} is not live", node.name)),
+            None => {
+                violations.add(field(), owner, format!("node indices are below {}", question.nodes.len()))
+            }
+            Some(node) if !node.live => {
+                violations.add(field(), owner, format!("node {} is not live", node.name))
+            }
             Some(node) if !node.meets(&duty.requires) => {
                 violations.add(field(), owner, format!("node {} lacks a required attribute", node.name));
             }

@@ -155,7 +155,9 @@ fn check_order(count: usize, order: &[u32], violations: &mut Violations) {
     let mut seen = vec![false; count];
     for (place, &path) in order.iter().enumerate().take(count) {
         match seen.get_mut(path as usize) {
-            None => violations.add(format!("order[{place}]"), path, format!("path indices are below {count}")),
+            None => {
+                violations.add(format!("order[{place}]"), path, format!("path indices are below {count}"))
+            }
             Some(true) => violations.add(format!("order[{place}]"), path, "each path is named once"),
             Some(place) => *place = true,
         }

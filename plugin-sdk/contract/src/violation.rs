@@ -23,7 +23,12 @@ pub const MAX_VIOLATIONS: usize = 16;
 pub(crate) struct Violations(Vec<Violation>);
 
 impl Violations {
-    pub(crate) fn add(&mut self, field: String, value: impl alloc::string::ToString, rule: impl Into<String>) {
+    pub(crate) fn add(
+        &mut self,
+        field: String,
+        value: impl alloc::string::ToString,
+        rule: impl Into<String>,
+    ) {
         if self.0.len() < MAX_VIOLATIONS {
             self.0.push(Violation { field, value: value.to_string(), rule: rule.into() });
         }
@@ -32,11 +37,7 @@ impl Violations {
     /// Adds a violation unless `value` lies in `range`.
     pub(crate) fn check_range(&mut self, field: String, value: u32, range: core::ops::RangeInclusive<u32>) {
         if !range.contains(&value) {
-            self.add(
-                field,
-                value,
-                alloc::format!("it must be from {} to {}", range.start(), range.end()),
-            );
+            self.add(field, value, alloc::format!("it must be from {} to {}", range.start(), range.end()));
         }
     }
 
