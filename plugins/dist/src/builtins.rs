@@ -1,0 +1,6 @@
+//! Written by plugins/build.
+
+use crate::Builtin;
+
+/// None yet.
+pub const BUILTINS: &[Builtin] = &[];
