@@ -6,10 +6,11 @@
 //! 1. Owners that are gone, dead or no longer meet the requirements are dropped; the first standby left
 //!    takes over.
 //! 2. A standby on a subnet of another owner gives way where there is a node that is on none.
-//! 3. Places left open are filled, heaviest duties first, with the node of least load; standbys first with nodes
-//!    on no subnet of the other owners.
-//! 4. While a node bears more than the average by more than the tolerance, its heaviest duty that helps moves to
-//!    one of the least loaded nodes, or swaps places with a standby there.
+//! 3. Places left open are filled with the node of least load: primaries before standbys, heaviest duties first;
+//!    standbys first with nodes on no subnet of the other owners.
+//! 4. While a node bears more than the average and the tolerance, its heaviest duty that helps moves to one of the
+//!    least loaded nodes, or swaps places with a standby there; while one bears less, it takes from the most
+//!    loaded. The tolerance is one average duty at least.
 //!
 //! A node's load is the weight of the duties it is primary of, plus a part of that of those it stands by
 //! for. That is the greedy rule of Graham's "Bounds on multiprocessing timing anomalies" (SIAM Journal on

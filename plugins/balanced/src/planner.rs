@@ -77,25 +77,28 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Fills the places left open, heaviest duties first.
+    /// Fills the places left open: all primaries, heaviest duties first, then the first standbys, and so on.
     pub(crate) fn fill(&mut self) {
-        let mut duties: Vec<usize> = (0..self.owners.len()).collect();
+        let open = |planner: &Self, duty: usize| planner.owners[duty].len() < planner.wanted(duty);
+        let mut duties: Vec<usize> = (0..self.owners.len()).filter(|&duty| open(self, duty)).collect();
         duties.sort_by_key(|&duty| std::cmp::Reverse(self.weight(duty)));
-        for duty in duties {
-            while self.owners[duty].len() < self.wanted(duty) {
-                match self.least_loaded(duty, self.owners[duty].len()) {
-                    Some(node) => self.push(duty, node),
-                    None => break,
+        let places = duties.iter().map(|&duty| self.wanted(duty)).max().unwrap_or(0);
+        for place in 0..places {
+            for &duty in &duties {
+                if self.owners[duty].len() == place
+                    && open(self, duty)
+                    && let Some(node) = self.least_loaded(duty, place)
+                {
+                    self.push(duty, node);
                 }
             }
         }
     }
 
-    /// Moves duties off nodes that bear too much; tells how many it moved. Each move makes the sum of the
-    /// squared loads smaller, so that it ends.
+    /// Moves duties off nodes that bear too much, and onto nodes that bear too little; tells how many it
+    /// moved. Each move makes the sum of the squared loads smaller, so that it ends.
     pub(crate) fn balance(&mut self, tolerance_percent: u32, max_moves: u32) -> u32 {
-        let live = self.question.nodes.iter().filter(|node| node.live).count().max(1) as u64;
-        let limit = self.load.iter().sum::<u64>() * u64::from(100 + tolerance_percent) / 100 / live;
+        let (low, high) = self.band(tolerance_percent.into());
         let mut places: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.load.len()];
         for (duty, owners) in self.owners.iter().enumerate() {
             owners.iter().for_each(|&node| _ = places[node as usize].insert(duty));
@@ -103,22 +106,41 @@ impl<'a> Planner<'a> {
         let mut stuck = vec![false; self.load.len()];
         let mut moves = 0;
         while moves < max_moves {
-            let overloaded = (0..self.load.len()).filter(|&node| !stuck[node] && self.load[node] > limit);
-            let Some(from) = overloaded.max_by_key(|&node| self.load[node]) else { break };
-            match self.best_move(from as u32, &places[from]) {
-                None => stuck[from] = true,
-                Some(step) => {
-                    let swapped = self.apply(&step);
-                    if !swapped {
-                        places[from].remove(&step.duty);
-                    }
-                    places[step.to as usize].insert(step.duty);
-                    stuck.fill(false);
-                    moves += 1;
-                }
+            let free = || (0..self.load.len()).filter(|&node| !stuck[node] && self.question.nodes[node].live);
+            let over = free().filter(|&node| self.load[node] > high).max_by_key(|&node| self.load[node]);
+            let under = || free().filter(|&node| self.load[node] <= low).min_by_key(|&node| self.load[node]);
+            let (node, step) = if let Some(from) = over {
+                (from, self.best_move(from as u32, &places[from]))
+            } else if let Some(to) = under() {
+                (to, self.best_pull(to as u32))
+            } else {
+                break;
+            };
+            let Some(step) = step else {
+                stuck[node] = true;
+                continue;
+            };
+            let from = self.owners[step.duty][step.place];
+            let swapped = self.apply(&step);
+            if !swapped {
+                places[from as usize].remove(&step.duty);
             }
+            places[step.to as usize].insert(step.duty);
+            stuck.fill(false);
+            moves += 1;
         }
         moves
+    }
+
+    /// The loads beyond which a node bears too little or too much: off the average by the tolerance, and by
+    /// an average duty at least, since duties cannot be split.
+    fn band(&self, tolerance_percent: u64) -> (u64, u64) {
+        let live = self.question.nodes.iter().filter(|node| node.live).count().max(1) as u64;
+        let duties = self.owners.len().max(1) as u64;
+        let average = self.load.iter().sum::<u64>() / live;
+        let one = (0..self.owners.len()).map(|duty| self.burden(duty, 0)).sum::<u64>() / duties;
+        let slack = (average * tolerance_percent / 100).max(one);
+        (average.saturating_sub(slack), average + slack)
     }
 
     /// The plan.
@@ -143,6 +165,22 @@ impl<'a> Planner<'a> {
             }
         }
         best.map(|(_, step)| step)
+    }
+
+    /// The move onto a node that takes most off the most loaded owner.
+    fn best_pull(&self, to: u32) -> Option<Move> {
+        let takes: Vec<bool> = self.groups.iter().map(|group| group.binary_search(&to).is_ok()).collect();
+        let duties = (0..self.owners.len()).filter(|&duty| takes[self.group[duty]]);
+        let places = duties.flat_map(|duty| (0..self.owners[duty].len()).map(move |place| (duty, place)));
+        let helpful = places.filter_map(|(duty, place)| {
+            let from = self.load[self.owners[duty][place] as usize];
+            if from <= self.load[to as usize] {
+                return None;
+            }
+            let relief = self.relief(duty, place, to)?;
+            (self.load[to as usize] + relief < from).then_some(((from, relief), Move { duty, place, to }))
+        });
+        helpful.max_by_key(|(key, _)| *key).map(|(_, step)| step)
     }
 
     /// How much a move takes off the old owner and puts on the new one; none if it may not be made.
@@ -179,11 +217,24 @@ impl<'a> Planner<'a> {
     }
 
     /// The best node for a place that does not own the duty yet: apart from the other owners, then least
-    /// loaded, then first in the table.
+    /// loaded, then first in the table. Looks at subnets only where the load makes a node worth it.
     fn least_loaded(&self, duty: usize, place: usize) -> Option<u32> {
-        let free =
-            self.groups[self.group[duty]].iter().copied().filter(|node| !self.owners[duty].contains(node));
-        free.min_by_key(|&node| (self.shares(duty, place, node), self.load[node as usize], node))
+        let mut apart: Option<u32> = None;
+        let mut close: Option<u32> = None;
+        let lighter = |node: u32, best: Option<u32>| {
+            best.is_none_or(|best| self.load[node as usize] < self.load[best as usize])
+        };
+        for &node in &self.groups[self.group[duty]] {
+            if !lighter(node, apart) || self.owners[duty].contains(&node) {
+                continue;
+            }
+            if !self.shares(duty, place, node) {
+                apart = Some(node);
+            } else if lighter(node, close) {
+                close = Some(node);
+            }
+        }
+        apart.or(close)
     }
 
     fn targets(&self, group: &[u32]) -> Vec<u32> {

@@ -10,7 +10,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "balanced",
         kind: Kind::Assignment,
         wasm: include_bytes!("../balanced.wasm"),
-        sha256: "e6059b2dec4195423f3438d30fd1ed04a101b635ce527d15b295b544cb87bb51",
+        sha256: "0e6f46f2dccddb7f0baa51afed870a8ebd91c6b42bd4379645ad2c3940c116c8",
         summary: "Least loaded node first, moving as little as balance allows; standbys on other subnets",
     },
     Builtin {
