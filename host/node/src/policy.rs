@@ -196,7 +196,7 @@ fn load<P: Policy>(
     wasm: &[u8],
     config: &Attributes,
 ) -> Result<Plugin<P>, PolicyError> {
-    Plugin::load(engine, Limits::default(), name, wasm, config).map_err(|error| PolicyError::Load(error.to_string()))
+    Plugin::load(engine, name, wasm, config, Limits::default()).map_err(|error| PolicyError::Load(error.to_string()))
 }
 
 /// The digest that members compare: of the component and of its configuration.

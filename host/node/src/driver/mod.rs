@@ -10,11 +10,10 @@ mod sockets;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use overlan_contract::Kind;
-use overlan_core::policy::{Answer, Fault, Question, Ticket};
+use overlan_core::policy::{Answer, Fault, Ticket};
 use overlan_core::{Core, Event, Instant};
 use overlan_seal::Seal;
 use overlan_udp::Impairment;
@@ -22,10 +21,11 @@ use overlan_wire::{Digest, NodeId};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::adapters::Selection;
+use crate::policy::Policies;
 use crate::state::StateDir;
 
 pub use listeners::Listener;
-pub(crate) use listeners::ListenerEnd;
+pub(crate) use listeners::{LISTENER_MESSAGES, ListenerEnd};
 pub use outbox::SendFailure;
 pub(crate) use outbox::{Outbox, Outgoing};
 use sockets::Sockets;
@@ -73,7 +73,7 @@ pub(crate) type Answered = (Ticket, Result<Answer, Fault>);
 pub(crate) struct Ports {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) answers: mpsc::UnboundedReceiver<Answered>,
-    pub(crate) questions: std_mpsc::Sender<(Ticket, Question)>,
+    pub(crate) policies: Policies,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) remotes: watch::Sender<Vec<IpAddr>>,
     pub(crate) problems: watch::Sender<Vec<String>>,
@@ -220,9 +220,8 @@ impl Driver {
 
     fn hand_out(&mut self) {
         self.tell();
-        while let Some(question) = self.core.poll_question() {
-            // The worker outlives the driver; if it is gone the core's fallbacks stand.
-            let _ = self.ports.questions.send(question);
+        while let Some((ticket, question)) = self.core.poll_question() {
+            self.ports.policies.ask(ticket, question);
         }
         let now = now(self.origin);
         while self.listeners.have_room() {
