@@ -15,6 +15,7 @@ extern crate alloc;
 pub mod config;
 pub mod crypto;
 pub mod event;
+pub mod plan;
 pub mod policy;
 pub mod status;
 pub mod time;
