@@ -60,13 +60,15 @@ impl InForce {
 impl Planner {
     /// Finds the leader in the facts; reports to a new one.
     pub(super) fn follow_leader(&mut self, now: Instant) {
-        let leader =
-            self.facts.as_ref().and_then(|facts| facts.live.first_key_value()).map(|(node, boot)| (*node, *boot));
+        let leader = self
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.live.first_key_value())
+            .map(|(node, boot)| (*node, *boot));
         if leader != self.leader {
             self.leader = leader;
             self.report();
-            self.nudge_at = None;
-            self.nudge_after = NUDGE;
+            self.reset_nudge();
         }
         if !self.quorate() {
             self.set_confirmed(false);
@@ -112,6 +114,7 @@ impl Planner {
             return;
         }
         self.held.push(proposal);
+        self.lead.note_plan();
         self.held.sort_by_key(|held| core::cmp::Reverse(held.ballot));
         if self.held.len() > MAX_HELD {
             self.held.truncate(MAX_HELD);
@@ -155,11 +158,11 @@ impl Planner {
         }
         self.held.retain(|held| held.ballot > ballot);
         self.in_force = Some(plan);
+        self.lead.note_plan();
         self.counters.adopted += 1;
         self.confirmed = self.quorate();
         self.changed = Some(ballot.epoch);
-        self.nudge_at = None;
-        self.nudge_after = NUDGE;
+        self.reset_nudge();
         self.schedule_nudge(now);
     }
 
@@ -245,9 +248,10 @@ impl Planner {
         let boot = self.live_boot(self.me)?;
         self.vote_serial += 1;
         let leader = self.leader;
-        let of_leader = self.in_force.as_ref().is_some_and(|plan| {
-            Some((plan.proposal.ballot.proposer, plan.proposal.ballot.boot)) == leader
-        });
+        let of_leader = self
+            .in_force
+            .as_ref()
+            .is_some_and(|plan| Some((plan.proposal.ballot.proposer, plan.proposal.ballot.boot)) == leader);
         Some(Vote {
             boot,
             serial: self.vote_serial,
@@ -259,7 +263,7 @@ impl Planner {
                 None => Opinion::Pending(String::from("no plan yet")),
             },
             document_differs: self.document_differs(),
-            wants: self.quorate() && (!self.confirmed || !of_leader),
+            wants: self.quorate() && (self.nudging || (of_leader && !self.confirmed)),
         })
     }
 
@@ -276,11 +280,16 @@ impl Planner {
 
     pub(super) fn schedule_nudge(&mut self, now: Instant) {
         if self.facts.is_none() || self.leads() || !self.quorate() || self.settled() {
-            self.nudge_at = None;
-            self.nudge_after = NUDGE;
+            self.reset_nudge();
         } else if self.nudge_at.is_none() {
             self.nudge_at = Some(now + self.nudge_after);
         }
+    }
+
+    fn reset_nudge(&mut self) {
+        self.nudge_at = None;
+        self.nudge_after = NUDGE;
+        self.nudging = false;
     }
 
     pub(super) fn nudge_timeout(&mut self, now: Instant) {
@@ -289,6 +298,7 @@ impl Planner {
         }
         self.nudge_after = (self.nudge_after * 2).min(NUDGE_MAX);
         self.counters.nudges += 1;
+        self.nudging = true;
         self.report();
     }
 }

@@ -9,10 +9,11 @@ use overlan_contract::assignment::{self, Answer, Question, Responsibility};
 use overlan_wire::{BootId, Digest, NodeId};
 
 use super::fallback::fallback_assignment;
-use super::question::{carried_over, document_digest, plan_digest, question_digest};
+use super::question::{carried_over, document_digest, question_digest};
 use super::wire::{Ballot, MAX_EPOCH, MAX_WHY, Opinion, PlanMessage, Proposal, Vote};
 use super::{
     ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, FETCH_WAIT, InForce, MAX_VOTES, Planner, REPORT_WAIT,
+    ids_contain,
 };
 use crate::time::Instant;
 
@@ -24,6 +25,10 @@ type Inputs = (Digest, Digest);
 pub(super) struct Lead {
     /// What the plan in force was made for, if this member proposed it.
     made_for: Option<Inputs>,
+    /// What the next one would be made for; `None` until it is asked for.
+    inputs: Option<Inputs>,
+    /// Set when peers may lack the plan.
+    unsent: bool,
     /// What of it was sent to whom.
     sent: BTreeMap<NodeId, Ballot>,
     /// Highest ballot in force with a live member.
@@ -56,6 +61,13 @@ impl Lead {
 
     pub(super) fn note_change(&mut self, now: Instant) {
         self.changed_at = now;
+        self.note_plan();
+    }
+
+    /// Another plan is in force or held.
+    pub(super) fn note_plan(&mut self) {
+        self.inputs = None;
+        self.unsent = true;
     }
 
     pub(super) fn forget_absent(&mut self, live: &BTreeMap<NodeId, BootId>) {
@@ -72,28 +84,24 @@ impl Lead {
 }
 
 impl Planner {
-    pub(super) fn handle_vote(&mut self, now: Instant, from: NodeId, vote: Vote) {
+    pub(super) fn handle_vote(&mut self, from: NodeId, vote: Vote) {
         let live = self.live_boot(from);
-        let outdated = self.votes.get(&from).is_some_and(|known| {
-            if known.boot == vote.boot { known.serial >= vote.serial } else { live == Some(known.boot) }
-        });
-        let full = self.votes.len() >= MAX_VOTES && !self.votes.contains_key(&from);
-        if outdated || full || live.is_some_and(|boot| boot != vote.boot && self.votes.contains_key(&from)) {
+        let dropped = match self.votes.get(&from) {
+            Some(known) if known.boot == vote.boot => known.serial >= vote.serial,
+            // Another life: what the live one said stands.
+            Some(known) => live == Some(known.boot),
+            None => self.votes.len() >= MAX_VOTES,
+        };
+        if dropped {
             self.counters.votes_dropped += 1;
             return;
         }
         self.highest_epoch = self.highest_epoch.max(vote.ballot.map_or(0, |ballot| ballot.epoch));
-        let (ballot, wants) = (vote.ballot, vote.wants);
+        let wants = vote.wants && live == Some(vote.boot);
         self.votes.insert(from, vote);
-        if live.is_none() {
-            return;
-        }
         self.note_rivals();
         if wants && self.proposes_in_force() && self.lead.wanted_since.is_none() {
             self.send(from, |outbox| outbox.proposal = true);
-        }
-        if ballot.is_none() {
-            self.lead.changed_at = self.lead.changed_at.max(now - DEBOUNCE);
         }
     }
 
@@ -129,20 +137,23 @@ impl Planner {
         [own, base].into_iter().find(|document| !document.is_empty()).unwrap_or(lent)
     }
 
-    fn inputs(&self) -> Inputs {
-        (self.inputs, document_digest(self.document()))
+    fn inputs(&mut self) -> Inputs {
+        let inputs = self.lead.inputs.unwrap_or_else(|| (self.inputs, document_digest(self.document())));
+        *self.lead.inputs.insert(inputs)
     }
 
     /// Whether this member has to make a plan.
-    fn wants_plan(&self) -> bool {
-        if !self.leads() || !self.quorate() || self.ids.binary_search(&self.me).is_err() {
+    fn wants_plan(&mut self) -> bool {
+        let able = self.highest_epoch < MAX_EPOCH && ids_contain(&self.ids, self.me);
+        if !able || !self.leads() || !self.quorate() {
             return false;
         }
         let in_force = self.in_force.as_ref().map(|plan| plan.proposal.ballot);
+        let inputs = self.inputs();
         !self.confirmed
             || !self.proposes_in_force()
             || self.lead.rival.map(|(ballot, _)| ballot) > in_force
-            || self.lead.made_for != Some(self.inputs())
+            || self.lead.made_for != Some(inputs)
     }
 
     /// Decides when to propose, or brings peers up to date where there is nothing to propose.
@@ -190,9 +201,10 @@ impl Planner {
     }
 
     fn send_to_late_comers(&mut self) {
-        if !self.proposes_in_force() {
+        if !self.lead.unsent || !self.proposes_in_force() {
             return;
         }
+        self.lead.unsent = false;
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
         let ballot = plan.proposal.ballot;
         for &node in facts.live.keys().filter(|node| **node != self.me) {
@@ -221,6 +233,7 @@ impl Planner {
 
     fn start_asking(&mut self, now: Instant) {
         self.lead.due = None;
+        let inputs = self.inputs();
         let Some(facts) = &self.facts else { return };
         let base = self.base();
         let document = self.document().to_vec();
@@ -232,19 +245,14 @@ impl Planner {
             attributes: Vec::new(),
         };
         let nodes = self.ids.iter().map(|id| (*id, facts.live.get(id).copied())).collect();
-        let (inputs, plugin) = (self.inputs(), facts.plugin_digest);
+        let plugin = facts.plugin_digest;
         let ticket = self.ask(question.clone());
         let deadline = now + ANSWER_DEADLINE;
         self.lead.asking = Some(Asking { ticket, deadline, inputs, nodes, question, plugin });
     }
 
     /// Takes an answer to the leader's question; false where it is for another.
-    pub(super) fn lead_answer(
-        &mut self,
-        now: Instant,
-        ticket: u64,
-        answer: &Result<Answer, String>,
-    ) -> bool {
+    pub(super) fn lead_answer(&mut self, now: Instant, ticket: u64, answer: &Result<Answer, String>) -> bool {
         let Some(asking) = self.lead.asking.take_if(|asking| asking.ticket == ticket) else { return false };
         let answer = self.judge(&asking.question, answer);
         self.propose(now, asking, answer);
@@ -278,9 +286,6 @@ impl Planner {
     fn propose(&mut self, now: Instant, asking: Asking, answer: Result<Answer, String>) {
         let Some(boot) = self.live_boot(self.me) else { return };
         let Some(facts) = &self.facts else { return };
-        if self.highest_epoch >= MAX_EPOCH || !asking.nodes.contains(&(self.me, Some(boot))) {
-            return;
-        }
         self.highest_epoch += 1;
         let Asking { inputs, nodes, question, plugin, .. } = asking;
         let (owners, fault) = match answer {
@@ -303,16 +308,11 @@ impl Planner {
         let bytes = message.emit();
         let PlanMessage::Proposal(proposal) = message else { return };
         let mut plan = InForce::new(proposal, bytes);
-        plan.opinion = if plan.proposal.fault.is_empty() {
-            Opinion::Answered(plan_digest(&self.ids, &question.responsibilities, &plan.proposal.owners))
-        } else {
-            Opinion::Fault(plan.proposal.fault.clone())
+        plan.opinion = match plan.proposal.fault.as_str() {
+            "" => Opinion::Answered(plan.digest),
+            fault => Opinion::Fault(String::from(fault)),
         };
         plan.asked_plugin = Some(plugin);
-        plan.opinion = match plan.opinion {
-            Opinion::Answered(_) => Opinion::Answered(plan.digest),
-            other => other,
-        };
         plan.question = Some(question);
         self.lead.made_for = Some(inputs);
         self.lead.wanted_since = None;

@@ -154,6 +154,7 @@ pub struct Planner {
     lead: Lead,
     nudge_at: Option<Instant>,
     nudge_after: Duration,
+    nudging: bool,
     vote_serial: u64,
     next_ticket: u64,
     questions: Vec<(u64, Question)>,
@@ -182,6 +183,7 @@ impl Planner {
             lead: Lead::default(),
             nudge_at: None,
             nudge_after: NUDGE,
+            nudging: false,
             vote_serial: 0,
             next_ticket: 0,
             questions: Vec::new(),
@@ -227,7 +229,7 @@ impl Planner {
         }
         match PlanMessage::parse(bytes)? {
             PlanMessage::Proposal(proposal) => self.handle_proposal(now, from, proposal, bytes),
-            PlanMessage::Vote(vote) => self.handle_vote(now, from, vote),
+            PlanMessage::Vote(vote) => self.handle_vote(from, vote),
             PlanMessage::Fetch => self.send(from, |outbox| outbox.proposal = true),
             PlanMessage::Document(document) => self.lead.handle_document(now, from, document),
         }

@@ -204,8 +204,10 @@ fn parse_document(r: &mut Reader<'_>) -> Result<Vec<Responsibility>, DecodeError
         }
         let mut requires = Attributes::new();
         for _ in 0..pairs {
-            requires
-                .push((r.text(MAX_DUTY_TEXT, "requirement key")?, r.text(MAX_DUTY_TEXT, "requirement value")?));
+            requires.push((
+                r.text(MAX_DUTY_TEXT, "requirement key")?,
+                r.text(MAX_DUTY_TEXT, "requirement value")?,
+            ));
         }
         if !names.insert(name.clone()) {
             return Err(DecodeError::OutOfRange("a responsibility's name, given twice,"));
@@ -320,7 +322,9 @@ fn parse_proposal(r: &mut Reader<'_>) -> Result<Proposal, DecodeError> {
 fn emit_vote(out: &mut Vec<u8>, vote: &Vote) {
     out.extend_from_slice(&vote.boot.0);
     out.extend_from_slice(&vote.serial.to_be_bytes());
-    out.push(u8::from(vote.ballot.is_some()) | u8::from(vote.document_differs) << 1 | u8::from(vote.wants) << 2);
+    out.push(
+        u8::from(vote.ballot.is_some()) | u8::from(vote.document_differs) << 1 | u8::from(vote.wants) << 2,
+    );
     if let Some(ballot) = vote.ballot {
         emit_ballot(out, ballot);
     }
