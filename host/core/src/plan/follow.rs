@@ -113,6 +113,7 @@ impl Planner {
         if self.held.iter().any(|held| held.ballot == proposal.ballot) {
             return;
         }
+        self.counters.held += 1;
         self.held.push(proposal);
         self.lead.note_plan();
         self.held.sort_by_key(|held| core::cmp::Reverse(held.ballot));

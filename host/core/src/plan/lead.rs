@@ -196,6 +196,7 @@ impl Planner {
         };
         if self.lead.fetching.is_none_or(|(asked, _)| asked != ballot) {
             self.lead.fetching = Some((ballot, now + FETCH_WAIT));
+            self.counters.fetches += 1;
             self.send(node, |outbox| outbox.fetch = true);
         }
     }

@@ -101,6 +101,10 @@ pub struct PlanCounters {
     pub adopted: u64,
     /// Proposals older than the plan in force.
     pub stale: u64,
+    /// Proposals held because their proposer is not the leader here.
+    pub held: u64,
+    /// Plans asked for because they are above all this leader knew.
+    pub fetches: u64,
     /// Proposals that were held and made way for higher ones.
     pub held_dropped: u64,
     /// Proposals whose plan breaks the contract.
