@@ -29,6 +29,13 @@ pub(super) struct InForce {
     asking: Option<(u64, Instant)>,
 }
 
+/// A proposal that is not in force, as it came.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) proposal: Proposal,
+    bytes: Vec<u8>,
+}
+
 impl InForce {
     pub(super) fn new(proposal: Proposal, bytes: Vec<u8>) -> Self {
         let digest = plan_digest(&proposal.ids(), &proposal.responsibilities, &proposal.owners);
@@ -104,19 +111,19 @@ impl Planner {
         } else if of_leader && ballot.proposer != self.me {
             self.adopt(now, proposal, bytes.to_vec());
         } else {
-            self.hold(proposal);
+            self.hold(Held { proposal, bytes: bytes.to_vec() });
         }
     }
 
     /// Keeps a proposal until its proposer is the leader here too, or, at a leader, as one to start from.
-    fn hold(&mut self, proposal: Proposal) {
-        if self.held.iter().any(|held| held.ballot == proposal.ballot) {
+    fn hold(&mut self, held: Held) {
+        if self.held.iter().any(|other| other.proposal.ballot == held.proposal.ballot) {
             return;
         }
         self.counters.held += 1;
-        self.held.push(proposal);
+        self.held.push(held);
         self.lead.note_plan();
-        self.held.sort_by_key(|held| core::cmp::Reverse(held.ballot));
+        self.held.sort_by_key(|held| core::cmp::Reverse(held.proposal.ballot));
         if self.held.len() > MAX_HELD {
             self.held.truncate(MAX_HELD);
             self.counters.held_dropped += 1;
@@ -125,10 +132,12 @@ impl Planner {
 
     pub(super) fn adopt_held(&mut self, now: Instant) {
         let Some((leader, boot)) = self.leader.filter(|(leader, _)| *leader != self.me) else { return };
-        let of_leader = |held: &Proposal| (held.ballot.proposer, held.ballot.boot) == (leader, boot);
+        let of_leader = |held: &Held| {
+            let ballot = held.proposal.ballot;
+            (ballot.proposer, ballot.boot) == (leader, boot)
+        };
         while let Some(place) = self.held.iter().position(of_leader) {
-            let proposal = self.held.remove(place);
-            let bytes = super::PlanMessage::Proposal(proposal.clone()).emit();
+            let Held { proposal, bytes } = self.held.remove(place);
             self.adopt(now, proposal, bytes);
         }
     }
@@ -157,7 +166,7 @@ impl Planner {
         if let Some((ticket, _)) = self.in_force.as_ref().and_then(|old| old.asking) {
             self.cancel(ticket);
         }
-        self.held.retain(|held| held.ballot > ballot);
+        self.held.retain(|held| held.proposal.ballot > ballot);
         self.in_force = Some(plan);
         self.lead.note_plan();
         self.counters.adopted += 1;

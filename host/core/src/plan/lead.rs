@@ -122,7 +122,8 @@ impl Planner {
     /// The plan that the next one starts from: of those known, the one that most live members are in; among
     /// these the highest.
     fn base(&self) -> Option<&Proposal> {
-        let plans = self.in_force.iter().map(|plan| &plan.proposal).chain(&self.held);
+        let held = self.held.iter().map(|held| &held.proposal);
+        let plans = self.in_force.iter().map(|plan| &plan.proposal).chain(held);
         plans.max_by_key(|plan| {
             let here = plan.live().filter(|&(node, boot)| self.live_boot(node) == Some(boot)).count();
             (here, plan.ballot)
@@ -189,7 +190,7 @@ impl Planner {
 
     fn fetch_rival(&mut self, now: Instant) {
         let known = self.in_force.iter().map(|plan| plan.proposal.ballot);
-        let known = known.chain(self.held.iter().map(|plan| plan.ballot)).max();
+        let known = known.chain(self.held.iter().map(|held| held.proposal.ballot)).max();
         let Some((ballot, node)) = self.lead.rival.filter(|(ballot, _)| Some(*ballot) > known) else {
             self.lead.fetching = None;
             return;

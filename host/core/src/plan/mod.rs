@@ -33,6 +33,8 @@ mod follow;
 mod lead;
 mod question;
 mod report;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use alloc::collections::BTreeMap;
@@ -45,9 +47,9 @@ use overlan_wire::{BootId, DecodeError, Digest, NodeId};
 
 use crate::config::Quorum;
 use crate::time::Instant;
-use follow::InForce;
+use follow::{Held, InForce};
 use lead::Lead;
-use wire::{PlanMessage, Proposal, Vote};
+use wire::{PlanMessage, Vote};
 
 pub use fallback::{CAPACITY, DEFAULT_CAPACITY, MAX_CAPACITY, fallback_assignment};
 pub use wire::{Ballot, MAX_DOCUMENT, MAX_DUTY_TEXT, MAX_EPOCH, MAX_WHY};
@@ -152,7 +154,7 @@ pub struct Planner {
     /// Cleared while this member may own nothing: no quorum, or none confirmed since it came back.
     confirmed: bool,
     in_force: Option<InForce>,
-    held: Vec<Proposal>,
+    held: Vec<Held>,
     votes: BTreeMap<NodeId, Vote>,
     highest_epoch: u64,
     lead: Lead,
