@@ -29,10 +29,15 @@ pub use node::{Node, NodeHandle, NodeStatus, Receipt, StartError, Stopped};
 pub use policy::{PolicyError, PolicyStatus};
 pub use state::{StateError, random};
 
-pub use overlan_contract::{Attributes, Kind};
+pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
 pub use overlan_core::{Event, Fate, status};
 pub use overlan_netlink as netlink;
 pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;
 pub use overlan_udp::Impairment;
 pub use overlan_wire::{MessageMode, NodeId};
+
+/// A new cluster key, as the text of a key file.
+pub fn new_cluster_key() -> String {
+    overlan_seal::Keyring::generate(random()).to_text().to_string()
+}
