@@ -43,6 +43,19 @@ async fn list(query: &Query) -> anyhow::Result<()> {
                 })
             })
             .collect();
+        // Without what changes from question to question; `policy show` has it.
+        let active: Vec<_> = active
+            .iter()
+            .map(|status| {
+                json!({
+                    "kind": status.kind,
+                    "plugin": status.plugin,
+                    "sha256": status.sha256,
+                    "config": status.config,
+                    "previous": status.previous,
+                })
+            })
+            .collect();
         return print_json(&json!({ "active": active, "shipped": shipped }));
     }
     let mut table = Table::new(&["kind", "plugin", "", "what it does"]);

@@ -275,10 +275,7 @@ impl Reading<'_> {
     fn policy(&self, kind: Kind, section: &PolicySection) -> Result<PolicyChoice, ConfigError> {
         let text = &section.plugin;
         let source = match text.get_ref().split_once(':') {
-            Some(("builtin", "")) => {
-                return self.source.at(text, Err("name a plugin: \"builtin:NAME\" or a file".to_owned()));
-            }
-            Some(("builtin", name)) => PluginSource::Builtin(name.to_owned()),
+            Some(("builtin", name)) => PluginSource::Builtin(self.source.at(text, builtin(kind, name))?),
             _ => PluginSource::File(self.source.beside(text.get_ref())),
         };
         Ok(PolicyChoice { kind, source, config: section.config.clone().into_iter().collect() })
@@ -317,6 +314,16 @@ impl Reading<'_> {
         }
         Ok(duties)
     }
+}
+
+/// A shipped plugin of the kind.
+fn builtin(kind: Kind, name: &str) -> Result<String, String> {
+    let shipped = overlan_plugins_dist::BUILTINS.iter().filter(|builtin| builtin.kind == kind);
+    if shipped.clone().any(|builtin| builtin.name == name) {
+        return Ok(name.to_owned());
+    }
+    let names: Vec<String> = shipped.map(|builtin| format!("\"builtin:{}\"", builtin.name)).collect();
+    Err(format!("no {kind} plugin `{name}` is shipped; use {} or the path of a component", names.join(", ")))
 }
 
 /// A weight in thousandths.

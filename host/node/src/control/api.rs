@@ -64,26 +64,54 @@ fn ok(value: impl Serialize) -> Answer {
 
 pub(super) fn router(node: NodeHandle) -> Router {
     Router::new()
-        .route("/v1/status", get(async |State(node): State<NodeHandle>| ok(node.status().await?)))
-        .route("/v1/members", get(async |State(node): State<NodeHandle>| ok(node.members().await?)))
-        .route("/v1/table", get(async |State(node): State<NodeHandle>| ok(node.table().await?)))
-        .route("/v1/paths", get(async |State(node): State<NodeHandle>| ok(node.paths().await?)))
-        .route("/v1/plan", get(async |State(node): State<NodeHandle>| ok(node.plan().await?)))
+        .route("/v1/status", get(status))
+        .route("/v1/members", get(members))
+        .route("/v1/table", get(table))
+        .route("/v1/paths", get(paths))
+        .route("/v1/plan", get(plan))
         .route("/v1/routes", get(routes))
-        .route("/v1/policy", get(async |State(node): State<NodeHandle>| ok(node.policy_list())))
+        .route("/v1/policy", get(policy_list))
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
         .route("/v1/forget/{node}", post(forget))
         .route("/v1/leave", post(leave))
-        .fallback(async || {
-            ApiError::new(StatusCode::NOT_FOUND, "no such path", "host/node/CONTROL.md lists the paths").into_response()
-        })
-        .method_not_allowed_fallback(async || {
-            let hint = "host/node/CONTROL.md lists the methods of each path";
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method", hint).into_response()
-        })
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_PLUGIN))
         .with_state(node)
+}
+
+async fn status(State(node): State<NodeHandle>) -> Answer {
+    ok(node.status().await?)
+}
+
+async fn members(State(node): State<NodeHandle>) -> Answer {
+    ok(node.members().await?)
+}
+
+async fn table(State(node): State<NodeHandle>) -> Answer {
+    ok(node.table().await?)
+}
+
+async fn paths(State(node): State<NodeHandle>) -> Answer {
+    ok(node.paths().await?)
+}
+
+async fn plan(State(node): State<NodeHandle>) -> Answer {
+    ok(node.plan().await?)
+}
+
+async fn policy_list(State(node): State<NodeHandle>) -> Answer {
+    ok(node.policy_list())
+}
+
+async fn no_path() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no such path", "host/node/CONTROL.md lists the paths")
+}
+
+async fn no_method() -> ApiError {
+    let hint = "host/node/CONTROL.md lists the methods of each path";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method", hint)
 }
 
 async fn routes(State(node): State<NodeHandle>) -> Answer {

@@ -134,8 +134,10 @@ async fn accept(listener: UnixListener, node: &NodeHandle) {
 /// Looks at the first byte and leaves it where it is.
 async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
     let mut byte = [0; 1];
-    let peek = || Ok(recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK)?);
-    let count = stream.async_io(Interest::READABLE, peek).await?;
+    let fd = stream.as_raw_fd();
+    let count = stream
+        .async_io(Interest::READABLE, || recv(fd, &mut byte, MsgFlags::MSG_PEEK).map_err(io::Error::from))
+        .await?;
     Ok((count == 1).then_some(byte[0]))
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use overlan_core::Transmit;
-use overlan_udp::{Impairment, Options, RecvBatch, SendError, Socket};
+use overlan_udp::{BindError, Impairment, Options, RecvBatch, SendError, Socket};
 use overlan_wire::Adapter;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -105,7 +105,10 @@ impl Sockets {
     fn bind(&self, want: &Selected) -> Result<Open, String> {
         let options =
             Options { device: want.device.as_deref(), dscp: want.adapter.dscp, ..Options::default() };
-        let socket = Socket::bind(want.local(), &options).map_err(|error| error.to_string())?;
+        let socket = Socket::bind(want.local(), &options).map_err(|error| match error {
+            BindError::InUse(_) => format!("the address is in use: {error}"),
+            _ => error.to_string(),
+        })?;
         tracing::info!(local = %socket.local(), device_bound = socket.device_bound(), "socket open");
         let socket = Arc::new(socket);
         let readable = Arc::new(AtomicBool::new(true));

@@ -86,6 +86,8 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[[responsibility]]\nname = \"x\"\nweight = -1.0\n", ":3: ", "0 to"),
         ("[[responsibility]]\nname = \"x\"\n[[responsibility]]\nname = \"x\"\n", ":4: ", "twice"),
         ("[policy.sizes]\nplugin = \"builtin:fast\"\n", ":1: ", "sizing"),
+        ("[policy.failover]\nplugin = \"builtin:slow\"\n", ":2: ", "builtin:fast"),
+        ("[policy.sizing]\nplugin = \"builtin:fast\"\n", ":2: ", "builtin:mtu-fit"),
         ("[node\n", ":1: ", ""),
     ];
     for (text, line, hint) in cases {
