@@ -105,7 +105,7 @@ async fn give(commands: &mpsc::WeakSender<Command>, selection: Selection) -> boo
 }
 
 /// What the node wants of the host's routing.
-pub fn desired(config: &Config, adapters: &[Adapter], remote: Vec<IpAddr>) -> Option<Desired> {
+fn desired(config: &Config, adapters: &[Adapter], remote: Vec<IpAddr>) -> Option<Desired> {
     let selection = select(&config.adapters, adapters, config.port);
     let local = selection.adapters.iter().filter(|selected| selected.device.is_some());
     let subnets = config.routes.iter().map(|route| Subnet {

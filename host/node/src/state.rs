@@ -45,7 +45,7 @@ pub enum StateError {
 
 /// An opened and locked state directory.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     stored_version: u64,
     _lock: Flock<File>,
@@ -56,7 +56,7 @@ impl StateDir {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub fn open(path: &Path) -> Result<(Self, Identity), StateError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Identity), StateError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { path, source }
@@ -85,7 +85,7 @@ impl StateDir {
     }
 
     /// No version above this one was published before.
-    pub fn last_version(&self) -> u64 {
+    pub(crate) fn last_version(&self) -> u64 {
         self.stored_version
     }
 
@@ -93,7 +93,7 @@ impl StateDir {
     ///
     /// # Errors
     /// The disk; the older stored version stands.
-    pub fn store_version(&mut self, version: u64) -> Result<(), StateError> {
+    pub(crate) fn store_version(&mut self, version: u64) -> Result<(), StateError> {
         if version <= self.stored_version && self.stored_version > 0 {
             return Ok(());
         }
