@@ -8,7 +8,7 @@ use overlan_node::{Config, NodeStatus, netlink};
 use serde_json::Value;
 
 use crate::args::{AdaptersArgs, ForgetArgs, Query, Socket, TableArgs};
-use crate::table::{Table, ago, print_json};
+use crate::table::{Table, ago, out, print_json};
 
 pub(crate) fn control(socket: &Socket) -> anyhow::Result<Control> {
     Ok(Control::new(discover(socket.socket.as_deref())?))
@@ -25,20 +25,20 @@ pub(crate) async fn status(args: &Query) -> anyhow::Result<()> {
         return print_json(&status);
     }
     let core = &status.core;
-    println!("node      {} ({}), up {}", core.name, core.id, ago(status.uptime_ms));
-    println!("cluster   {}: {} of {} members alive, security {}", status.cluster, core.alive, core.members, status.security);
-    println!("joined    {}", if core.joined { "yes" } else { "no" });
+    out!("node      {} ({}), up {}", core.name, core.id, ago(status.uptime_ms));
+    out!("cluster   {}: {} of {} members alive, security {}", status.cluster, core.alive, core.members, status.security);
+    out!("joined    {}", if core.joined { "yes" } else { "no" });
     let agreed = if core.agreed { format!("yes, epoch {}", core.agreed_epoch) } else { "not yet".to_owned() };
-    println!("table     {} (all agree: {agreed})", core.table_digest);
+    out!("table     {} (all agree: {agreed})", core.table_digest);
     for adapter in &status.adapters {
         let (name, address, status) = (&adapter.name, adapter.address, &adapter.status);
-        println!("adapter   {name} {address}/{} {status}", adapter.prefix_length);
+        out!("adapter   {name} {address}/{} {status}", adapter.prefix_length);
     }
     for policy in &status.policies {
-        println!("policy    {}: {} ({} answers, {} faults)", policy.kind, policy.plugin, policy.answers, policy.faults);
+        out!("policy    {}: {} ({} answers, {} faults)", policy.kind, policy.plugin, policy.answers, policy.faults);
     }
     for problem in &core.problems {
-        println!("problem   {problem}");
+        out!("problem   {problem}");
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ pub(crate) async fn members(args: &Query) -> anyhow::Result<()> {
 pub(crate) async fn table(args: &TableArgs) -> anyhow::Result<()> {
     let status: TableStatus = control(&args.query.socket)?.get("/v1/table").await?;
     if args.digest {
-        println!("{}", status.digest);
+        out!("{}", status.digest);
         return Ok(());
     }
     if args.query.json.json {
@@ -87,7 +87,7 @@ pub(crate) async fn table(args: &TableArgs) -> anyhow::Result<()> {
         }
     }
     table.print()?;
-    println!("digest {}", status.digest);
+    out!("digest {}", status.digest);
     Ok(())
 }
 
@@ -119,9 +119,9 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
     if args.json.json {
         return print_json(&plan);
     }
-    println!("epoch {} by {}, digest {}", plan.epoch, plan.proposer, plan.digest);
+    out!("epoch {} by {}, digest {}", plan.epoch, plan.proposer, plan.digest);
     if !plan.quorate {
-        println!("this member sees no majority and owns nothing");
+        out!("this member sees no majority and owns nothing");
     }
     let mut table = Table::new(&["responsibility", "primary", "standbys"]);
     for duty in &plan.duties {
@@ -130,14 +130,14 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
     }
     table.print()?;
     for vote in plan.votes.iter().filter(|vote| vote.verdict != "same") {
-        println!("{}: {} {}", vote.node, vote.verdict, vote.why);
+        out!("{}: {} {}", vote.node, vote.verdict, vote.why);
     }
     Ok(())
 }
 
 pub(crate) async fn forget(args: &ForgetArgs) -> anyhow::Result<()> {
     let _: Value = control(&args.socket)?.post(&format!("/v1/forget/{}", args.node), "text/plain", "").await?;
-    println!("{} is forgotten", args.node);
+    out!("{} is forgotten", args.node);
     Ok(())
 }
 
@@ -146,7 +146,7 @@ pub(crate) async fn leave(args: &Query) -> anyhow::Result<()> {
     if args.json.json {
         return print_json(&answer);
     }
-    println!("{} leaves", answer["leaving"].as_str().unwrap_or("the node"));
+    out!("{} leaves", answer["leaving"].as_str().unwrap_or("the node"));
     Ok(())
 }
 

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             // `overlan listen | head`: whoever read has had enough.
             return ExitCode::SUCCESS;
         }
-        eprintln!("overlan: {error:#}");
+        eprintln!("overlan: {}", explain(&error));
         if error.downcast_ref::<overlan_node::ConfigError>().is_some() || error.is::<args::Usage>() {
             ExitCode::from(2)
         } else {
@@ -63,6 +63,14 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(args) => policy::run(&args).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The error with its causes, leaving out those that it quotes already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -282,7 +282,6 @@ fn print_message(message: &Received, as_json: bool) -> anyhow::Result<()> {
         Ok(text) => line["text"] = text.into(),
         Err(_) => line["base64"] = base64::engine::general_purpose::STANDARD.encode(payload).into(),
     }
-    serde_json::to_writer(&mut out, &line)?;
-    writeln!(out)?;
+    writeln!(out, "{line}")?;
     Ok(out.flush()?)
 }

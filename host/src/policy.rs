@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
-use crate::table::{Table, print_json};
+use crate::table::{Table, out, print_json};
 
 pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
     match &args.command {
@@ -74,21 +74,21 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     if query.json.json {
         return print_json(&status);
     }
-    println!("{}: {}", status.kind, status.plugin);
+    out!("{}: {}", status.kind, status.plugin);
     if !status.sha256.is_empty() {
-        println!("  sha256    {}", status.sha256);
+        out!("  sha256    {}", status.sha256);
     }
     for (key, value) in &status.config {
-        println!("  config    {key} = {value}");
+        out!("  config    {key} = {value}");
     }
-    println!("  questions {}, answers {}, faults {}", status.questions, status.answers, status.faults);
-    println!("  answer    last {} us, longest {} us", status.last_us, status.max_us);
-    println!("  breaker   {}", status.breaker);
+    out!("  questions {}, answers {}, faults {}", status.questions, status.answers, status.faults);
+    out!("  answer    last {} us, longest {} us", status.last_us, status.max_us);
+    out!("  breaker   {}", status.breaker);
     if let Some(previous) = &status.previous {
-        println!("  previous  {previous} (`overlan policy rollback {}` brings it back)", status.kind);
+        out!("  previous  {previous} (`overlan policy rollback {}` brings it back)", status.kind);
     }
     if let Some(fault) = &status.last_fault {
-        println!("  last fault: {fault}");
+        out!("  last fault: {fault}");
     }
     Ok(())
 }
@@ -136,10 +136,10 @@ fn check_file(file: &Path, config: &[(String, String)], json: bool) -> anyhow::R
             "exports": report.exports,
         }));
     }
-    println!("{}: a sound {kind} policy", file.display());
-    println!("  contract  {}", report.version.unwrap_or_default());
-    println!("  sha256    {}", report.sha256);
-    println!("  size      {} bytes", report.size_bytes);
-    println!("  imports   {}", report.imports.join(", "));
+    out!("{}: a sound {kind} policy", file.display());
+    out!("  contract  {}", report.version.unwrap_or_default());
+    out!("  sha256    {}", report.sha256);
+    out!("  size      {} bytes", report.size_bytes);
+    out!("  imports   {}", report.imports.join(", "));
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Json, RoutesArgs, RoutesCommand, RoutesFrom, Usage};
 use crate::list::control;
-use crate::table::print_json;
+use crate::table::{out, print_json};
 
 pub(crate) async fn run(args: &RoutesArgs) -> anyhow::Result<()> {
     match &args.command {
@@ -78,10 +78,10 @@ async fn show(json: &Json) -> anyhow::Result<()> {
         return print_json(&installed);
     }
     for route in &installed.routes {
-        println!("{route}");
+        out!("{route}");
     }
     for rule in &installed.rules {
-        println!("{rule}");
+        out!("{rule}");
     }
     Ok(())
 }
@@ -90,12 +90,15 @@ fn report(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(report);
     }
-    let print = |sign: &str, entries: &[Entry]| entries.iter().for_each(|entry| println!("{sign} {entry}"));
-    print("+", &report.added);
-    print("-", &report.removed);
-    print("=", &report.unchanged);
+    let entries: [(&str, &[Entry]); 3] = [("+", &report.added), ("-", &report.removed), ("=", &report.unchanged)];
+    for (sign, entry) in entries.iter().flat_map(|(sign, entries)| entries.iter().map(move |entry| (sign, entry))) {
+        out!("{sign} {entry}");
+    }
     for refusal in &report.refused {
-        println!("! {refusal}");
+        out!("! {refusal}");
+    }
+    if *report == Report::default() {
+        out!("no routes are wanted, and none of ours are there");
     }
     Ok(())
 }

@@ -2,6 +2,14 @@
 
 use std::io::Write as _;
 
+/// A line on standard output; an error where nobody reads any more (`println!` would panic).
+macro_rules! out {
+    ($($arguments:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($arguments)*)))?
+    };
+}
+pub(crate) use out;
+
 /// Rows under a head. Columns are as wide as their widest cell.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -38,9 +46,8 @@ impl std::fmt::Display for Table {
 
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(std::io::stdout().lock(), "{text}")?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use crate::driver::{
     self, Command, Driver, Listener, MAX_COMMANDS, MAX_EVENTS, NodeCore, Outgoing, Ports, SendFailure,
 };
 use crate::kernel::{self, Kernel};
-use crate::policy::{Policies, PolicyError, PolicyStatus};
+use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
 use crate::state::{StateDir, StateError, random};
 
 /// Why a node did not start. Nothing runs.
@@ -109,7 +109,6 @@ struct Shared {
     remotes: watch::Receiver<Vec<IpAddr>>,
     report: watch::Receiver<Report>,
     policies: Policies,
-    policy_problems: watch::Sender<Vec<String>>,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
 }
@@ -153,11 +152,9 @@ impl Node {
                 Err(error) => return drop(ready.send(Err(StartError::System(error)))),
             };
             runtime.block_on(async move {
-                match start(config, keyring, state, identity).await {
+                match start(config, keyring, state, identity, plugins).await {
                     Ok((handle, service)) => {
-                        let loading = load_plugins(handle.clone(), plugins);
                         if ready.send(Ok(handle)).is_ok() {
-                            tokio::spawn(loading);
                             service.await;
                         }
                     }
@@ -216,14 +213,13 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
     }
 }
 
-async fn load_plugins(handle: NodeHandle, plugins: Vec<PluginToLoad>) {
-    for (kind, name, wasm, config) in plugins {
-        if let Err(error) = handle.shared.policies.set(kind, name.clone(), wasm, config).await {
-            tracing::error!(%kind, plugin = name, %error, "policy");
-            let problem = format!("the {kind} policy {name} is not in force, the native fallback answers: {error}");
-            handle.shared.policy_problems.send_modify(|problems| problems.push(problem));
-        }
-    }
+/// Puts the first plugins in force, before the first question is asked.
+async fn load_plugins(policies: &Policies, plugins: Vec<PluginToLoad>) -> Result<(), StartError> {
+    let loads = plugins.into_iter().map(async |(kind, name, wasm, config)| {
+        let why = |error: PolicyError| StartError::Plugin { kind, why: format!("{name}: {error}") };
+        policies.set(kind, name.clone(), wasm, config, Priority::Normal).await.map_err(why)
+    });
+    futures_util::future::try_join_all(loads).await.map(drop)
 }
 
 /// Starts the driver; the handle, and the future that serves until the node stops.
@@ -232,11 +228,13 @@ async fn start(
     keyring: Keyring,
     state: StateDir,
     identity: Identity,
+    plugins: Vec<PluginToLoad>,
 ) -> Result<(NodeHandle, impl Future<Output = ()>), StartError> {
     let control = crate::control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
     let (answers, answer_receiver) = mpsc::unbounded_channel();
     let policies = Policies::start(&answers, &commands.downgrade())?;
+    load_plugins(&policies, plugins).await?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());
     let (problems_sender, problems) = watch::channel(Vec::new());
@@ -276,7 +274,6 @@ async fn start(
             remotes,
             report,
             policies,
-            policy_problems: watch::Sender::new(Vec::new()),
             stop,
             stopped,
             config,
@@ -462,7 +459,6 @@ impl NodeHandle {
         let mut core = self.inspect(|core, now| core.status(now)).await?;
         let shared = &self.shared;
         core.problems.extend(shared.problems.borrow().iter().cloned());
-        core.problems.extend(shared.policy_problems.borrow().iter().cloned());
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
         if shared.config.security == Security::None {
             core.problems.push("security = \"none\": anybody can join, read and forge; use it in labs only".into());
@@ -549,10 +545,7 @@ impl NodeHandle {
         wasm: Vec<u8>,
         config: Attributes,
     ) -> Result<PolicyStatus, PolicyError> {
-        let status = self.shared.policies.set(kind, name, wasm, config).await?;
-        let about = format!("the {kind} policy ");
-        self.shared.policy_problems.send_modify(|problems| problems.retain(|text| !text.starts_with(&about)));
-        Ok(status)
+        self.shared.policies.set(kind, name, wasm, config, Priority::Background).await
     }
 
     /// Goes back to the plugin before.

@@ -88,6 +88,15 @@ enum AnyPlugin {
     Failover(Plugin<Failover>),
 }
 
+/// How much a compilation may get in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// At the start, when everything waits for it.
+    Normal,
+    /// Beside running traffic: whatever processor time is left over.
+    Background,
+}
+
 /// The three workers.
 #[derive(Clone)]
 pub(crate) struct Policies {
@@ -132,12 +141,15 @@ impl Policies {
         name: String,
         wasm: Vec<u8>,
         config: Attributes,
+        priority: Priority,
     ) -> Result<PolicyStatus, PolicyError> {
         let (reply, answer) = oneshot::channel();
         let (engine, worker) = (self.engine.clone(), self.worker(kind).clone());
         let compile = move || {
-            // Linux gives each thread a priority of its own; where it refuses, compiling is merely less polite.
-            let _ = rustix::process::setpriority_process(None, 19);
+            if priority == Priority::Background {
+                // Linux gives each thread a priority of its own; where it refuses, compiling is merely less polite.
+                let _ = rustix::process::setpriority_process(None, 19);
+            }
             let loaded = match kind {
                 Kind::Assignment => load(&engine, &name, &wasm, &config).map(AnyPlugin::Assignment),
                 Kind::Sizing => load(&engine, &name, &wasm, &config).map(AnyPlugin::Sizing),
