@@ -66,14 +66,15 @@ impl InForce {
 
 impl Planner {
     /// Finds the leader in the facts; reports to a new one.
-    pub(super) fn follow_leader(&mut self, now: Instant) {
+    pub(super) fn follow_leader(&mut self, now: Instant, document_changed: bool) {
         let leader = self
             .facts
             .as_ref()
             .and_then(|facts| facts.live.first_key_value())
             .map(|(node, boot)| (*node, *boot));
-        if leader != self.leader {
+        if leader != self.leader || document_changed {
             self.leader = leader;
+            self.lend_document();
             self.report();
             self.reset_nudge();
         }
@@ -176,10 +177,13 @@ impl Planner {
         self.schedule_nudge(now);
     }
 
+    /// Offers the own duties to a leader that knows of none.
     fn lend_document(&mut self) {
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
         if plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty() {
-            self.send(plan.proposal.ballot.proposer, |outbox| outbox.document = true);
+            if let Some((leader, _)) = self.leader {
+                self.send(leader, |outbox| outbox.document = true);
+            }
         }
     }
 
