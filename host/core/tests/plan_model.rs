@@ -520,13 +520,13 @@ impl World {
             self.run_until(self.now + 5_000 * MS);
             self.look_around();
             // A swap makes every verdict one of the plugin as it is now; but it also makes the leader propose,
-            // which would hide that nothing else did.
+            // which would hide that nothing else did. Each is to have its plan before the next comes.
             let swapped = self.rng.one_in(2);
             if swapped {
                 let version = 1 + self.rng.below(2) as u8;
                 for node in 0..MEMBERS {
-                    self.after(1_000, Event::Version { node, version: version + 2 });
-                    self.after(3_000, Event::Version { node, version });
+                    self.after(4_000, Event::Version { node, version: version + 2 });
+                    self.after(11_000, Event::Version { node, version });
                 }
             }
             self.run_until(self.now + QUIET_MS * MS);

@@ -180,15 +180,18 @@ impl Planner {
     /// Offers the own duties to a leader that knows of none.
     fn lend_document(&mut self) {
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
-        if plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty() {
-            if let Some((leader, _)) = self.leader {
-                self.send(leader, |outbox| outbox.document = true);
-            }
+        let lends = plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty();
+        if let Some((leader, _)) = self.leader.filter(|_| lends) {
+            self.send(leader, |outbox| outbox.document = true);
         }
     }
 
     /// Asks the own policy what is in force, unless it was asked already.
     pub(super) fn recheck(&mut self, now: Instant) {
+        // Its own plan a leader makes anew when the plugin changes; asking twice would only cost.
+        if self.quorate() && self.proposes_in_force() {
+            return;
+        }
         let (Some(plan), Some(facts)) = (&mut self.in_force, &self.facts) else { return };
         if plan.question.is_none() {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);

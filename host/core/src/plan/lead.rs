@@ -116,7 +116,7 @@ impl Planner {
         self.lead.rival = voted.filter_map(|(node, vote)| Some((vote.ballot?, *node))).max();
     }
 
-    fn proposes_in_force(&self) -> bool {
+    pub(super) fn proposes_in_force(&self) -> bool {
         let me = self.live_boot(self.me);
         self.leads()
             && self.in_force.as_ref().is_some_and(|plan| {
