@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use overlan_contract::Kind;
 use sha2::{Digest, Sha256};
-use wasmparser::{Parser, Payload, Validator};
+use wasmparser::{Parser, Payload};
 
+use crate::componentize::componentize;
 use crate::load_error::LoadError;
 
 /// The version of the contract (`wit/policy.wit`) that this host speaks.
@@ -20,7 +21,7 @@ const PACKAGE: &str = "overlan:policy/";
 pub enum Form {
     /// A component.
     Component,
-    /// A core module, turned into a component by its interface metadata if it has some.
+    /// A core module; made a component if a policy was compiled to it.
     CoreModule,
     /// Anything else.
     Other,
@@ -104,42 +105,6 @@ fn not_wasm(file: &[u8]) -> LoadError {
     }
 }
 
-/// Turns a core module into a component by the metadata that `wit-bindgen` leaves in it.
-fn componentize(module: &[u8], report: &mut Report) -> Result<Vec<u8>, LoadError> {
-    // The encoder below expects valid input, so damage is told here.
-    Validator::new().validate_all(module).map_err(malformed)?;
-    let mut described = false;
-    for payload in Parser::new(0).parse_all(module) {
-        match payload.map_err(malformed)? {
-            Payload::CustomSection(section) => described |= section.name().starts_with("component-type"),
-            Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    report.imports.push(import.map_err(malformed)?.module.to_owned());
-                }
-            }
-            Payload::ExportSection(section) => {
-                for export in section {
-                    report.exports.push(export.map_err(malformed)?.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    report.imports.dedup();
-    let wasi: Vec<_> = report.imports.iter().filter(|name| name.starts_with("wasi")).cloned().collect();
-    if !wasi.is_empty() {
-        return Err(LoadError::Imports { imports: wasi });
-    }
-    if !described {
-        return Err(LoadError::CoreModule);
-    }
-    wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| LoadError::Componentize(one_line(&format!("{error:#}"))))
-}
-
 /// Names that the outermost component imports and exports.
 fn names(component: &[u8]) -> Result<(Vec<String>, Vec<String>), wasmparser::BinaryReaderError> {
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
@@ -198,16 +163,16 @@ fn own(name: &str) -> Option<(&str, &str)> {
     Some(name.split_once('@').unwrap_or((name, "")))
 }
 
-fn policy(name: &str) -> Option<(Kind, &str)> {
+pub(crate) fn policy(name: &str) -> Option<(Kind, &str)> {
     let (interface, version) = own(name)?;
     Some((interface.parse().ok()?, version))
 }
 
-fn on_track(version: &str) -> bool {
+pub(crate) fn on_track(version: &str) -> bool {
     version.strip_prefix(CONTRACT_TRACK).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
+pub(crate) fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
     LoadError::Malformed(one_line(&error.to_string()))
 }
 

@@ -136,7 +136,8 @@ kind!(
 
 fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {
     let pairs = (question.nodes.len() as u64).saturating_mul(question.responsibilities.len() as u64);
-    let fuel = limits.fuel_base.saturating_add(pairs.saturating_mul(limits.fuel_per_pair));
+    let fuel =
+        limits.fuel_base.saturating_add(pairs.saturating_mul(limits.fuel_per_pair)).min(limits.fuel_max);
     Budget { fuel: Some(fuel), deadline: limits.assignment_deadline }
 }
 

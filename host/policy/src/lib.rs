@@ -18,6 +18,7 @@
 
 mod bindings;
 mod breaker;
+mod componentize;
 mod convert;
 mod engine;
 mod fault;

@@ -41,7 +41,7 @@ pub enum LoadError {
          the plugin SDK (wit-bindgen), whose modules carry it, or run `wasm-tools component new`"
     )]
     CoreModule,
-    /// A core module whose metadata and code do not fit.
+    /// A core module whose functions do not fit the contract.
     #[error(
         "the core module does not become a component ({0}); build it for wasm32-unknown-unknown with the plugin SDK"
     )]
@@ -74,7 +74,7 @@ pub enum LoadError {
     },
     /// It answers the questions of another kind.
     #[error(
-        "this is a {found} policy (it exports overlan:policy/{found}), needed: {needed}; use it as `{found}`"
+        "the policy is for {found} (it exports overlan:policy/{found}), needed: {needed}; use it as `{found}`"
     )]
     WrongKind {
         /// The kind it is.

@@ -110,7 +110,6 @@ impl Reading<'_> {
         let cluster = optional(&file.cluster.name, |name| source.text(name, value::node_name))?;
         Ok(Config {
             attributes: self.attributes(&file.node.attributes)?,
-            security: self.security(&file)?,
             seeds: self.seeds(&file, port)?,
             quorum: optional(&file.cluster.quorum, |text| source.text(text, value::quorum))?.unwrap_or_default(),
             allow: optional(&file.cluster.allow, |ids| {
@@ -120,6 +119,8 @@ impl Reading<'_> {
             routes: file.route.iter().map(|route| self.route(route.get_ref())).collect::<Result<_, _>>()?,
             policies: self.policies(&file)?,
             responsibilities: self.responsibilities(&file.responsibility)?,
+            // Last, so that a slip elsewhere is named first.
+            security: self.security(&file)?,
             cluster: cluster.unwrap_or_else(|| "overlan".to_owned()),
             control: Some(control),
             name,
