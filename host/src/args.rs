@@ -353,7 +353,9 @@ mod tests {
 
     #[test]
     fn bad_usage_is_status_2() {
-        for line in ["send", "send --to b --size 4 --count 1", "policy set size x", "listen --count x", "frobnicate"] {
+        for line in
+            ["send", "send --to b --size 4 --count 1", "policy set size x", "listen --count x", "frobnicate"]
+        {
             let words = std::iter::once("overlan").chain(line.split(' '));
             assert_eq!(Args::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }

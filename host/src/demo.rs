@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use overlan_node::config::{AdapterChoice, PluginSource, Security};
 use overlan_node::status::{MemberState, PathStatus, PlanStatus};
-use overlan_node::{
-    Config, Fate, Impairment, Kind, Listener, MessageMode, Node, NodeHandle, Responsibility,
-};
+use overlan_node::{Config, Fate, Impairment, Kind, Listener, MessageMode, Node, NodeHandle, Responsibility};
 use serde::Serialize;
 
 use crate::args::Json;
@@ -54,7 +52,8 @@ struct Demo {
 
 pub(crate) async fn run(args: &Json) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("overlan-demo").tempdir()?;
-    let mut demo = Demo { nodes: Vec::new(), port: free_port()?, quiet: args.json, outcome: Outcome::default() };
+    let mut demo =
+        Demo { nodes: Vec::new(), port: free_port()?, quiet: args.json, outcome: Outcome::default() };
     let result = demo.play(folder.path()).await;
     for node in &demo.nodes {
         node.leave().await;
@@ -99,7 +98,10 @@ impl Demo {
         let started = Instant::now();
         let key = folder.join("cluster.key");
         std::fs::write(&key, overlan_node::new_cluster_key())?;
-        self.say(format!("1. Three members, each with two adapters on subnets of its own, UDP port {}.", self.port));
+        self.say(format!(
+            "1. Three members, each with two adapters on subnets of its own, UDP port {}.",
+            self.port
+        ));
         for (member, name) in NAMES.iter().enumerate() {
             let config = self.config(member, name, folder, &key);
             let node = Node::start(config).await.with_context(|| format!("member {name}"))?;
@@ -141,15 +143,20 @@ impl Demo {
 
     async fn agree(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
-        wait("the members to see each other and agree on one table", || async { self.agreed().await }).await?;
+        wait("the members to see each other and agree on one table", || async { self.agreed().await })
+            .await?;
         self.outcome.members = self.nodes.len();
         self.outcome.digests_equal = true;
-        self.say(format!("\n2. All hold the same address table, agreed after {} ms:", started.elapsed().as_millis()));
+        self.say(format!(
+            "\n2. All hold the same address table, agreed after {} ms:",
+            started.elapsed().as_millis()
+        ));
         let table = self.nodes[0].table().await?;
         let mut listing = Table::new(&["node", "primary", "alternate", "version"]);
         for entry in &table.entries {
-            let address =
-                |rank: usize| entry.adapters.get(rank).map(|adapter| adapter.address.to_string()).unwrap_or_default();
+            let address = |rank: usize| {
+                entry.adapters.get(rank).map(|adapter| adapter.address.to_string()).unwrap_or_default()
+            };
             listing.row([entry.name.clone(), address(0), address(1), entry.version.to_string()]);
         }
         self.say(indent(&listing.to_string()));
@@ -162,7 +169,8 @@ impl Demo {
     async fn agreed(&self) -> bool {
         let mut digests = Vec::new();
         for node in &self.nodes {
-            let (Ok(status), Ok(members), Ok(plan)) = (node.status().await, node.members().await, node.plan().await)
+            let (Ok(status), Ok(members), Ok(plan)) =
+                (node.status().await, node.members().await, node.plan().await)
             else {
                 return false;
             };
@@ -185,7 +193,11 @@ impl Demo {
 
     fn policy(&self, kind: Kind) -> String {
         let policies = self.nodes[0].policy_list();
-        policies.into_iter().find(|policy| policy.kind == kind).map(|policy| policy.plugin).unwrap_or_default()
+        policies
+            .into_iter()
+            .find(|policy| policy.kind == kind)
+            .map(|policy| policy.plugin)
+            .unwrap_or_default()
     }
 
     /// Messages flow from the first member to the second while the address they go to is cut.
@@ -254,7 +266,8 @@ impl Demo {
         self.outcome.policy_after = self.policy(Kind::Assignment);
         let owners_before: BTreeMap<_, _> =
             before.duties.iter().map(|duty| (&duty.name, duty.owners.first())).collect();
-        let moved = after.duties.iter().filter(|duty| owners_before.get(&duty.name) != Some(&duty.owners.first()));
+        let moved =
+            after.duties.iter().filter(|duty| owners_before.get(&duty.name) != Some(&duty.owners.first()));
         self.outcome.responsibilities_moved = moved.count();
         self.say(format!(
             "\n5. The assignment policy is swapped live, {} -> {}: {} of {DUTIES} responsibilities moved, {} ms.",
@@ -287,7 +300,8 @@ fn owners(plan: &PlanStatus) -> String {
     let mut table = Table::new(&["member", "primary of", "stands by for"]);
     for name in NAMES {
         let short = |place: usize| {
-            let mine = plan.duties.iter().filter(|duty| duty.owners.get(place).is_some_and(|owner| owner == name));
+            let mine =
+                plan.duties.iter().filter(|duty| duty.owners.get(place).is_some_and(|owner| owner == name));
             let numbers: Vec<&str> = mine.map(|duty| duty.name.trim_start_matches("shard-")).collect();
             format!("shards {}", numbers.join(" "))
         };

@@ -18,7 +18,12 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     let mut file = opened.with_context(|| {
         format!("{}: a key is never written over another file; choose another name", path.display())
     })?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())?;
-    eprintln!("wrote {}; copy it to every member (it is a secret), and name it as [cluster] key_file", path.display());
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| path.display().to_string())?;
+    eprintln!(
+        "wrote {}; copy it to every member (it is a secret), and name it as [cluster] key_file",
+        path.display()
+    );
     Ok(())
 }

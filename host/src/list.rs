@@ -26,7 +26,13 @@ pub(crate) async fn status(args: &Query) -> anyhow::Result<()> {
     }
     let core = &status.core;
     out!("node      {} ({}), up {}", core.name, core.id, ago(status.uptime_ms));
-    out!("cluster   {}: {} of {} members alive, security {}", status.cluster, core.alive, core.members, status.security);
+    out!(
+        "cluster   {}: {} of {} members alive, security {}",
+        status.cluster,
+        core.alive,
+        core.members,
+        status.security
+    );
     out!("joined    {}", if core.joined { "yes" } else { "no" });
     let agreed = if core.agreed { format!("yes, epoch {}", core.agreed_epoch) } else { "not yet".to_owned() };
     out!("table     {} (all agree: {agreed})", core.table_digest);
@@ -35,7 +41,13 @@ pub(crate) async fn status(args: &Query) -> anyhow::Result<()> {
         out!("adapter   {name} {address}/{} {status}", adapter.prefix_length);
     }
     for policy in &status.policies {
-        out!("policy    {}: {} ({} answers, {} faults)", policy.kind, policy.plugin, policy.answers, policy.faults);
+        out!(
+            "policy    {}: {} ({} answers, {} faults)",
+            policy.kind,
+            policy.plugin,
+            policy.answers,
+            policy.faults
+        );
     }
     for problem in &core.problems {
         out!("problem   {problem}");
@@ -66,7 +78,8 @@ pub(crate) async fn table(args: &TableArgs) -> anyhow::Result<()> {
     if args.query.json.json {
         return print_json(&status);
     }
-    let mut table = Table::new(&["node", "rank", "adapter", "kind", "address", "mtu", "speed", "class", "status"]);
+    let mut table =
+        Table::new(&["node", "rank", "adapter", "kind", "address", "mtu", "speed", "class", "status"]);
     for entry in &status.entries {
         for (rank, adapter) in entry.adapters.iter().enumerate() {
             let rank = if rank == 0 { "primary".to_owned() } else { format!("alternate {rank}") };
@@ -96,7 +109,8 @@ pub(crate) async fn paths(args: &Query) -> anyhow::Result<()> {
     if args.json.json {
         return print_json(&paths);
     }
-    let mut table = Table::new(&["node", "", "local", "remote", "state", "since", "rtt", "loss", "datagram", "why"]);
+    let mut table =
+        Table::new(&["node", "", "local", "remote", "state", "since", "rtt", "loss", "datagram", "why"]);
     for path in &paths {
         table.row([
             path.node.clone(),
@@ -125,7 +139,8 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
     }
     let mut table = Table::new(&["responsibility", "primary", "standbys"]);
     for duty in &plan.duties {
-        let (primary, standbys) = duty.owners.split_first().map_or(("-", &[][..]), |(first, rest)| (first, rest));
+        let (primary, standbys) =
+            duty.owners.split_first().map_or(("-", &[][..]), |(first, rest)| (first, rest));
         table.row([duty.name.clone(), primary.to_owned(), standbys.join(", ")]);
     }
     table.print()?;
@@ -136,7 +151,8 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn forget(args: &ForgetArgs) -> anyhow::Result<()> {
-    let _: Value = control(&args.socket)?.post(&format!("/v1/forget/{}", args.node), "text/plain", "").await?;
+    let _: Value =
+        control(&args.socket)?.post(&format!("/v1/forget/{}", args.node), "text/plain", "").await?;
     out!("{} is forgotten", args.node);
     Ok(())
 }

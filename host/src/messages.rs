@@ -135,7 +135,8 @@ impl Sender {
         }
         // Given back with the last answer.
         self.room.acquire().await?.forget();
-        let lifetime = self.args.lifetime.map_or(0, |lifetime| lifetime.as_millis().clamp(1, u128::from(u32::MAX)));
+        let lifetime =
+            self.args.lifetime.map_or(0, |lifetime| lifetime.as_millis().clamp(1, u128::from(u32::MAX)));
         let frame = Frame::Send {
             token: self.sent,
             mode: self.args.mode.into(),
@@ -181,7 +182,9 @@ async fn answers(
                 match fate {
                     Fate::Delivered => summary.delivered += 1,
                     Fate::Expired => failed(format!("{node} did not accept it in time")),
-                    Fate::PeerLostState => failed(format!("{node} restarted; it may have been delivered before")),
+                    Fate::PeerLostState => {
+                        failed(format!("{node} restarted; it may have been delivered before"))
+                    }
                     Fate::Abandoned => failed(format!("{node} was forgotten, or this node left")),
                 }
                 let left = open.get_mut(&token).map(|left| {

@@ -90,8 +90,11 @@ fn report(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(report);
     }
-    let entries: [(&str, &[Entry]); 3] = [("+", &report.added), ("-", &report.removed), ("=", &report.unchanged)];
-    for (sign, entry) in entries.iter().flat_map(|(sign, entries)| entries.iter().map(move |entry| (sign, entry))) {
+    let entries: [(&str, &[Entry]); 3] =
+        [("+", &report.added), ("-", &report.removed), ("=", &report.unchanged)];
+    for (sign, entry) in
+        entries.iter().flat_map(|(sign, entries)| entries.iter().map(move |entry| (sign, entry)))
+    {
         out!("{sign} {entry}");
     }
     for refusal in &report.refused {

@@ -37,7 +37,8 @@ impl std::fmt::Display for Table {
         let width = |column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
-            let cells = widths.iter().enumerate().map(|(column, &width)| format!("{:width$}", cell(row, column)));
+            let cells =
+                widths.iter().enumerate().map(|(column, &width)| format!("{:width$}", cell(row, column)));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())

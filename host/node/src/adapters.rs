@@ -54,7 +54,9 @@ pub fn select(choices: &[AdapterChoice], found: &[Found], port: u16) -> Selectio
     }
     for choice in choices {
         match resolve(choice, found) {
-            Ok(adapters) => adapters.iter().for_each(|adapter| selection.add(selected(choice, adapter, port))),
+            Ok(adapters) => {
+                adapters.iter().for_each(|adapter| selection.add(selected(choice, adapter, port)))
+            }
             Err(problem) => selection.problems.push(problem),
         }
     }
@@ -81,8 +83,12 @@ fn resolve(choice: &AdapterChoice, found: &[Found]) -> Result<Vec<Found>, String
     let named = |adapter: &&Found| choice.name.as_ref().is_none_or(|name| *name == adapter.name);
     let Some(address) = choice.address else {
         let name = choice.name.as_deref().unwrap_or_default();
-        let of_interface: Vec<Found> =
-            found.iter().filter(named).filter(|adapter| adapter.usable || adapter.loopback).cloned().collect();
+        let of_interface: Vec<Found> = found
+            .iter()
+            .filter(named)
+            .filter(|adapter| adapter.usable || adapter.loopback)
+            .cloned()
+            .collect();
         if of_interface.is_empty() {
             return Err(format!(
                 "adapter {name} does not exist or has no usable address; waiting for it (`overlan adapters` shows \
@@ -95,7 +101,8 @@ fn resolve(choice: &AdapterChoice, found: &[Found]) -> Result<Vec<Found>, String
         return Ok(vec![adapter.clone()]);
     }
     // All of 127.0.0.0/8 is the host's own, though the kernel lists one address of it.
-    let mut loopback = found.iter().filter(named).filter(|adapter| adapter.loopback && adapter.is_on_link(address));
+    let mut loopback =
+        found.iter().filter(named).filter(|adapter| adapter.loopback && adapter.is_on_link(address));
     match loopback.next() {
         Some(adapter) => Ok(vec![Found { address, ..adapter.clone() }]),
         None => {
@@ -249,7 +256,8 @@ mod tests {
 
     #[test]
     fn every_address_of_the_loopback_prefix_is_there() {
-        let choices = [AdapterChoice { address: Some("127.0.1.1".parse().unwrap()), ..AdapterChoice::default() }];
+        let choices =
+            [AdapterChoice { address: Some("127.0.1.1".parse().unwrap()), ..AdapterChoice::default() }];
         let selection = select(&choices, &host(), 7400);
         assert_eq!(names(&selection), ["127.0.1.1"]);
         assert_eq!(selection.adapters[0].device, None);

@@ -22,7 +22,9 @@ pub enum ClientError {
     #[error("{0}")]
     Discovery(String),
     /// Nobody answers.
-    #[error("no node answers at {path}: {source}; is it running? (`overlan node --config FILE` starts one, --socket names another)")]
+    #[error(
+        "no node answers at {path}: {source}; is it running? (`overlan node --config FILE` starts one, --socket names another)"
+    )]
     Connect {
         /// The socket.
         path: PathBuf,

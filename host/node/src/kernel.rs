@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlan_netlink::{
-    Adapter, Desired, LocalAddress, Owner, Plan, Reconciler, Refusal, Report, Subnet, Watch, can_admin, plan, snapshot,
+    Adapter, Desired, LocalAddress, Owner, Plan, Reconciler, Refusal, Report, Subnet, Watch, can_admin, plan,
+    snapshot,
 };
 use tokio::sync::{mpsc, watch};
 

@@ -8,7 +8,7 @@
 //! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
 //!
 //! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
-//! `kernel` (adapters and routes), `node` (start, and the handle), `control`, [`app`] (the application stream), [`client`].
+//! `kernel` (adapters and routes), `node` (start), `handle`, `control`, [`app`] (the application stream), [`client`].
 
 pub mod adapters;
 pub mod app;
@@ -17,6 +17,7 @@ pub mod config;
 
 mod control;
 mod driver;
+mod handle;
 mod kernel;
 mod node;
 mod policy;
@@ -24,8 +25,9 @@ mod state;
 
 pub use config::{Config, ConfigError};
 pub use driver::{Listener, SendFailure};
+pub use handle::{NodeHandle, NodeStatus, Receipt, Stopped};
 pub use kernel::plan_for;
-pub use node::{Node, NodeHandle, NodeStatus, Receipt, StartError, Stopped};
+pub use node::{Node, StartError};
 pub use policy::{PolicyError, PolicyStatus};
 pub use state::{StateError, random};
 

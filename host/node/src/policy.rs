@@ -9,8 +9,8 @@ use std::time::Instant;
 use overlan_contract::{Attributes, Kind};
 use overlan_core::policy::{Answer, Question, Ticket};
 use overlan_policy::{
-    Assignment, BreakerConfig, BreakerState, Engine, EngineError, Failover, Limits, NoAnswer, Plugin, Policy, Sizing,
-    Slot,
+    Assignment, BreakerConfig, BreakerState, Engine, EngineError, Failover, Limits, NoAnswer, Plugin, Policy,
+    Sizing, Slot,
 };
 use overlan_wire::Digest;
 use serde::{Deserialize, Serialize};
@@ -208,13 +208,16 @@ fn load<P: Policy>(
     wasm: &[u8],
     config: &Attributes,
 ) -> Result<Plugin<P>, PolicyError> {
-    Plugin::load(engine, name, wasm, config, Limits::default()).map_err(|error| PolicyError::Load(error.to_string()))
+    Plugin::load(engine, name, wasm, config, Limits::default())
+        .map_err(|error| PolicyError::Load(error.to_string()))
 }
 
 /// The digest that members compare: of the component and of its configuration.
 fn digest(sha256: &str, config: &Attributes) -> Digest {
     let mut hash = Sha256::new();
-    for text in [sha256].into_iter().chain(config.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()])) {
+    for text in
+        [sha256].into_iter().chain(config.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]))
+    {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     }
@@ -223,7 +226,11 @@ fn digest(sha256: &str, config: &Attributes) -> Digest {
 
 /// A kind whose questions and answers the core knows.
 trait Decision: Policy {
-    fn ask(slot: &mut Slot<Self>, question: &Question, now: std::time::Duration) -> Option<Result<Answer, NoAnswer>>;
+    fn ask(
+        slot: &mut Slot<Self>,
+        question: &Question,
+        now: std::time::Duration,
+    ) -> Option<Result<Answer, NoAnswer>>;
     fn plugin(plugin: AnyPlugin) -> Option<Plugin<Self>>;
 }
 
@@ -281,7 +288,9 @@ fn worker<P: Decision>(
         while let Ok(work) = receiver.recv() {
             match work {
                 Work::Ask(ticket, question) => {
-                    let Some(answer) = P::ask(&mut worker.slot, &question, worker.origin.elapsed()) else { continue };
+                    let Some(answer) = P::ask(&mut worker.slot, &question, worker.origin.elapsed()) else {
+                        continue;
+                    };
                     let answer = answer.map_err(|why| why.to_string());
                     worker.publish();
                     if answers.send((ticket, answer)).is_err() {

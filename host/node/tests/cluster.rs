@@ -19,7 +19,8 @@ fn config(folder: &Path, network: u8, member: u8, port: u16) -> Config {
         std::fs::write(&key, overlan_node::new_cluster_key()).unwrap();
     }
     let address = |member, number| IpAddr::V4(Ipv4Addr::new(127, network, member, number));
-    let adapter = |number| AdapterChoice { address: Some(address(member, number)), ..AdapterChoice::default() };
+    let adapter =
+        |number| AdapterChoice { address: Some(address(member, number)), ..AdapterChoice::default() };
     let mut config = Config::new(format!("m{member}"), folder.join(format!("state-{member}")));
     config.port = port;
     config.security = Security::KeyFile(key);

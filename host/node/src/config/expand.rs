@@ -25,7 +25,9 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<String>, String> {
 }
 
 fn explain(pattern: &str) -> String {
-    format!("`{pattern}` is no pattern: at most one range such as {{0..63}}, its first number not above its last")
+    format!(
+        "`{pattern}` is no pattern: at most one range such as {{0..63}}, its first number not above its last"
+    )
 }
 
 #[cfg(test)]
@@ -41,7 +43,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_explained() {
-        for bad in ["{", "}", "{}", "{1}", "{2..1}", "{1..2}{3..4}", "{-1..2}", "{0..99999999}", "{0..4294967295}"] {
+        for bad in
+            ["{", "}", "{}", "{1}", "{2..1}", "{1..2}{3..4}", "{-1..2}", "{0..99999999}", "{0..4294967295}"]
+        {
             assert!(expand(bad).is_err(), "{bad}");
         }
     }

@@ -13,8 +13,8 @@ use toml::Spanned;
 use super::expand::expand;
 use super::file::{AdapterSection, File, PolicySection, ResponsibilitySection, RouteSection, Text};
 use super::{
-    AdapterChoice, Config, ConfigError, DEFAULT_PORT, Overrides, PluginSource, PolicyChoice, RouteChoice, Security,
-    paths, value,
+    AdapterChoice, Config, ConfigError, DEFAULT_PORT, Overrides, PluginSource, PolicyChoice, RouteChoice,
+    Security, paths, value,
 };
 
 /// Largest weight of a responsibility; its thousandths must fit the contract's type.
@@ -29,8 +29,8 @@ impl Config {
         let Some(path) = path else {
             return Self::parse("", Path::new(""), overrides);
         };
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path, overrides)
     }
 
@@ -104,14 +104,16 @@ impl Reading<'_> {
             .unwrap_or_else(|| paths::default_control(&name));
         let metrics = optional(&file.node.metrics, |text| {
             source.text(text, |text| {
-                text.parse().map_err(|_| format!("metrics `{text}` is no ADDRESS:PORT, such as 127.0.0.1:9464"))
+                text.parse()
+                    .map_err(|_| format!("metrics `{text}` is no ADDRESS:PORT, such as 127.0.0.1:9464"))
             })
         })?;
         let cluster = optional(&file.cluster.name, |name| source.text(name, value::node_name))?;
         Ok(Config {
             attributes: self.attributes(&file.node.attributes)?,
             seeds: self.seeds(&file, port)?,
-            quorum: optional(&file.cluster.quorum, |text| source.text(text, value::quorum))?.unwrap_or_default(),
+            quorum: optional(&file.cluster.quorum, |text| source.text(text, value::quorum))?
+                .unwrap_or_default(),
             allow: optional(&file.cluster.allow, |ids| {
                 ids.iter().map(|id| source.text(id, value::node_id)).collect()
             })?,
@@ -157,7 +159,9 @@ impl Reading<'_> {
         let known = |text: &str| match text {
             "none" => Ok(false),
             "key" => Ok(true),
-            _ => Err(format!("security `{text}` is unknown; it must be \"key\" (default) or \"none\" (for labs)")),
+            _ => Err(format!(
+                "security `{text}` is unknown; it must be \"key\" (default) or \"none\" (for labs)"
+            )),
         };
         let keyed = match (&self.overrides.security, &section.security) {
             (Some(text), _) => flag("--security", known(text))?,
@@ -224,9 +228,8 @@ impl Reading<'_> {
             source.text(text, |text| value::short_text("class_of_service", text))
         })?
         .unwrap_or_default();
-        let dscp = optional(&this.dscp, |dscp| {
-            source.at(dscp, value::integer("dscp", *dscp.get_ref(), 0..=63))
-        })?;
+        let dscp =
+            optional(&this.dscp, |dscp| source.at(dscp, value::integer("dscp", *dscp.get_ref(), 0..=63)))?;
         let ip = |what: &'static str, text: &Option<Text>| {
             optional(text, |text| source.text(text, |text| value::address(what, text)))
         };
@@ -252,14 +255,14 @@ impl Reading<'_> {
 
     fn route(&self, section: &RouteSection) -> Result<RouteChoice, ConfigError> {
         let source = &self.source;
-        let subnet: overlan_netlink::Network =
-            source.text(&section.subnet, |text| text.parse().map_err(|error| format!("subnet `{text}`: {error}")))?;
+        let subnet: overlan_netlink::Network = source.text(&section.subnet, |text| {
+            text.parse().map_err(|error| format!("subnet `{text}`: {error}"))
+        })?;
         let via = source.text(&section.via, |text| value::address("via", text))?;
         Ok(RouteChoice {
             subnet,
             via,
-            adapter: source
-                .text(&section.adapter, |text| value::short_text("an adapter's name", text))?,
+            adapter: source.text(&section.adapter, |text| value::short_text("an adapter's name", text))?,
         })
     }
 
@@ -294,9 +297,11 @@ impl Reading<'_> {
                 let range = 1..=i64::from(MAX_REPLICAS);
                 self.source.at(replicas, value::integer("replicas", *replicas.get_ref(), range))
             })?;
-            let weight_milli = optional(&this.weight, |weight| self.source.at(weight, milli(*weight.get_ref())))?;
+            let weight_milli =
+                optional(&this.weight, |weight| self.source.at(weight, milli(*weight.get_ref())))?;
             for name in self.source.text(&this.name, expand)? {
-                let name = self.source.text(&this.name, |_| value::short_text("a responsibility's name", &name))?;
+                let name =
+                    self.source.text(&this.name, |_| value::short_text("a responsibility's name", &name))?;
                 if !names.insert(name.clone()) {
                     let twice = format!("responsibility `{name}` is listed twice");
                     return self.source.at(&this.name, Err(twice));
@@ -330,7 +335,9 @@ fn builtin(kind: Kind, name: &str) -> Result<String, String> {
 /// A weight in thousandths.
 fn milli(weight: f64) -> Result<u32, String> {
     if !(0.0..=MAX_WEIGHT).contains(&weight) {
-        return Err(format!("weight is {weight}; it must be from 0 to {MAX_WEIGHT} (1.0 is an ordinary duty)"));
+        return Err(format!(
+            "weight is {weight}; it must be from 0 to {MAX_WEIGHT} (1.0 is an ordinary duty)"
+        ));
     }
     Ok((weight * 1000.0).round() as u32)
 }

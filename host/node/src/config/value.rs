@@ -31,7 +31,11 @@ pub(super) fn short_text(what: &str, text: &str) -> Result<String, String> {
 }
 
 /// An integer in a range.
-pub(super) fn integer<T: TryFrom<i64>>(what: &str, value: i64, range: RangeInclusive<i64>) -> Result<T, String> {
+pub(super) fn integer<T: TryFrom<i64>>(
+    what: &str,
+    value: i64,
+    range: RangeInclusive<i64>,
+) -> Result<T, String> {
     let allowed = format!("{what} is {value}; it must be from {} to {}", range.start(), range.end());
     if !range.contains(&value) {
         return Err(allowed);

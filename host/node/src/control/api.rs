@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::PluginSource;
-use crate::node::{NodeHandle, Stopped};
+use crate::handle::{NodeHandle, Stopped};
 use crate::policy::PolicyError;
 
 /// Largest component that may be uploaded.
@@ -48,8 +48,12 @@ impl From<PolicyError> for ApiError {
     fn from(error: PolicyError) -> Self {
         let (status, hint) = match &error {
             PolicyError::UnknownBuiltin(_) => (StatusCode::NOT_FOUND, "overlan policy list"),
-            PolicyError::Load(_) => (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more"),
-            PolicyError::NothingBefore(_) => (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one"),
+            PolicyError::Load(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
+            }
+            PolicyError::NothingBefore(_) => {
+                (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
+            }
             PolicyError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
         };
         ApiError::new(status, error, hint)

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 
-use crate::node::{NodeHandle, NodeStatus};
+use crate::handle::{NodeHandle, NodeStatus};
 
 pub(super) fn router(node: NodeHandle) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state(node)
@@ -47,7 +47,10 @@ fn text(status: &NodeStatus) -> String {
         put(&mut out, "gauge", "table_agreement_microseconds", &us);
     }
     for (name, value) in [
-        ("policy_plugin_questions_total", status.policies.iter().map(|policy| policy.questions).collect::<Vec<_>>()),
+        (
+            "policy_plugin_questions_total",
+            status.policies.iter().map(|policy| policy.questions).collect::<Vec<_>>(),
+        ),
         ("policy_plugin_faults_total", status.policies.iter().map(|policy| policy.faults).collect()),
     ] {
         let _ = writeln!(out, "# TYPE overlan_{name} counter");

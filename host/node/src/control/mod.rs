@@ -18,7 +18,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::node::{NodeHandle, StartError};
+use crate::handle::NodeHandle;
+use crate::node::StartError;
 
 /// Clients served at a time; more wait to be accepted.
 const MAX_CLIENTS: usize = 256;
@@ -58,9 +59,11 @@ async fn bind_control(path: &Path) -> Result<UnixListener, String> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // A file that nobody answers at was left by a node that was killed.
             if UnixStream::connect(path).await.is_ok() {
-                return Err("another node answers at this control socket; stop it, or give this one a name or a \
+                return Err(
+                    "another node answers at this control socket; stop it, or give this one a name or a \
                             --control of its own"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             std::fs::remove_file(path).map_err(explain)?;
             UnixListener::bind(path).and_then(|listener| restrict(listener, path)).map_err(explain)

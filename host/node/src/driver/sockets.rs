@@ -77,7 +77,9 @@ impl Sockets {
     pub(super) fn apply(&mut self) -> Option<Vec<Adapter>> {
         let wanted = std::mem::take(&mut self.wanted.adapters);
         self.open.retain(|open| {
-            wanted.iter().any(|want| want.local() == open.selected.local() && want.device == open.selected.device)
+            wanted
+                .iter()
+                .any(|want| want.local() == open.selected.local() && want.device == open.selected.device)
         });
         self.failures.clear();
         for want in &wanted {

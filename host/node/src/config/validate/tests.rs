@@ -126,7 +126,9 @@ fn flags_win() {
     assert_eq!(config.adapters.len(), 1);
     assert_eq!(config.security, Security::None);
     let wrong = Overrides { name: Some("b c".into()), ..Overrides::default() };
-    assert!(Config::parse(FULL, Path::new("x.toml"), &wrong).unwrap_err().to_string().starts_with("--name: "));
+    assert!(
+        Config::parse(FULL, Path::new("x.toml"), &wrong).unwrap_err().to_string().starts_with("--name: ")
+    );
 }
 
 #[test]
