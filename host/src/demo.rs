@@ -126,7 +126,8 @@ impl Demo {
         let duty = |number| Responsibility {
             name: format!("shard-{number}"),
             replicas: 2,
-            weight_milli: 1000,
+            // Some are heavier than others: one policy cares, the other does not.
+            weight_milli: [500, 1000, 2000, 4000][number % 4],
             requires: Vec::new(),
         };
         let mut config = Config::new(name, folder.join(name));

@@ -157,7 +157,8 @@ impl Sockets {
             more = false;
             for open in &self.open {
                 let flagged = open.readable.load(Ordering::Acquire);
-                if !flagged && !(all && first) {
+                let asked = flagged || all && first;
+                if !asked {
                     continue;
                 }
                 match open.socket.recv(&mut self.batch) {
