@@ -229,16 +229,16 @@ mod tests {
 
     #[test]
     fn choices_order_and_complete() {
-        let gateway = Some("10.2.0.1".parse().unwrap());
+        let router: IpAddr = "10.2.0.1".parse().unwrap();
         let choices = [
-            AdapterChoice { name: Some("eth1".into()), gateway, dscp: 46, ..AdapterChoice::default() },
+            AdapterChoice { name: Some("eth1".into()), gateway: Some(router), dscp: 46, ..AdapterChoice::default() },
             AdapterChoice { address: Some("10.1.0.2".parse().unwrap()), ..AdapterChoice::default() },
             AdapterChoice { name: Some("eth0".into()), ..AdapterChoice::default() },
         ];
         let selection = select(&choices, &host(), 7400);
         assert_eq!(names(&selection), ["10.2.0.2", "10.1.0.2"]);
         assert_eq!(selection.adapters[0].adapter.dscp, 46);
-        assert_eq!(selection.adapters[0].adapter.gateways, [gateway.unwrap()]);
+        assert_eq!(selection.adapters[0].adapter.gateways, [router]);
         assert_eq!(selection.adapters[0].device.as_deref(), Some("eth1"));
         assert!(selection.problems.is_empty());
     }
