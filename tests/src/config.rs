@@ -20,6 +20,8 @@ pub struct Adapter {
     pub class_of_service: String,
     /// Gateway.
     pub gateway: Option<IpAddr>,
+    /// Speed in Mbit/s; 0: the kernel's.
+    pub speed: u32,
 }
 
 /// One `[[responsibility]]`.
@@ -122,6 +124,9 @@ impl Config {
                 if let Some(value) = value {
                     writeln!(out, "{key} = \"{value}\"")?;
                 }
+            }
+            if adapter.speed != 0 {
+                writeln!(out, "speed = {}", adapter.speed)?;
             }
             writeln!(out)?;
         }

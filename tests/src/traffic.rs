@@ -65,7 +65,17 @@ impl Listener {
     /// Where none comes through.
     pub fn connected(node: &Node, from: &Node) -> Listener {
         let listener = Listener::start(node);
-        let sent = from.run(&["send", "--to", &node.config.name, "--mode", "reliable", "--count", "1", "--size", "8"]);
+        let sent = from.run(&[
+            "send",
+            "--to",
+            &node.config.name,
+            "--mode",
+            "reliable",
+            "--count",
+            "1",
+            "--size",
+            "8",
+        ]);
         sent.ok();
         listener.wait_count(1, Duration::from_secs(15));
         listener

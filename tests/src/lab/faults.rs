@@ -100,8 +100,9 @@ impl Lab {
 
     /// Replaces the address of a member's adapter by another of its subnet, and gives that.
     pub fn address_move(&self, member: usize, adapter: usize, host: u8) -> std::net::IpAddr {
-        self.change_address("add", member, adapter, host);
         self.change_address("del", member, adapter, 2);
+        self.change_address("add", member, adapter, host);
+        self.add_default_route(member, adapter);
         self.host(member, adapter, host)
     }
 
