@@ -5,7 +5,7 @@
 //! [`binary`] (finds `overlan` and runs its commands), [`lab`] (members and routers as network
 //! namespaces, and faults between them), [`config`] (configuration files), [`node`] (a running
 //! member), [`cluster`] (several, in a lab or on loopback), [`traffic`] (streams of messages, and the
-//! gap a fault leaves in them), [`fuzz`] (mutated input for every decoder).
+//! gap a fault leaves in them), [`corpus`] (bytes of earlier versions), [`fuzz`] (mutated input for every decoder).
 //!
 //! Everything that is created is removed on drop, on panic too; only processes started here are ended,
 //! each by its process id.
@@ -13,6 +13,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod config;
+pub mod corpus;
 pub mod fuzz;
 pub mod json;
 pub mod lab;
