@@ -15,12 +15,12 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("overlan-seal", BELOW_CORE),
     ("overlan-udp", BELOW_CORE),
     ("overlan-netlink", BELOW_CORE),
-    ("overlan-policy", &["overlan-core", "overlan-wire", "overlan-contract", "overlan-plugins"]),
+    ("overlan-policy", &["overlan-core", "overlan-wire", "overlan-contract", "overlan-plugins-dist"]),
     ("overlan-node", BELOW_NODE),
     ("overlan-sim", &["overlan-core", "overlan-wire", "overlan-contract", "overlan-seal", "overlan-policy"]),
     ("overlan", BELOW_BINARY),
     // What the plugins folder gives the host: bytes, and no crate of the host in return.
-    ("overlan-plugins", &[]),
+    ("overlan-plugins-dist", &[]),
 ];
 
 const BELOW_CORE: &[&str] = &["overlan-core", "overlan-wire", "overlan-contract"];
@@ -32,6 +32,7 @@ const BELOW_NODE: &[&str] = &[
     "overlan-udp",
     "overlan-netlink",
     "overlan-policy",
+    "overlan-plugins-dist",
 ];
 const BELOW_BINARY: &[&str] = &[
     "overlan-node",
@@ -43,6 +44,7 @@ const BELOW_BINARY: &[&str] = &[
     "overlan-udp",
     "overlan-netlink",
     "overlan-policy",
+    "overlan-plugins-dist",
 ];
 /// Plugins, and the tools that build them.
 const PLUGINS: &[&str] = &["overlan-plugin-sdk", "overlan-contract"];

@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`time`], [`crypto`] (what the core asks of cryptography), [`config`], [`event`],
 //! [`policy`] (questions, answers, native fallbacks), `table`, `membership`, `path`, `delivery`,
-//! `plan`, then `engine`, which ties them together, and [`status`], what it shows of itself.
+//! [`plan`], then `engine`, which ties them together, and [`status`], what it shows of itself.
 #![no_std]
 
 extern crate alloc;
@@ -15,11 +15,17 @@ extern crate alloc;
 pub mod config;
 pub mod crypto;
 pub mod event;
+pub mod plan;
 pub mod policy;
 pub mod status;
 pub mod time;
 
+mod delivery;
 mod engine;
+mod membership;
+mod path;
+mod peer;
+mod table;
 
 pub use config::Config;
 pub use engine::Core;

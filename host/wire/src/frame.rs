@@ -1,5 +1,5 @@
-//! What stands inside the seal: a sequence of frames, each `type(1) length(2) body`. A frame of an
-//! unknown type is skipped; what follows the known fields of a body is ignored.
+//! What stands inside the seal: a sequence of frames, each `type(1) length(2) body`; zero bytes between
+//! frames are padding. A frame of an unknown type is skipped; what follows the known fields of a body is ignored.
 
 use alloc::vec::Vec;
 
@@ -7,6 +7,8 @@ use crate::codec::{DecodeError, Reader, put_block};
 use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId};
 use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
 
+/// A zero byte between frames is padding.
+pub const PADDING: u8 = 0;
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER: usize = 3;
 /// Bytes of a [`Fragment`] frame before its payload, frame header included.
@@ -305,6 +307,9 @@ impl<'a> Iterator for Frames<'a> {
 
 fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeError> {
     let code = packet.u8("frame type")?;
+    if code == PADDING {
+        return Ok(None);
+    }
     let mut body = Reader::new(packet.block("frame")?);
     let frame = match code {
         code::HELLO => Frame::Hello {

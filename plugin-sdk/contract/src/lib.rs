@@ -18,5 +18,5 @@ pub mod sizing;
 mod facts;
 mod violation;
 
-pub use facts::{Adapter, AdapterStatus, Attributes, Kind};
+pub use facts::{Adapter, AdapterStatus, Attributes, Kind, UnknownKind};
 pub use violation::Violation;

@@ -1,5 +1,7 @@
 //! Policy questions and answers, and the native fallback of each kind.
 
+pub mod fallback;
+
 use alloc::string::String;
 use overlan_contract::{assignment, failover, sizing};
 

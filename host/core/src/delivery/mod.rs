@@ -1,0 +1,15 @@
+//! Message state of one peer: it belongs to no path, so that any path may carry any fragment.
+
+pub(crate) mod inbox;
+pub(crate) mod outbox;
+
+/// Messages to and from applications.
+pub(crate) const CLASS_APPLICATION: u8 = 0;
+/// Messages of the cluster's own (plans); accepted by the core itself.
+pub(crate) const CLASS_CLUSTER: u8 = 1;
+
+/// Flow control counts this many bytes for each message beside its payload, so that empty messages
+/// are bounded as well.
+pub(crate) const MESSAGE_COST: u64 = 64;
+/// What a sender may open before the receiver has said anything: the largest message fits.
+pub(crate) const INITIAL_CREDIT: u64 = overlan_wire::limits::MAX_MESSAGE as u64 + MESSAGE_COST;

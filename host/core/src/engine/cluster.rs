@@ -1,0 +1,271 @@
+//! Stateless cluster datagrams: sealing, opening, and who sent what.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_wire::frame::Frames;
+use overlan_wire::limits::TAG;
+use overlan_wire::packet::CLUSTER_HEADER;
+use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
+
+use super::{Core, MAX_CLUSTER_QUEUE};
+use crate::crypto::{Aead, Crypto};
+use crate::event::Transmit;
+use crate::time::Instant;
+
+/// Boots whose keys and replay windows are kept; the one silent for longest gives way.
+const MAX_SENDERS: usize = 8_192;
+/// Width of the replay window in datagrams.
+const WINDOW: u64 = 128;
+
+/// Where a cluster datagram came from: enough to answer it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) boot: BootId,
+}
+
+/// One boot that has sent authentic datagrams.
+struct Sender<A> {
+    cipher: A,
+    highest: u64,
+    /// Bit `i`: `highest - i` was seen.
+    window: u128,
+    last: Instant,
+    answered: Option<Instant>,
+}
+
+impl<A> Sender<A> {
+    fn is_new(&self, counter: u64) -> bool {
+        match self.highest.checked_sub(counter) {
+            None => true,
+            Some(age) => age < WINDOW && self.window >> age & 1 == 0,
+        }
+    }
+
+    fn note(&mut self, counter: u64, now: Instant) {
+        self.last = now;
+        match self.highest.checked_sub(counter) {
+            None => {
+                let ahead = counter - self.highest;
+                self.window = if ahead >= WINDOW { 1 } else { self.window << ahead | 1 };
+                self.highest = counter;
+            }
+            Some(age) => self.window |= 1 << age,
+        }
+    }
+}
+
+/// Keys of stateless datagrams, ours and others'.
+pub(super) struct Senders<A> {
+    own_key: KeyId,
+    own: Option<A>,
+    counter: u64,
+    others: BTreeMap<(KeyId, BootId), Sender<A>>,
+}
+
+impl<A: Aead> Senders<A> {
+    pub(super) fn new<C: Crypto<Aead = A>>(crypto: &C, boot: BootId) -> Self {
+        let own_key = crypto.active_key();
+        Senders { own_key, own: crypto.cluster_cipher(own_key, boot), counter: 0, others: BTreeMap::new() }
+    }
+
+    /// Whether an answer of the sync protocol to this boot may go out: not more than one in `pause`.
+    pub(super) fn may_answer(&mut self, boot: BootId, pause: Duration, now: Instant) -> bool {
+        let Some(sender) =
+            self.others.iter_mut().find(|((_, held), _)| *held == boot).map(|(_, sender)| sender)
+        else {
+            return false;
+        };
+        let may = sender.answered.is_none_or(|last| now.since(last) >= pause);
+        if may {
+            sender.answered = Some(now);
+        }
+        may
+    }
+
+    /// The keyring changed.
+    pub(super) fn rekey<C: Crypto<Aead = A>>(&mut self, crypto: &C, boot: BootId) {
+        self.own_key = crypto.active_key();
+        self.own = crypto.cluster_cipher(self.own_key, boot);
+        let accepted = crypto.accepted_keys();
+        self.others.retain(|(key, _), _| accepted.contains(key));
+    }
+
+    fn bound(&mut self) {
+        if self.others.len() > MAX_SENDERS
+            && let Some(oldest) =
+                self.others.iter().min_by_key(|(_, sender)| sender.last).map(|(&key, _)| key)
+        {
+            self.others.remove(&oldest);
+        }
+    }
+}
+
+impl<C: Crypto> Core<C> {
+    /// Queues one sealed datagram. `to`: the receiver's boot, `None` for a hello.
+    pub(super) fn queue_cluster(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        to: Option<BootId>,
+        emit: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.cluster_queue.len() >= MAX_CLUSTER_QUEUE {
+            self.counters.dropped_limit += 1;
+            return;
+        }
+        let (boot, counter) = (self.config.boot, self.senders.counter);
+        let Some(cipher) = &self.senders.own else { return };
+        self.senders.counter += 1;
+        let kind = if to.is_some() { Kind::Cluster { boot, counter } } else { Kind::Hello { boot, counter } };
+        let mut datagram = Vec::with_capacity(256);
+        Header { key: self.senders.own_key, kind }.emit(&mut datagram);
+        let associated = associated(&datagram, to);
+        emit(&mut datagram);
+        let tag = cipher.seal(nonce(counter), &associated, &mut datagram[CLUSTER_HEADER..]);
+        datagram.extend_from_slice(&tag);
+        let dscp = self
+            .adapters
+            .iter()
+            .find(|adapter| adapter.address == local.ip())
+            .map_or(0, |adapter| adapter.dscp);
+        self.cluster_queue.push_back((Transmit { local, remote, dscp, segment: datagram.len() }, datagram));
+    }
+
+    /// Answers whoever sent a cluster datagram.
+    pub(super) fn answer(&mut self, origin: Origin, emit: impl FnOnce(&mut Vec<u8>)) {
+        self.queue_cluster(origin.local, origin.remote, Some(origin.boot), emit);
+    }
+
+    /// Sends to a member by the best of its paths, or by several where none is known to work.
+    pub(super) fn send_cluster(&mut self, to: NodeId, emit: impl Fn(&mut Vec<u8>)) {
+        let Some(peer) = self.peers.get(&to) else { return };
+        let routes = peer.cluster_routes(self.now);
+        let ends: Vec<_> = routes.iter().map(|&at| (peer.paths[at].local, peer.paths[at].remote)).collect();
+        let boot = peer.boot;
+        for (local, remote) in ends {
+            self.queue_cluster(local, remote, Some(boot), &emit);
+        }
+    }
+
+    /// Opens a cluster datagram and hands out its frames.
+    pub(super) fn handle_cluster(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: Header,
+        datagram: &mut [u8],
+    ) {
+        let (boot, counter, to) = match header.kind {
+            Kind::Hello { boot, counter } => (boot, counter, None),
+            Kind::Cluster { boot, counter } => (boot, counter, Some(self.config.boot)),
+            Kind::Data { .. } => return,
+        };
+        if boot == self.config.boot {
+            self.counters.dropped_own += 1;
+            return;
+        }
+        let Some(len) = self.open_cluster(header.key, boot, counter, to, remote, datagram) else { return };
+        let origin = Origin { local, remote, boot };
+        // The frames borrow the datagram, the handlers the core.
+        let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
+        for frame in Frames::new(&text) {
+            match frame {
+                Ok(frame) => self.handle_cluster_frame(origin, to.is_none(), &frame),
+                Err(_) => self.counters.dropped_malformed += 1,
+            }
+        }
+    }
+
+    fn open_cluster(
+        &mut self,
+        key: KeyId,
+        boot: BootId,
+        counter: u64,
+        to: Option<BootId>,
+        remote: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Option<usize> {
+        if datagram.len() < CLUSTER_HEADER + TAG {
+            self.counters.dropped_malformed += 1;
+            return None;
+        }
+        let known = self.senders.others.get(&(key, boot));
+        if known.is_some_and(|sender| !sender.is_new(counter)) {
+            self.counters.dropped_replayed += 1;
+            return None;
+        }
+        let (head, sealed) = datagram.split_at_mut(CLUSTER_HEADER);
+        let associated = associated(head, to);
+        let derived = if known.is_none() { self.crypto.cluster_cipher(key, boot) } else { None };
+        let Some(cipher) = known.map(|sender| &sender.cipher).or(derived.as_ref()) else {
+            self.counters.dropped_unknown_key += 1;
+            self.wrong_key = Some((remote, key));
+            return None;
+        };
+        let Some(len) = cipher.open(nonce(counter), &associated, sealed) else {
+            self.counters.dropped_forged += 1;
+            return None;
+        };
+        let now = self.now;
+        if let Some(cipher) = derived {
+            let sender = Sender { cipher, highest: counter, window: 0, last: now, answered: None };
+            self.senders.others.insert((key, boot), sender);
+            self.senders.bound();
+        }
+        if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
+            sender.note(counter, now);
+        }
+        Some(len)
+    }
+
+    fn handle_cluster_frame(&mut self, origin: Origin, first_contact: bool, frame: &Frame<'_>) {
+        match frame {
+            Frame::Hello { token, digest: _, record } if first_contact => {
+                self.handle_hello(origin, *token, record)
+            }
+            // Whatever lacks our boot in its seal may be a replay from an earlier life.
+            _ if first_contact => self.counters.dropped_malformed += 1,
+            Frame::HelloReply { echo, token, digest, record } => {
+                self.handle_hello_reply(origin, *echo, *token, *digest, record);
+            }
+            Frame::HelloDone { echo } => self.handle_hello_done(origin, *echo),
+            Frame::Refused { echo, code } => self.handle_refused(*echo, *code),
+            Frame::Membership(data) => self.handle_membership(origin, data),
+            Frame::Summary { digest, epoch, agreed } => self.handle_summary(origin, *digest, *epoch, *agreed),
+            Frame::Buckets { first, hashes } => self.handle_buckets(origin, *first, hashes),
+            Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),
+            Frame::Want(nodes) => self.handle_want(origin, nodes),
+            Frame::Record(bytes) => {
+                self.handle_record(bytes);
+            }
+            _ => self.counters.dropped_malformed += 1,
+        }
+    }
+
+    fn handle_membership(&mut self, origin: Origin, data: &[u8]) {
+        if !self.boots.contains_key(&origin.boot) {
+            // Its entry is not here yet: compare tables first.
+            self.send_summary(origin);
+            return;
+        }
+        self.membership.handle_data(self.now, data);
+        self.pump_membership();
+    }
+}
+
+fn associated(header: &[u8], to: Option<BootId>) -> Vec<u8> {
+    let mut associated = header.to_vec();
+    associated.extend_from_slice(&to.unwrap_or_default().0);
+    associated
+}
+
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    nonce
+}

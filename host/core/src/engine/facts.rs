@@ -1,0 +1,140 @@
+//! What follows from changes: member states, plan facts, and what the parts want sent.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use overlan_contract::{Kind, assignment};
+use overlan_wire::{BootId, Frame, MessageMode, NodeId};
+
+use super::{Core, Seen, is_live};
+use crate::crypto::Crypto;
+use crate::delivery::CLASS_CLUSTER;
+use crate::delivery::outbox::Outgoing;
+use crate::event::Event;
+use crate::plan::Facts;
+use crate::status::MemberState;
+use crate::table::contract_adapter;
+
+/// A member of the table that membership has not heard of yet is given this long.
+const INTRODUCTION: Duration = Duration::from_secs(3);
+/// States are looked at this often at the least, while there is input.
+const REFRESH: Duration = Duration::from_millis(100);
+
+impl<C: Crypto> Core<C> {
+    /// Carries out what the parts want after an input.
+    pub(super) fn pump(&mut self) {
+        self.refresh_waiting();
+        if core::mem::take(&mut self.facts_changed) {
+            self.update_plan_facts();
+        }
+        while let Some((to, message)) = self.planner.poll_send() {
+            self.send_internal(to, message);
+        }
+        while let Some(epoch) = self.planner.poll_changed() {
+            self.events.push_back(Event::Plan { epoch });
+        }
+        self.pump_questions();
+    }
+
+    fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let message =
+            Outgoing { mode: MessageMode::Reliable, class: CLASS_CLUSTER, payload, token: 0, deadline: None };
+        if peer.push(message, self.now).is_err() {
+            self.counters.dropped_limit += 1;
+        }
+        self.touch(to);
+    }
+
+    /// Carries out what membership wants.
+    pub(super) fn pump_membership(&mut self) {
+        self.counters.membership_errors += self.membership.take_errors();
+        while let Some(bytes) = self.membership.poll_record() {
+            self.handle_record(&bytes);
+        }
+        while let Some((to, data)) = self.membership.poll_send() {
+            self.send_cluster(to, |out| Frame::Membership(&data).emit(out));
+        }
+        if self.membership.take_changed() {
+            self.refresh_members();
+        }
+    }
+
+    /// Suspicion and the end of an introduction come without an event of membership.
+    fn refresh_waiting(&mut self) {
+        if self.now.since(self.refreshed) >= REFRESH {
+            self.refresh_members();
+        }
+    }
+
+    /// Takes the members' states from membership and table.
+    pub(super) fn refresh_members(&mut self) {
+        let heard = self.membership.states();
+        let now = self.now;
+        self.refreshed = now;
+        let states: Vec<(NodeId, BootId, MemberState)> = self
+            .table
+            .entries()
+            .filter(|entry| entry.id != self.id)
+            .map(|entry| {
+                let seen = self.seen.get(&entry.id).filter(|seen| seen.boot == entry.boot);
+                let state = match heard.get(&entry.id) {
+                    _ if entry.left => MemberState::Left,
+                    Some(&(boot, state)) if boot == entry.boot => state,
+                    // Never heard of: a newcomer, for a while.
+                    _ => match seen {
+                        None => MemberState::Suspect,
+                        Some(seen) if is_live(seen.state) && now.since(seen.since) < INTRODUCTION => {
+                            seen.state
+                        }
+                        Some(_) => MemberState::Down,
+                    },
+                };
+                (entry.id, entry.boot, state)
+            })
+            .collect();
+        for (id, boot, state) in states {
+            let held = self.seen.get(&id);
+            if held.is_some_and(|seen| (seen.boot, seen.state) == (boot, state)) {
+                continue;
+            }
+            let before = held.map(|seen| seen.state);
+            self.seen.insert(id, Seen { boot, state, since: now });
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.alive = is_live(state);
+            }
+            if before.is_some_and(is_live) != is_live(state) {
+                self.facts_changed = true;
+                self.agreement.hurry(now);
+            }
+            let name = self.table.entry(id).map(|entry| entry.name.clone()).unwrap_or_default();
+            self.events.push_back(Event::Member { node: id, name, state });
+        }
+    }
+
+    fn update_plan_facts(&mut self) {
+        if self.left {
+            return;
+        }
+        let nodes = self.table.entries().map(|entry| assignment::Node {
+            id: entry.id.to_string(),
+            name: entry.name.clone(),
+            live: is_live(self.state_of(entry.id)),
+            adapters: entry.adapters.iter().map(contract_adapter).collect(),
+            attributes: entry.attributes.clone(),
+        });
+        let live = self.table.entries().filter(|entry| is_live(self.state_of(entry.id)));
+        let facts = Facts {
+            me: self.id,
+            nodes: nodes.collect(),
+            live: live.map(|entry| (entry.id, entry.boot)).collect(),
+            members: self.table.entries().filter(|entry| !entry.left).count(),
+            table_digest: self.table.digest(),
+            plugin_digest: self.plugin_digests[Kind::Assignment as usize],
+            responsibilities: self.config.responsibilities.clone(),
+            quorum: self.config.quorum,
+        };
+        self.planner.handle_facts(self.now, facts);
+    }
+}

@@ -1,0 +1,209 @@
+//! First contact: hello (our entry) → hello reply (theirs) → hello done. Each end takes the other for
+//! alive only when its own random token came back, so that a replayed hello changes nothing; and the
+//! reply is never longer than the hello.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_wire::limits::{BASE_DATAGRAM, TAG};
+use overlan_wire::{Digest, Frame, Record, SignedRecord};
+use rand::Rng;
+
+use super::cluster::Origin;
+use super::{Core, is_live};
+use crate::crypto::Crypto;
+use crate::event::Event;
+use crate::time::Instant;
+
+/// First pause between hellos; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause while nobody has answered.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Hellos sent and not yet answered.
+const MAX_SENT: usize = 64;
+/// Hellos answered and not yet confirmed.
+const MAX_ANSWERED: usize = 256;
+
+/// Hellos under way.
+#[derive(Debug)]
+pub(super) struct Hellos {
+    next: Instant,
+    pause: Duration,
+    sent: BTreeMap<u64, Instant>,
+    answered: BTreeMap<u64, SignedRecord>,
+    pub(super) joined: bool,
+    pub(super) refused: Option<u8>,
+}
+
+impl Hellos {
+    pub(super) fn new(now: Instant) -> Self {
+        Hellos {
+            next: now,
+            pause: FIRST_PAUSE,
+            sent: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            joined: false,
+            refused: None,
+        }
+    }
+
+    pub(super) fn next_deadline(&self, settled: bool) -> Option<Instant> {
+        (!settled).then_some(self.next)
+    }
+
+    /// Adapters or members changed: try again soon.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.pause = FIRST_PAUSE;
+        self.next = self.next.min(now);
+    }
+}
+
+impl<C: Crypto> Core<C> {
+    /// Whether every seed is known, and somebody is alive: no hello is needed.
+    pub(super) fn hellos_settled(&self) -> bool {
+        self.unknown_seeds().is_empty()
+    }
+
+    /// Seeds at which no live member is known. With nobody alive, all seeds but ourselves.
+    fn unknown_seeds(&self) -> Vec<SocketAddr> {
+        let own = |seed: &SocketAddr| {
+            self.adapters.iter().any(|adapter| crate::table::socket_address(adapter) == *seed)
+        };
+        let known = |seed: &SocketAddr| {
+            let mut alive = self.table.entries().filter(|entry| is_live(self.state_of(entry.id)));
+            alive.any(|entry| {
+                entry.adapters.iter().any(|adapter| crate::table::socket_address(adapter) == *seed)
+            })
+        };
+        self.config.seeds.iter().copied().filter(|seed| !own(seed) && !known(seed)).collect()
+    }
+
+    pub(super) fn hello_timeout(&mut self) {
+        let now = self.now;
+        if now < self.hellos.next || self.left {
+            return;
+        }
+        self.hellos.next = now + self.hellos.pause;
+        self.hellos.pause = (self.hellos.pause * 2).min(LONGEST_PAUSE);
+        let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
+        let digest = self.table.digest();
+        for seed in self.unknown_seeds() {
+            let locals: Vec<SocketAddr> = self
+                .adapters
+                .iter()
+                .filter(|adapter| adapter.status == overlan_wire::AdapterStatus::Up)
+                .map(crate::table::socket_address)
+                .filter(|local| {
+                    local.is_ipv4() == seed.is_ipv4() && local.ip().is_loopback() == seed.ip().is_loopback()
+                })
+                .collect();
+            for local in locals {
+                let token = self.rng.next_u64();
+                while self.hellos.sent.len() >= MAX_SENT {
+                    let oldest = self.hellos.sent.iter().min_by_key(|(_, at)| **at).map(|(&token, _)| token);
+                    self.hellos.sent.remove(&oldest.unwrap_or_default());
+                }
+                self.hellos.sent.insert(token, now);
+                self.counters.hellos_sent += 1;
+                self.queue_cluster(local, seed, None, |out| {
+                    Frame::Hello { token, digest, record: &own }.emit(out);
+                    // Padding: the reply is never longer.
+                    out.resize(BASE_DATAGRAM - TAG, 0);
+                });
+            }
+        }
+    }
+
+    pub(super) fn handle_hello(&mut self, origin: Origin, token: u64, record: &[u8]) {
+        let Some(record) = self.verify(record) else { return };
+        let Record::Entry(entry) = &record.record else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        if entry.boot != origin.boot {
+            self.counters.dropped_malformed += 1;
+            return;
+        }
+        let code = if !self.is_allowed(entry.id) {
+            Some(2)
+        } else if self.name_is_taken(entry) {
+            Some(1)
+        } else {
+            None
+        };
+        if let Some(code) = code {
+            self.counters.hellos_refused += 1;
+            self.answer(origin, |out| Frame::Refused { echo: token, code }.emit(out));
+            return;
+        }
+        let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
+        if self.hellos.answered.len() >= MAX_ANSWERED {
+            // The smallest token is as good as any: they are random.
+            self.hellos.answered.pop_first();
+            self.counters.dropped_limit += 1;
+        }
+        let reply = self.rng.next_u64();
+        self.hellos.answered.insert(reply, record);
+        let digest = self.table.digest();
+        self.answer(origin, |out| {
+            Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(out);
+        });
+    }
+
+    /// A live member of another id has the name.
+    fn name_is_taken(&self, entry: &overlan_wire::Entry) -> bool {
+        let mut others = self.table.entries().filter(|held| held.id != entry.id && held.name == entry.name);
+        others.any(|held| is_live(self.state_of(held.id)))
+    }
+
+    pub(super) fn handle_hello_reply(
+        &mut self,
+        origin: Origin,
+        echo: u64,
+        token: u64,
+        digest: Digest,
+        record: &[u8],
+    ) {
+        if self.hellos.sent.remove(&echo).is_none() {
+            self.counters.dropped_replayed += 1;
+            return;
+        }
+        let Some(record) = self.verify(record) else { return };
+        let id = record.record.id();
+        self.hellos.refused = None;
+        self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
+        self.joined();
+        self.merge(record);
+        self.membership.announce(self.now, id);
+        self.pump_membership();
+        if digest != self.table.digest() {
+            self.send_summary(origin);
+        }
+    }
+
+    pub(super) fn handle_hello_done(&mut self, origin: Origin, echo: u64) {
+        let Some(record) = self.hellos.answered.remove(&echo) else {
+            self.counters.dropped_replayed += 1;
+            return;
+        };
+        self.joined();
+        self.merge(record);
+        self.send_summary(origin);
+    }
+
+    fn joined(&mut self) {
+        self.hellos.joined = true;
+        self.hellos.sent.clear();
+    }
+
+    pub(super) fn handle_refused(&mut self, echo: u64, code: u8) {
+        if self.hellos.sent.remove(&echo).is_some() {
+            if self.hellos.refused != Some(code) {
+                self.events.push_back(Event::Refused(overlan_wire::frame::refusal_text(code)));
+            }
+            self.hellos.refused = Some(code);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What comes in.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use overlan_wire::entry::RecordTooLarge;
+use overlan_wire::limits::{MAX_ADAPTERS, TAG};
+use overlan_wire::packet::DATA_HEADER;
+use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
+
+use super::{Core, is_live};
+use crate::crypto::Crypto;
+use crate::peer::Surroundings;
+use crate::time::Instant;
+
+impl<C: Crypto> Core<C> {
+    /// Takes the node's adapters in order of preference, each with the address and port a socket is
+    /// bound to; at most 8 count. Adapters that went away or down lose their traffic to others at once.
+    ///
+    /// # Errors
+    /// The own entry would be too large; nothing changed.
+    pub fn handle_adapters(
+        &mut self,
+        now: Instant,
+        mut adapters: Vec<Adapter>,
+    ) -> Result<(), RecordTooLarge> {
+        self.now = now;
+        adapters.truncate(MAX_ADAPTERS);
+        if self.table.record(self.id).is_some() && adapters == self.adapters {
+            return Ok(());
+        }
+        self.check_size(&adapters)?;
+        self.adapters = adapters;
+        // The paths first: what was on a dead adapter leaves by another before anybody is told.
+        for (id, peer) in &mut self.peers {
+            let Some(entry) = self.table.entry(*id) else { continue };
+            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            peer.sync_paths(now, &self.adapters, &entry.adapters, &mut env);
+            self.to_transmit.insert(*id);
+            self.to_schedule.insert(*id);
+        }
+        self.publish()?;
+        self.hellos.hurry(now);
+        self.events.push_back(crate::Event::Routes);
+        self.pump();
+        Ok(())
+    }
+
+    /// Takes one received datagram; it is decrypted in place.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        datagram: &mut [u8],
+    ) {
+        self.now = now;
+        self.counters.datagrams_received += 1;
+        self.counters.bytes_received += datagram.len() as u64;
+        let header = match Header::parse(&mut Reader::new(datagram)) {
+            Ok(header) => header,
+            Err(DecodeError::Version(_)) => {
+                self.counters.dropped_version += 1;
+                return;
+            }
+            Err(_) => {
+                self.counters.dropped_malformed += 1;
+                return;
+            }
+        };
+        match header.kind {
+            Kind::Hello { .. } | Kind::Cluster { .. } => self.handle_cluster(local, remote, header, datagram),
+            Kind::Data { session, path, number } => {
+                if datagram.len() < DATA_HEADER + TAG {
+                    self.counters.dropped_malformed += 1;
+                    return;
+                }
+                let Some(&id) = self.sessions.get(&session) else {
+                    self.counters.dropped_unknown_session += 1;
+                    return;
+                };
+                let Some(peer) = self.peers.get_mut(&id) else { return };
+                let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+                let parts = datagram.split_at_mut(DATA_HEADER);
+                peer.handle_datagram(
+                    now,
+                    (local, remote),
+                    session,
+                    (path, number),
+                    (parts.0, parts.1),
+                    &mut env,
+                );
+                self.drain_internal(id);
+                self.touch(id);
+            }
+        }
+        self.pump();
+    }
+
+    /// The socket refused to send on this path (for example with ENETUNREACH or EPERM): counts as a late
+    /// reply.
+    pub fn handle_send_failure(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+        self.now = now;
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if peer.paths.iter().any(|path| (path.local, path.remote) == (local, remote)) {
+                let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+                peer.handle_send_failure(now, (local, remote), &mut env);
+                self.touch(id);
+            }
+        }
+        self.pump();
+    }
+
+    /// Call when [`poll_timeout`](Self::poll_timeout) has come, after the sockets were drained.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.schedule();
+        let probe_all = self.probe_all();
+        let due: Vec<_> =
+            self.deadlines.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
+        for id in due {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            peer.handle_timeout(now, probe_all, &mut env);
+            let introduce = core::mem::take(&mut peer.introduce);
+            let boot = peer.boot;
+            if let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) {
+                for (local, remote) in introduce {
+                    self.queue_cluster(local, remote, Some(boot), |out| {
+                        overlan_wire::Frame::Record(&own).emit(out)
+                    });
+                }
+            }
+            self.touch(id);
+        }
+        self.membership_timeout();
+        self.hello_timeout();
+        self.sync_timeout();
+        self.planner.handle_timeout(now);
+        self.pump();
+    }
+
+    fn membership_timeout(&mut self) {
+        if self.membership.next_deadline().is_none_or(|at| at > self.now) {
+            return;
+        }
+        // Nobody active: knock at one member of the table after the other.
+        let others: Vec<_> = self.peers.keys().copied().collect();
+        let draw = rand::Rng::next_u64(&mut self.rng) as usize;
+        let candidate = (!others.is_empty()).then(|| others[draw % others.len()]);
+        self.membership.handle_timeout(self.now, || candidate);
+        self.pump_membership();
+    }
+
+    /// Announces that this node leaves; transmit what it gives, then stop.
+    pub fn leave(&mut self, now: Instant) {
+        self.now = now;
+        if self.left {
+            return;
+        }
+        self.left = true;
+        // The entry grows by nothing: it fitted before.
+        let _ = self.publish();
+        self.membership.leave(now);
+        self.pump_membership();
+        self.pump();
+    }
+
+    /// The keyring changed: sessions and stateless keys are derived anew.
+    pub fn handle_keyring_change(&mut self, now: Instant, change: impl FnOnce(&mut C)) {
+        self.now = now;
+        change(&mut self.crypto);
+        self.senders.rekey(&self.crypto, self.config.boot);
+        self.sessions.clear();
+        for (&id, peer) in &mut self.peers {
+            peer.rekey(&self.crypto, self.config.boot);
+            self.sessions.extend(peer.session_ids().map(|session| (session, id)));
+        }
+    }
+
+    fn drain_internal(&mut self, from: overlan_wire::NodeId) {
+        while let Some(message) = self.peers.get_mut(&from).and_then(|peer| peer.inbox.pop_internal()) {
+            if self.planner.handle_message(self.now, from, &message).is_err() {
+                self.counters.dropped_malformed += 1;
+            }
+        }
+    }
+
+    /// Whether a member is taken for alive or suspect.
+    pub fn is_live(&self, id: overlan_wire::NodeId) -> bool {
+        is_live(self.state_of(id))
+    }
+}

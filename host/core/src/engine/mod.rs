@@ -1,0 +1,363 @@
+//! Ties the parts together.
+
+mod cluster;
+mod facts;
+mod hello;
+mod inputs;
+mod questions;
+mod records;
+mod snapshot;
+mod sync;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_wire::entry::RecordTooLarge;
+use overlan_wire::limits::MAX_MESSAGE;
+use overlan_wire::{Adapter, BootId, Digest, KeyId, MessageId, MessageMode, NodeId, SessionId};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::Config;
+use crate::crypto::Crypto;
+use crate::delivery::CLASS_APPLICATION;
+use crate::delivery::outbox::Outgoing;
+use crate::event::{Event, Fate, Message, SendError, Transmit};
+use crate::membership::{Identity, Membership};
+use crate::peer::Peer;
+use crate::plan::Planner;
+use crate::policy::Ticket;
+use crate::status::{Counters, MemberState};
+use crate::table::Table;
+use crate::time::Instant;
+
+use cluster::Senders;
+use hello::Hellos;
+use questions::Pending;
+use sync::Agreement;
+
+/// Cluster datagrams that may wait to be sent; more are dropped and counted.
+const MAX_CLUSTER_QUEUE: usize = 4_096;
+
+/// A member's state as last reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    boot: BootId,
+    state: MemberState,
+    since: Instant,
+}
+
+/// One member's protocol state.
+///
+/// Inputs are the `handle_*` and command methods; after any of them, and when
+/// [`poll_timeout`](Self::poll_timeout) has come, drain the `poll_*` methods until they return `None`.
+///
+/// It holds no thread-safe parts: build it in the thread that drives it.
+pub struct Core<C: Crypto> {
+    crypto: C,
+    config: Config,
+    id: NodeId,
+    rng: ChaCha8Rng,
+    now: Instant,
+    adapters: Vec<Adapter>,
+    version: u64,
+    table: Table,
+    boots: BTreeMap<BootId, NodeId>,
+    membership: Membership,
+    seen: BTreeMap<NodeId, Seen>,
+    peers: BTreeMap<NodeId, Peer<C::Aead>>,
+    sessions: BTreeMap<SessionId, NodeId>,
+    planner: Planner,
+    plugin_digests: [Digest; 3],
+    facts_changed: bool,
+    refreshed: Instant,
+    hellos: Hellos,
+    senders: Senders<C::Aead>,
+    agreement: Agreement,
+    cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
+    pending: BTreeMap<Ticket, Pending>,
+    next_ticket: u64,
+    questions: VecDeque<(Ticket, crate::policy::Question)>,
+    /// Messages to this node itself.
+    own_messages: VecDeque<Message>,
+    own_token: u64,
+    deadlines: BTreeSet<(Instant, NodeId)>,
+    scheduled: BTreeMap<NodeId, Instant>,
+    to_transmit: BTreeSet<NodeId>,
+    to_schedule: BTreeSet<NodeId>,
+    /// Where the search for ready messages goes on, so that every peer has its turn.
+    next_reader: NodeId,
+    events: VecDeque<Event>,
+    counters: Counters,
+    wrong_key: Option<(SocketAddr, KeyId)>,
+    left: bool,
+}
+
+impl<C: Crypto> Core<C> {
+    /// A core that knows nobody yet. `adapters` in order of preference, each with the address and port a
+    /// socket is bound to.
+    ///
+    /// # Errors
+    /// The own entry is too large.
+    pub fn new(
+        config: Config,
+        crypto: C,
+        adapters: Vec<Adapter>,
+        now: Instant,
+    ) -> Result<Self, RecordTooLarge> {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&config.seed.to_be_bytes());
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let id = crypto.node_id(&crypto.sign_key());
+        let version = config.last_version;
+        let identity = Identity::new(id, config.boot, version + 1);
+        let mut core = Core {
+            membership: Membership::new(identity, &mut rng, now),
+            planner: Planner::new(id, rng.next_u64()),
+            hellos: Hellos::new(now),
+            senders: Senders::new(&crypto, config.boot),
+            agreement: Agreement::new(now),
+            crypto,
+            config,
+            id,
+            rng,
+            now,
+            adapters: Vec::new(),
+            version,
+            table: Table::new(),
+            boots: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            plugin_digests: [Digest([0; 32]); 3],
+            facts_changed: true,
+            refreshed: now,
+            cluster_queue: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_ticket: 0,
+            questions: VecDeque::new(),
+            own_messages: VecDeque::new(),
+            own_token: 0,
+            deadlines: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+            to_transmit: BTreeSet::new(),
+            to_schedule: BTreeSet::new(),
+            next_reader: NodeId([0; 16]),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            wrong_key: None,
+            left: false,
+        };
+        core.handle_adapters(now, adapters)?;
+        Ok(core)
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        self.schedule();
+        let peer = self.deadlines.first().map(|&(at, _)| at);
+        let own = [
+            peer,
+            self.membership.next_deadline(),
+            self.planner.poll_timeout(),
+            self.hellos.next_deadline(self.left || self.hellos_settled()),
+            Some(self.agreement.next_deadline()),
+        ];
+        if self.facts_changed { Some(self.now) } else { own.into_iter().flatten().min() }
+    }
+
+    /// Appends datagrams for one destination to `buffer` (cleared first).
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.now = now;
+        buffer.clear();
+        if let Some((transmit, datagram)) = self.cluster_queue.pop_front() {
+            buffer.extend_from_slice(&datagram);
+            self.counters.datagrams_sent += 1;
+            self.counters.bytes_sent += datagram.len() as u64;
+            return Some(transmit);
+        }
+        while let Some(&id) = self.to_transmit.first() {
+            let transmit = self.peers.get_mut(&id).and_then(|peer| peer.poll_transmit(now, buffer));
+            self.to_schedule.insert(id);
+            if let Some(transmit) = transmit {
+                self.counters.datagrams_sent += buffer.len().div_ceil(transmit.segment) as u64;
+                self.counters.bytes_sent += buffer.len() as u64;
+                return Some(transmit);
+            }
+            self.to_transmit.remove(&id);
+        }
+        None
+    }
+
+    /// The next message for a consumer. Taking it is accepting it: the sender learns `delivered`. Do not
+    /// call while there is no consumer with room: that is the back-pressure.
+    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        self.now = now;
+        if let Some(message) = self.own_messages.pop_front() {
+            self.counters.messages_received += 1;
+            if message.mode != MessageMode::Unreliable {
+                self.counters.messages_delivered += 1;
+                self.events.push_back(Event::Fate {
+                    token: message.id.0,
+                    node: self.id,
+                    fate: Fate::Delivered,
+                });
+            }
+            return Some(message);
+        }
+        // Round robin: each peer in turn.
+        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready();
+        let from = *self
+            .peers
+            .range(self.next_reader..)
+            .find(ready)
+            .or_else(|| self.peers.range(..self.next_reader).find(ready))
+            .map(|(id, _)| id)?;
+        let mut next = from;
+        for byte in next.0.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+        self.next_reader = next;
+        let ready = self.peers.get_mut(&from)?.inbox.pop_ready()?;
+        self.counters.messages_received += 1;
+        self.touch(from);
+        Some(Message { from, id: ready.id, mode: ready.mode, payload: ready.payload, path: Some(ready.path) })
+    }
+
+    /// Queues a message. Unreliable messages get no fate. `lifetime` bounds the wait for delivery.
+    ///
+    /// # Errors
+    /// The payload comes back; nothing was queued.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        mode: MessageMode,
+        payload: Vec<u8>,
+        token: u64,
+        lifetime: Option<Duration>,
+    ) -> Result<(), (SendError, Vec<u8>)> {
+        self.now = now;
+        if payload.len() > MAX_MESSAGE {
+            return Err((SendError::TooLarge, payload));
+        }
+        if to == self.id {
+            return self.send_to_self(mode, payload, token);
+        }
+        let Some(peer) = self.peers.get_mut(&to) else { return Err((SendError::UnknownNode, payload)) };
+        let deadline = lifetime.map(|lifetime| now + lifetime);
+        let message = Outgoing { mode, class: CLASS_APPLICATION, payload, token, deadline };
+        if let Err(message) = peer.push(message, now) {
+            return Err((SendError::QueueFull, message.payload));
+        }
+        self.counters.messages_sent += 1;
+        self.touch(to);
+        Ok(())
+    }
+
+    /// The token takes the place of the number: a message to oneself needs no other.
+    fn send_to_self(
+        &mut self,
+        mode: MessageMode,
+        payload: Vec<u8>,
+        token: u64,
+    ) -> Result<(), (SendError, Vec<u8>)> {
+        let waiting: usize = self.own_messages.iter().map(|message| message.payload.len() + 64).sum();
+        if waiting >= self.config.send_queue_bytes {
+            return Err((SendError::QueueFull, payload));
+        }
+        self.own_token += 1;
+        self.counters.messages_sent += 1;
+        self.own_messages.push_back(Message {
+            from: self.id,
+            id: MessageId(token),
+            mode,
+            payload,
+            path: None,
+        });
+        Ok(())
+    }
+
+    /// The member of this name (a live one before others), or whose id starts with these hexadecimal
+    /// digits (at least 4, unambiguous).
+    pub fn find(&self, name_or_id: &str) -> Option<NodeId> {
+        let named = self.table.entries().filter(|entry| entry.name == name_or_id);
+        if let Some(entry) = named.min_by_key(|entry| (self.state_of(entry.id), entry.id)) {
+            return Some(entry.id);
+        }
+        let mut matching = self.table.entries().filter(|entry| entry.id.to_string().starts_with(name_or_id));
+        let found = matching.next().filter(|_| name_or_id.len() >= 4)?;
+        matching.next().is_none().then_some(found.id)
+    }
+
+    /// Primary owner of a responsibility in the plan in force.
+    pub fn owner(&self, responsibility: &str) -> Option<NodeId> {
+        self.planner.owner(responsibility)
+    }
+
+    /// Live members other than this node.
+    pub fn live_peers(&self) -> Vec<NodeId> {
+        self.peers.keys().copied().filter(|&id| is_live(self.state_of(id))).collect()
+    }
+
+    /// Every address of every other member that has not left: host routes are wanted for these.
+    pub fn remote_addresses(&self) -> Vec<SocketAddr> {
+        let others = self.table.entries().filter(|entry| entry.id != self.id && !entry.left);
+        others.flat_map(|entry| entry.adapters.iter().map(crate::table::socket_address)).collect()
+    }
+
+    /// The peer has something to send or another deadline.
+    fn touch(&mut self, id: NodeId) {
+        self.to_transmit.insert(id);
+        self.to_schedule.insert(id);
+    }
+
+    fn schedule(&mut self) {
+        let probe_all = self.probe_all();
+        for id in core::mem::take(&mut self.to_schedule) {
+            let deadline = self.peers.get(&id).and_then(|peer| peer.next_deadline(self.now, probe_all));
+            if let Some(old) = self.scheduled.remove(&id) {
+                self.deadlines.remove(&(old, id));
+            }
+            if let Some(at) = deadline {
+                self.scheduled.insert(id, at);
+                self.deadlines.insert((at, id));
+            }
+        }
+    }
+
+    fn probe_all(&self) -> bool {
+        self.peers.len() < crate::peer::PROBE_ALL
+    }
+
+    fn state_of(&self, id: NodeId) -> MemberState {
+        if id == self.id {
+            return if self.left { MemberState::Left } else { MemberState::Alive };
+        }
+        self.seen.get(&id).map_or(MemberState::Down, |seen| seen.state)
+    }
+}
+
+/// Whether a member in this state may be relied on.
+fn is_live(state: MemberState) -> bool {
+    match state {
+        MemberState::Alive | MemberState::Suspect => true,
+        MemberState::Down | MemberState::Left => false,
+    }
+}

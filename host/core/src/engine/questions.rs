@@ -1,0 +1,173 @@
+//! Policy questions: asked by ticket, answered later, validated like network input.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use overlan_contract::{Kind, assignment, failover, sizing};
+use overlan_wire::{Digest, NodeId, PathId};
+use rand::Rng;
+
+use super::Core;
+use crate::crypto::Crypto;
+use crate::peer::Surroundings;
+use crate::policy::{Answer, Fault, Question, Ticket, fallback};
+use crate::time::Instant;
+
+/// Questions about one peer's paths come at most this often, unless a state changed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a ticket's answer is for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Assignment { planner: u64, question: assignment::Question },
+    Sizing { node: NodeId, path: PathId, question: Box<sizing::Question> },
+    Failover { node: NodeId, paths: Vec<PathId>, question: failover::Question },
+}
+
+impl<C: Crypto> Core<C> {
+    /// The next policy question.
+    pub fn poll_question(&mut self) -> Option<(Ticket, Question)> {
+        self.questions.pop_front()
+    }
+
+    /// Takes a policy's answer. Late or invalid ones are counted; what stands is the last good decision
+    /// or the native fallback.
+    pub fn handle_answer(&mut self, now: Instant, ticket: Ticket, answer: Result<Answer, Fault>) {
+        self.now = now;
+        let Some(pending) = self.pending.remove(&ticket) else { return };
+        if answer.is_err() {
+            self.counters.policy_faults += 1;
+        }
+        match pending {
+            Pending::Assignment { planner, question } => {
+                let answer = answer.and_then(|answer| self.check_assignment(&question, answer));
+                self.planner.handle_answer(now, planner, answer);
+            }
+            Pending::Sizing { node, path, question } => {
+                if let Ok(Answer::Sizing(answer)) = answer {
+                    if sizing::validate(&question, &answer).is_ok() {
+                        if let Some(peer) = self.peers.get_mut(&node) {
+                            peer.apply_sizing(now, path, answer);
+                        }
+                    } else {
+                        self.counters.policy_invalid += 1;
+                    }
+                }
+                self.touch(node);
+            }
+            Pending::Failover { node, paths, question } => {
+                let answer = match answer {
+                    Ok(Answer::Failover(answer)) if failover::validate(&question, &answer).is_ok() => {
+                        Some(answer)
+                    }
+                    Ok(_) => {
+                        self.counters.policy_invalid += 1;
+                        None
+                    }
+                    Err(_) => None,
+                };
+                self.apply_failover(now, node, &paths, &question, answer);
+            }
+        }
+        self.pump();
+    }
+
+    fn check_assignment(
+        &mut self,
+        question: &assignment::Question,
+        answer: Answer,
+    ) -> Result<assignment::Answer, String> {
+        let Answer::Assignment(answer) = answer else {
+            self.counters.policy_invalid += 1;
+            return Err("the policy answered another kind of question".into());
+        };
+        match assignment::validate(question, &answer) {
+            Ok(()) => Ok(answer),
+            Err(violations) => {
+                self.counters.policy_invalid += 1;
+                Err(alloc::format!("invalid answer: {}", violations[0]))
+            }
+        }
+    }
+
+    fn apply_failover(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        paths: &[PathId],
+        question: &failover::Question,
+        answer: Option<failover::Answer>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+        // Without a good answer the last decision stands; paths that never had one have the fallback's.
+        if let Some(answer) = answer {
+            peer.decided = true;
+            peer.apply_failover(now, paths, &answer, &mut env);
+        } else if !peer.decided {
+            peer.apply_failover(now, paths, &fallback::failover(question), &mut env);
+        }
+        peer.asked_failover = false;
+        self.touch(node);
+    }
+
+    /// Another plugin (by the digest of its bytes and configuration) answers this kind from now on: all
+    /// questions of the kind are asked again.
+    pub fn handle_policy_change(&mut self, now: Instant, kind: Kind, digest: Digest) {
+        self.now = now;
+        self.plugin_digests[kind as usize] = digest;
+        match kind {
+            Kind::Assignment => self.facts_changed = true,
+            Kind::Sizing => {
+                for peer in self.peers.values_mut() {
+                    peer.ask_sizing = peer.paths.iter().map(|path| path.id).collect();
+                }
+            }
+            Kind::Failover => self.peers.values_mut().for_each(|peer| peer.ask_failover = true),
+        }
+        self.to_schedule.extend(self.peers.keys());
+        self.pump();
+    }
+
+    /// Asks what changed facts call for.
+    pub(super) fn pump_questions(&mut self) {
+        while let Some((planner, question)) = self.planner.poll_question() {
+            let pending = Pending::Assignment { planner, question: question.clone() };
+            self.ask(pending, Question::Assignment(question));
+        }
+        let touched: Vec<NodeId> = self.to_schedule.iter().copied().collect();
+        for node in touched {
+            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            let mut sizing = core::mem::take(&mut peer.ask_sizing);
+            sizing.sort_unstable();
+            sizing.dedup();
+            let asked: Vec<_> =
+                sizing.into_iter().filter_map(|path| Some((path, peer.sizing_question(path)?))).collect();
+            let failover = (!peer.asked_failover && peer.wants_failover(self.now, PAUSE)).then(|| {
+                peer.asked_failover = true;
+                let question = peer.failover_question(self.now, self.rng.next_u64());
+                (peer.paths.iter().map(|path| path.id).collect::<Vec<_>>(), question)
+            });
+            for (path, question) in asked {
+                self.ask(
+                    Pending::Sizing { node, path, question: Box::new(question.clone()) },
+                    Question::Sizing(question),
+                );
+            }
+            if let Some((paths, question)) = failover {
+                let pending = Pending::Failover { node, paths, question: question.clone() };
+                self.ask(pending, Question::Failover(question));
+            }
+        }
+    }
+
+    fn ask(&mut self, pending: Pending, question: Question) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.counters.policy_questions += 1;
+        self.pending.insert(ticket, pending);
+        self.questions.push_back((ticket, question));
+    }
+}

@@ -1,0 +1,204 @@
+//! Records of the table: our own, and what others say of themselves.
+
+use alloc::vec::Vec;
+
+use overlan_wire::entry::RecordTooLarge;
+use overlan_wire::{Adapter, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
+
+use super::{Core, is_live};
+use crate::crypto::Crypto;
+use crate::event::Event;
+use crate::membership::Identity;
+use crate::peer::{Peer, Surroundings};
+use crate::table::Merge;
+
+/// Live members told of our own changes directly; the others hear of them by gossip.
+const DIRECT_PUSHES: usize = 32;
+
+impl<C: Crypto> Core<C> {
+    /// Writes the own entry anew, under the next version.
+    pub(super) fn publish(&mut self) -> Result<(), RecordTooLarge> {
+        let entry = self.own_entry(self.version + 1);
+        let record = Record::Entry(entry);
+        let unsigned = record.to_unsigned_bytes()?;
+        self.version += 1;
+        let signature = self.crypto.sign(&unsigned);
+        let signed = SignedRecord::new(record, unsigned, &signature);
+        self.events.push_back(Event::Version(self.version));
+        self.store(signed.clone());
+        for peer in self.live_peers().into_iter().take(DIRECT_PUSHES) {
+            self.send_cluster(peer, |out| Frame::Record(signed.bytes()).emit(out));
+        }
+        Ok(())
+    }
+
+    fn own_entry(&self, version: u64) -> Entry {
+        Entry {
+            id: self.id,
+            boot: self.config.boot,
+            version,
+            name: self.config.name.clone(),
+            sign_key: self.crypto.sign_key(),
+            exchange_key: self.crypto.exchange_key(),
+            adapters: self.adapters.clone(),
+            attributes: self.config.attributes.clone(),
+            left: self.left,
+        }
+    }
+
+    /// Whether the entry as it would be written fits.
+    pub(super) fn check_size(&self, adapters: &[Adapter]) -> Result<(), RecordTooLarge> {
+        let entry = Entry { adapters: adapters.to_vec(), ..self.own_entry(self.version + 1) };
+        Record::Entry(entry).to_unsigned_bytes().map(drop)
+    }
+
+    pub(super) fn is_allowed(&self, id: NodeId) -> bool {
+        id == self.id || self.config.allow.as_ref().is_none_or(|allow| allow.contains(&id))
+    }
+
+    /// Parses a record and checks that its author wrote it.
+    pub(super) fn verify(&mut self, bytes: &[u8]) -> Option<SignedRecord> {
+        let Ok(signed) = SignedRecord::parse(bytes) else {
+            self.counters.dropped_malformed += 1;
+            return None;
+        };
+        let (message, signature) = signed.signed_part();
+        let key = signed.record.author_key();
+        let owned = match &signed.record {
+            Record::Entry(entry) => self.crypto.node_id(&entry.sign_key) == entry.id,
+            Record::Forgotten(forgotten) => self.is_allowed(self.crypto.node_id(&forgotten.by_key)),
+        };
+        if !owned || !self.crypto.verify(key, message, signature) {
+            self.counters.dropped_signature += 1;
+            return None;
+        }
+        if !self.is_allowed(signed.record.id()) {
+            self.counters.dropped_not_allowed += 1;
+            return None;
+        }
+        Some(signed)
+    }
+
+    /// Takes a record from the network.
+    pub(super) fn handle_record(&mut self, bytes: &[u8]) {
+        // Most records that arrive are known: look before checking a signature.
+        if let Ok(parsed) = SignedRecord::parse(bytes)
+            && let Some(held) = self.table.record(parsed.record.id())
+            && held.record.precedence() >= parsed.record.precedence()
+        {
+            return;
+        }
+        if let Some(record) = self.verify(bytes) {
+            self.merge(record);
+        }
+    }
+
+    /// Takes a verified record.
+    pub(super) fn merge(&mut self, record: SignedRecord) {
+        if record.record.id() != self.id {
+            self.store(record);
+            return;
+        }
+        // Only this node writes its entry: whatever outranks it is an earlier life, or a removal.
+        let (version, _) = record.record.precedence();
+        let ours = self.table.record(self.id).map(|held| held.record.precedence());
+        if ours.is_some_and(|ours| ours >= record.record.precedence()) || self.left {
+            return;
+        }
+        self.version = self.version.max(version);
+        if self.publish().is_ok() {
+            let identity = Identity::new(self.id, self.config.boot, self.version);
+            self.membership.outrank(self.now, identity);
+            self.pump_membership();
+        }
+    }
+
+    /// Puts a record into the table and acts on what changed.
+    fn store(&mut self, record: SignedRecord) {
+        let id = record.record.id();
+        match self.table.merge(record.clone()) {
+            Merge::Known => return,
+            Merge::Full => {
+                self.counters.dropped_limit += 1;
+                return;
+            }
+            Merge::Changed => {}
+        }
+        self.agreement.table_changed(self.now);
+        self.facts_changed = true;
+        self.events.push_back(Event::Table { digest: self.table.digest() });
+        self.boots = self.table.entries().map(|entry| (entry.boot, entry.id)).collect();
+        self.membership.broadcast(self.now, &record);
+        if id != self.id {
+            match record.record {
+                Record::Entry(entry) => self.entry_changed(&entry),
+                Record::Forgotten(_) => self.entry_removed(id),
+            }
+            self.events.push_back(Event::Routes);
+        }
+        self.pump_membership();
+    }
+
+    fn entry_changed(&mut self, entry: &Entry) {
+        let id = entry.id;
+        let mut fates = Vec::new();
+        match self.peers.get_mut(&id) {
+            None => {
+                let Some(peer) = Peer::new(&self.crypto, &self.config, id, entry.boot) else { return };
+                self.peers.insert(id, peer);
+            }
+            Some(peer) if peer.boot != entry.boot => {
+                fates = peer.restart(&self.crypto, &self.config, entry.boot);
+            }
+            Some(_) => {}
+        }
+        self.sessions.retain(|_, node| *node != id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        self.sessions.extend(peer.session_ids().map(|session| (session, id)));
+        let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+        peer.report(fates, &mut env);
+        peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
+        self.touch(id);
+        self.refresh_members();
+    }
+
+    fn entry_removed(&mut self, id: NodeId) {
+        self.sessions.retain(|_, node| *node != id);
+        if let Some(mut peer) = self.peers.remove(&id) {
+            let fates = peer.outbox.abandon();
+            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            peer.report(fates, &mut env);
+        }
+        self.seen.remove(&id);
+        self.agreement.forget(id);
+        self.to_schedule.insert(id);
+        self.refresh_members();
+    }
+
+    /// Removes a member's entry for good.
+    ///
+    /// # Errors
+    /// In words: unknown, or still alive. Nothing changed.
+    pub fn forget(&mut self, now: crate::Instant, node: NodeId) -> Result<(), &'static str> {
+        self.now = now;
+        if node == self.id {
+            return Err("a node does not forget itself; stop it first and forget it at another member");
+        }
+        let Some(entry) = self.table.entry(node) else {
+            return Err("no member of that name or id; `overlan members` lists them");
+        };
+        if is_live(self.state_of(node)) {
+            return Err("the member is alive; stop it first");
+        }
+        let record =
+            Record::Forgotten(Forgotten { id: node, version: entry.version, by_key: self.crypto.sign_key() });
+        let unsigned = record.to_unsigned_bytes().map_err(|_| "the removal does not fit a record")?;
+        let signature = self.crypto.sign(&unsigned);
+        let signed = SignedRecord::new(record, unsigned, &signature);
+        self.store(signed.clone());
+        for peer in self.live_peers().into_iter().take(DIRECT_PUSHES) {
+            self.send_cluster(peer, |out| Frame::Record(signed.bytes()).emit(out));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! What the core shows of itself.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use core::time::Duration;
+
+use overlan_contract::AdapterStatus;
+use overlan_contract::failover::PathState;
+use overlan_wire::{Adapter, Entry, NodeId, Record};
+
+use super::{Core, is_live};
+use crate::crypto::Crypto;
+use crate::path::Path;
+use crate::peer::Peer;
+use crate::status::{
+    AdapterEntry, CoreStatus, MemberStatus, PathStatus, PlanStatus, Reachability, TableEntry, TableStatus,
+};
+use crate::table::socket_address;
+use crate::time::Instant;
+
+impl<C: Crypto> Core<C> {
+    /// At a glance.
+    pub fn status(&self, now: Instant) -> CoreStatus {
+        let digest = self.table.digest();
+        CoreStatus {
+            name: self.config.name.clone(),
+            id: self.id.to_string(),
+            boot: self.config.boot.to_string(),
+            joined: self.hellos.joined,
+            alive: self.table.entries().filter(|entry| is_live(self.state_of(entry.id))).count() as u32,
+            members: self.table.entries().count() as u32,
+            table_digest: digest.to_string(),
+            agreed_epoch: self.agreement.epoch,
+            agreed: self.agreement.digest == digest,
+            agreement_us: self.agreement.took.map(micros64),
+            problems: self.problems(now),
+            counters: self.counters,
+        }
+    }
+
+    fn problems(&self, now: Instant) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(code) = self.hellos.refused {
+            problems.push(overlan_wire::frame::refusal_text(code).to_string());
+        }
+        let nobody =
+            !self.table.entries().any(|entry| entry.id != self.id && is_live(self.state_of(entry.id)));
+        if nobody && !self.config.seeds.is_empty() && now.since(Instant::ZERO) > Duration::from_secs(1) {
+            problems.push(format!(
+                "no seed answers ({}): check addresses, routes and that the seed runs; still trying",
+                self.config.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if let Some((from, key)) = self.wrong_key {
+            problems.push(format!(
+                "{} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key id \
+                 {:08x}): give all members the same key_file",
+                self.counters.dropped_unknown_key, key.0
+            ));
+        }
+        if self.counters.dropped_forged > 0 {
+            problems.push(format!(
+                "{} datagrams failed authentication: damaged or forged, or from a cluster with the same key and \
+                 another [cluster] name",
+                self.counters.dropped_forged
+            ));
+        }
+        let names: Vec<&str> = self.table.entries().map(|entry| entry.name.as_str()).collect();
+        let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+        if let Some((_, name)) = twice {
+            problems.push(format!(
+                "two members are named {name}: rename one, or `overlan forget` the dead one by id"
+            ));
+        }
+        if self.adapters.is_empty() {
+            problems.push("no adapter is usable: nothing can be sent or received".to_string());
+        }
+        problems
+    }
+
+    /// All members by ascending node id.
+    pub fn members(&self, now: Instant) -> Vec<MemberStatus> {
+        let status = |entry: &Entry| MemberStatus {
+            name: entry.name.clone(),
+            id: entry.id.to_string(),
+            boot: entry.boot.to_string(),
+            state: self.state_of(entry.id),
+            since_ms: self
+                .seen
+                .get(&entry.id)
+                .map_or(now.since(Instant::ZERO), |seen| now.since(seen.since))
+                .as_millis() as u64,
+            this: entry.id == self.id,
+        };
+        self.table.entries().map(status).collect()
+    }
+
+    /// The table.
+    pub fn table(&self) -> TableStatus {
+        let forgotten = self.table.records().filter_map(|signed| match signed.record {
+            Record::Forgotten(forgotten) => Some(forgotten.id.to_string()),
+            Record::Entry(_) => None,
+        });
+        TableStatus {
+            digest: self.table.digest().to_string(),
+            entries: self.table.entries().map(table_entry).collect(),
+            forgotten: forgotten.collect(),
+        }
+    }
+
+    /// All paths, by peer and then in the policy's order.
+    pub fn paths(&self, now: Instant) -> Vec<PathStatus> {
+        let mut all = vec![];
+        for peer in self.peers.values() {
+            let name = self.name_of(peer.id);
+            let mut paths: Vec<_> =
+                peer.paths.iter().map(|path| self.path_status(peer, path, &name, now)).collect();
+            paths.sort_by_key(|path| path.rank);
+            all.extend(paths);
+        }
+        all
+    }
+
+    fn path_status(&self, peer: &Peer<C::Aead>, path: &Path, name: &str, now: Instant) -> PathStatus {
+        let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        let rtt = path.rtt.measured();
+        let to_remote = || peer.paths.iter().filter(|other| other.remote == path.remote).map(Path::state);
+        let reachability = if to_remote().any(|state| state == PathState::Up) {
+            Reachability::Reachable
+        } else if to_remote().all(|state| state == PathState::Down) {
+            Reachability::Unreachable
+        } else {
+            Reachability::Suspect
+        };
+        PathStatus {
+            node: name.to_string(),
+            id: peer.id.to_string(),
+            adapter: path.local_adapter.name.clone(),
+            local: path.local,
+            remote: path.remote,
+            rank: peer.rank(path.id) as u32,
+            active: peer.active == Some(path.id),
+            state: path.state(),
+            reachability,
+            why: path.health.why().to_string(),
+            since_ms: now.since(path.health.since()).as_millis() as u64,
+            rtt_us: rtt.map(|(smoothed, ..)| micros(smoothed)),
+            rtt_variance_us: rtt.map(|(_, variance, _)| micros(variance)),
+            rtt_min_us: rtt.map(|(.., min)| micros(min)),
+            loss_ppm: path.recovery.loss_ppm(),
+            datagram: path.datagram() as u32,
+            datagram_allowed: path.datagram_limit() as u32,
+            flaps: path.flaps(now),
+            probed: peer.is_probed(now, self.probe_all()),
+            reply_timeout_us: path.timing.reply_timeout_us,
+            probe_interval_us: path.timing.probe_interval_us,
+            sent: path.sent,
+            lost: path.recovery.lost_count(),
+            received: path.received,
+        }
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> PlanStatus {
+        self.planner.status(|id| self.name_of(id))
+    }
+
+    /// A member's name; its id where the table has none.
+    pub fn name_of(&self, id: NodeId) -> String {
+        self.table.entry(id).map_or_else(|| id.to_string(), |entry| entry.name.clone())
+    }
+}
+
+fn table_entry(entry: &Entry) -> TableEntry {
+    TableEntry {
+        name: entry.name.clone(),
+        id: entry.id.to_string(),
+        boot: entry.boot.to_string(),
+        version: entry.version,
+        left: entry.left,
+        adapters: entry.adapters.iter().map(adapter_entry).collect(),
+        attributes: entry.attributes.clone(),
+    }
+}
+
+fn adapter_entry(adapter: &Adapter) -> AdapterEntry {
+    AdapterEntry {
+        name: adapter.name.clone(),
+        kind: adapter.kind.clone(),
+        address: socket_address(adapter),
+        prefix_length: adapter.prefix_length,
+        mtu: adapter.mtu,
+        speed: adapter.speed,
+        class_of_service: adapter.class_of_service.clone(),
+        dscp: adapter.dscp,
+        status: match adapter.status {
+            overlan_wire::AdapterStatus::Up => AdapterStatus::Up,
+            overlan_wire::AdapterStatus::Down => AdapterStatus::Down,
+        },
+        gateways: adapter.gateways.clone(),
+    }
+}
+
+fn micros64(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,234 @@
+//! Anti-entropy of the table, and the agreement on it.
+//!
+//! Summary (digest) → buckets (hashes, where the digests differ) → leaves (versions, of buckets that differ)
+//! → records, wanted or offered. Every step is idempotent, so that losses cost only time.
+//!
+//! The member with the lowest live node id collects the digests that summaries carry; when all live
+//! members hold its table, it publishes the next agreement.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use overlan_wire::frame::FRAME_HEADER;
+use overlan_wire::limits::{BASE_DATAGRAM, TAG};
+use overlan_wire::packet::CLUSTER_HEADER;
+use overlan_wire::{Digest, Frame, NodeId};
+use rand::Rng;
+
+use super::Core;
+use super::cluster::Origin;
+use crate::crypto::Crypto;
+use crate::event::Event;
+use crate::time::Instant;
+
+/// Summaries to the leader and to one other member, when nothing changes.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Changes of the table are collected for this long before the leader is told.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+/// One member gets a list of buckets at most this often.
+const ANSWER_PAUSE: Duration = Duration::from_millis(20);
+/// Frame bytes in one cluster datagram.
+const ROOM: usize = BASE_DATAGRAM - CLUSTER_HEADER - TAG;
+/// Bucket hashes in one frame.
+const BUCKETS: usize = 128;
+
+/// What is agreed, and what this node knows of the others' tables.
+#[derive(Debug)]
+pub(super) struct Agreement {
+    pub(super) epoch: u64,
+    pub(super) digest: Digest,
+    digests: BTreeMap<NodeId, Digest>,
+    next: Instant,
+    changed_at: Instant,
+    pub(super) took: Option<Duration>,
+}
+
+impl Agreement {
+    pub(super) fn new(now: Instant) -> Self {
+        Agreement {
+            epoch: 0,
+            digest: Digest::default(),
+            digests: BTreeMap::new(),
+            next: now + PERIOD,
+            changed_at: now,
+            took: None,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.next
+    }
+
+    pub(super) fn table_changed(&mut self, now: Instant) {
+        self.changed_at = now;
+        self.took = None;
+        self.hurry(now);
+    }
+
+    /// Something that the leader should hear about soon.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next = self.next.min(now + DEBOUNCE);
+    }
+
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.digests.remove(&node);
+    }
+}
+
+impl<C: Crypto> Core<C> {
+    pub(super) fn sync_timeout(&mut self) {
+        if self.now < self.agreement.next {
+            return;
+        }
+        self.agreement.next = self.now + PERIOD;
+        let peers = self.live_peers();
+        if peers.is_empty() || self.left {
+            self.check_agreement();
+            return;
+        }
+        let leader = self.leader();
+        let other = peers[self.rng.next_u64() as usize % peers.len()];
+        let mut targets = alloc::vec![other];
+        if leader != self.id && leader != other {
+            targets.push(leader);
+        }
+        for target in targets {
+            self.summarize_to(target);
+        }
+        self.check_agreement();
+    }
+
+    /// The lowest live node id.
+    pub(super) fn leader(&self) -> NodeId {
+        self.live_peers().first().map_or(self.id, |&first| first.min(self.id))
+    }
+
+    fn summary(&self) -> Frame<'static> {
+        Frame::Summary {
+            digest: self.table.digest(),
+            epoch: self.agreement.epoch,
+            agreed: self.agreement.digest,
+        }
+    }
+
+    pub(super) fn summarize_to(&mut self, to: NodeId) {
+        let summary = self.summary();
+        self.send_cluster(to, |out| summary.emit(out));
+    }
+
+    pub(super) fn send_summary(&mut self, to: Origin) {
+        let summary = self.summary();
+        self.answer(to, |out| summary.emit(out));
+    }
+
+    pub(super) fn handle_summary(&mut self, origin: Origin, digest: Digest, epoch: u64, agreed: Digest) {
+        if let Some(&from) = self.boots.get(&origin.boot) {
+            self.agreement.digests.insert(from, digest);
+            if epoch > self.agreement.epoch {
+                (self.agreement.epoch, self.agreement.digest) = (epoch, agreed);
+                self.note_agreement();
+            }
+            self.check_agreement();
+        }
+        if digest != self.table.digest() && self.senders.may_answer(origin.boot, ANSWER_PAUSE, self.now) {
+            let hashes = self.table.bucket_hashes();
+            for (index, chunk) in hashes.chunks(BUCKETS).enumerate() {
+                let frame = Frame::Buckets { first: (index * BUCKETS) as u8, hashes: chunk.to_vec() };
+                self.answer(origin, |out| frame.emit(out));
+            }
+        }
+    }
+
+    /// As the leader: does everybody hold this table?
+    pub(super) fn check_agreement(&mut self) {
+        let digest = self.table.digest();
+        if self.leader() != self.id || self.left || self.agreement.digest == digest {
+            return;
+        }
+        let peers = self.live_peers();
+        if !peers.iter().all(|peer| self.agreement.digests.get(peer) == Some(&digest)) {
+            return;
+        }
+        self.agreement.epoch += 1;
+        self.agreement.digest = digest;
+        self.note_agreement();
+        for peer in peers {
+            self.summarize_to(peer);
+        }
+    }
+
+    fn note_agreement(&mut self) {
+        if self.agreement.digest == self.table.digest() {
+            self.agreement.took = Some(self.now.since(self.agreement.changed_at));
+            self.events
+                .push_back(Event::Agreed { epoch: self.agreement.epoch, digest: self.agreement.digest });
+        }
+    }
+
+    pub(super) fn handle_buckets(&mut self, origin: Origin, first: u8, hashes: &[u64]) {
+        let own = self.table.bucket_hashes();
+        let mut datagram = Vec::new();
+        for (index, &hash) in hashes.iter().enumerate() {
+            let bucket = usize::from(first) + index;
+            if own.get(bucket) == Some(&hash) {
+                continue;
+            }
+            // A bucket too full for a datagram goes in pieces; each piece speaks only of its nodes.
+            let leaves = self.table.leaves(bucket as u8);
+            const LEAF: usize = 16 + 8 + 1;
+            let pieces = leaves.chunks((ROOM - FRAME_HEADER - 1) / LEAF);
+            let mut frames: Vec<Frame<'_>> =
+                pieces.map(|piece| Frame::Leaves { bucket: bucket as u8, leaves: piece.to_vec() }).collect();
+            if frames.is_empty() {
+                frames.push(Frame::Leaves { bucket: bucket as u8, leaves: Vec::new() });
+            }
+            for frame in frames {
+                let mut bytes = Vec::new();
+                frame.emit(&mut bytes);
+                if datagram.len() + bytes.len() > ROOM {
+                    let full = core::mem::take(&mut datagram);
+                    self.answer(origin, |out| out.extend_from_slice(&full));
+                }
+                datagram.extend_from_slice(&bytes);
+            }
+        }
+        if !datagram.is_empty() {
+            self.answer(origin, |out| out.extend_from_slice(&datagram));
+        }
+    }
+
+    pub(super) fn handle_leaves(&mut self, origin: Origin, bucket: u8, leaves: &[(NodeId, u64, bool)]) {
+        let theirs: BTreeMap<NodeId, (u64, bool)> =
+            leaves.iter().map(|&(id, version, forgotten)| (id, (version, forgotten))).collect();
+        let ours: BTreeMap<NodeId, (u64, bool)> = self
+            .table
+            .leaves(bucket)
+            .into_iter()
+            .map(|(id, version, forgotten)| (id, (version, forgotten)))
+            .collect();
+        let wanted: Vec<NodeId> = theirs
+            .iter()
+            .filter(|(id, theirs)| id.0[0] == bucket && ours.get(id).is_none_or(|ours| ours < theirs))
+            .map(|(&id, _)| id)
+            .collect();
+        for chunk in wanted.chunks((ROOM - FRAME_HEADER) / 16) {
+            let want = Frame::Want(chunk.to_vec());
+            self.answer(origin, |out| want.emit(out));
+        }
+        let offered: Vec<NodeId> = ours
+            .iter()
+            .filter(|(id, ours)| theirs.get(id).is_none_or(|theirs| theirs < ours))
+            .map(|(&id, _)| id)
+            .collect();
+        self.handle_want(origin, &offered);
+    }
+
+    pub(super) fn handle_want(&mut self, origin: Origin, nodes: &[NodeId]) {
+        for &node in nodes {
+            if let Some(bytes) = self.table.record(node).map(|record| record.bytes().to_vec()) {
+                self.answer(origin, |out| Frame::Record(&bytes).emit(out));
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Membership: the crate `foca` (SWIM), with what it leaves to its user.
+//!
+//! Foca sends, asks for timers and notifies through [`Effects`]; the engine carries these out. Timers
+//! are stretched by the local-health factor of Lifeguard (Dadgar et al., 2018): an observer that
+//! runs late itself gives others more time.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::convert::Infallible;
+use core::num::{NonZeroU8, NonZeroUsize};
+use core::time::Duration;
+
+use foca::{Foca, Notification, PeriodicParams, PostcardCodec, State};
+use overlan_wire::limits::{BASE_DATAGRAM, TAG};
+use overlan_wire::{BootId, NodeId, SignedRecord};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::status::MemberState;
+use crate::time::Instant;
+
+/// One member is probed this often.
+const PROBE_PERIOD: Duration = Duration::from_millis(500);
+/// A probe unanswered for this long is tried through others.
+const PROBE_RTT: Duration = Duration::from_millis(200);
+/// Gossip, while there is something to tell.
+const GOSSIP: Duration = Duration::from_millis(100);
+/// A suspect has this long to object, in small clusters; more in larger ones.
+const SUSPICION: Duration = Duration::from_secs(2);
+/// A dead identity is remembered for this long, so that old news does not revive it.
+const REMEMBER_DOWN: Duration = Duration::from_secs(3_600);
+/// Members are announced to again when nobody is active.
+const LONELY_ANNOUNCE: Duration = Duration::from_secs(1);
+/// Timers that may be queued.
+const MAX_TIMERS: usize = 65_536;
+/// A timer that fires later than this says that the local node is slow.
+const SLOW: Duration = Duration::from_millis(100);
+/// Largest local-health factor (Lifeguard: 8).
+const MAX_HEALTH: u32 = 8;
+/// Largest membership datagram: what a base datagram holds.
+pub(crate) const MAX_PACKET: usize =
+    BASE_DATAGRAM - overlan_wire::packet::CLUSTER_HEADER - TAG - overlan_wire::frame::FRAME_HEADER;
+
+/// A member as the membership protocol knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    id: [u8; 16],
+    boot: [u8; 16],
+    /// Orders the boots of a node: the version of its entry when it started.
+    order: u64,
+    /// Raised after a false death; the message state is kept.
+    renewal: u32,
+}
+
+impl Identity {
+    pub(crate) fn new(id: NodeId, boot: BootId, order: u64) -> Self {
+        Identity { id: id.0, boot: boot.0, order, renewal: 0 }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId(self.id)
+    }
+
+    pub(crate) fn boot(&self) -> BootId {
+        BootId(self.boot)
+    }
+}
+
+impl foca::Identity for Identity {
+    type Addr = [u8; 16];
+
+    fn renew(&self) -> Option<Self> {
+        Some(Identity { renewal: self.renewal.wrapping_add(1), ..*self })
+    }
+
+    fn addr(&self) -> [u8; 16] {
+        self.id
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        (self.order, self.renewal, self.boot) > (adversary.order, adversary.renewal, adversary.boot)
+    }
+}
+
+/// A record on its way through the gossip; a newer one of the same node replaces it.
+#[derive(Clone, Copy, Debug)]
+struct RecordKey {
+    id: NodeId,
+    precedence: (u64, bool),
+}
+
+impl foca::Invalidates for RecordKey {
+    fn invalidates(&self, other: &Self) -> bool {
+        self.id == other.id && self.precedence >= other.precedence
+    }
+}
+
+/// Records that arrived with gossip. They are spread further once the engine has verified them and
+/// adds them itself.
+#[derive(Clone, Debug, Default)]
+struct Broadcasts(Rc<RefCell<VecDeque<Vec<u8>>>>);
+
+/// Records that may wait to be verified; more are dropped, and anti-entropy brings them later.
+const MAX_WAITING: usize = 1_024;
+
+impl foca::BroadcastHandler<Identity> for Broadcasts {
+    type Key = RecordKey;
+    type Error = Infallible;
+
+    fn receive_item(
+        &mut self,
+        data: &[u8],
+        sender: Option<&Identity>,
+    ) -> Result<Option<RecordKey>, Infallible> {
+        if sender.is_some() {
+            let mut waiting = self.0.borrow_mut();
+            if waiting.len() < MAX_WAITING {
+                waiting.push_back(data.to_vec());
+            }
+            return Ok(None);
+        }
+        let parsed = SignedRecord::parse(data).ok();
+        Ok(parsed.map(|signed| RecordKey { id: signed.record.id(), precedence: signed.record.precedence() }))
+    }
+}
+
+/// What foca wants done.
+#[derive(Debug, Default)]
+struct Effects {
+    sends: VecDeque<(NodeId, Vec<u8>)>,
+    timers: Vec<(foca::Timer<Identity>, Duration)>,
+    defunct: bool,
+    changed: bool,
+}
+
+impl foca::Runtime<Identity> for Effects {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        self.changed = true;
+        self.defunct |= notification == Notification::Defunct;
+    }
+
+    fn send_to(&mut self, to: Identity, data: &[u8]) {
+        self.sends.push_back((to.node(), data.to_vec()));
+    }
+
+    fn submit_after(&mut self, event: foca::Timer<Identity>, after: Duration) {
+        self.timers.push((event, after));
+    }
+}
+
+/// The membership protocol of one node.
+pub(crate) struct Membership {
+    foca: Foca<Identity, PostcardCodec, ChaCha8Rng, Broadcasts>,
+    effects: Effects,
+    timers: BTreeMap<(Instant, u64), foca::Timer<Identity>>,
+    next_timer: u64,
+    broadcasts: Broadcasts,
+    health: u32,
+    /// Members lower than this in the cluster's size get the small-cluster configuration.
+    configured_for: usize,
+    next_announce: Instant,
+    errors: u64,
+    left: bool,
+}
+
+impl Membership {
+    pub(crate) fn new(identity: Identity, rng: &mut impl Rng, now: Instant) -> Self {
+        let broadcasts = Broadcasts::default();
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let foca = Foca::with_custom_broadcast(
+            identity,
+            config(1),
+            ChaCha8Rng::from_seed(seed),
+            PostcardCodec,
+            broadcasts.clone(),
+        );
+        Membership {
+            foca,
+            effects: Effects::default(),
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            broadcasts,
+            health: 0,
+            configured_for: 1,
+            next_announce: now,
+            errors: 0,
+            left: false,
+        }
+    }
+
+    /// Takes a membership datagram.
+    pub(crate) fn handle_data(&mut self, now: Instant, data: &[u8]) {
+        let result = self.foca.handle_data(data, &mut self.effects);
+        self.note(result);
+        self.settle(now);
+    }
+
+    /// Asks a member to take this node in.
+    pub(crate) fn announce(&mut self, now: Instant, to: NodeId) {
+        // An announce is accepted by any identity of the address.
+        let to = Identity::new(to, BootId::default(), 0);
+        let result = self.foca.announce(to, &mut self.effects);
+        self.note(result);
+        self.settle(now);
+    }
+
+    /// Spreads a verified record.
+    pub(crate) fn broadcast(&mut self, now: Instant, record: &SignedRecord) {
+        let result = self.foca.add_broadcast(record.bytes()).map(drop);
+        self.note(result);
+        let result = self.foca.gossip(&mut self.effects);
+        self.note(result);
+        self.settle(now);
+    }
+
+    /// This node's entry moved past an old boot's: outrank its identity.
+    pub(crate) fn outrank(&mut self, now: Instant, identity: Identity) {
+        if *self.foca.identity() != identity {
+            let result = self.foca.change_identity(identity, &mut self.effects);
+            self.note(result);
+            self.settle(now);
+        }
+    }
+
+    /// Tells others that this node leaves.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.left = true;
+        let result = self.foca.leave_cluster(&mut self.effects);
+        self.note(result);
+        self.settle(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
+        timer.into_iter().chain((!self.left).then_some(self.next_announce)).min()
+    }
+
+    /// Fires what is due. `candidates` are members of the table to announce to when nobody is active.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, candidates: impl FnOnce() -> Option<NodeId>) {
+        while let Some(entry) = self.timers.first_entry() {
+            let (at, _) = *entry.key();
+            if at > now {
+                break;
+            }
+            let timer = entry.remove();
+            if matches!(timer, foca::Timer::ProbeRandomMember(_)) {
+                self.health = if now.since(at) > SLOW {
+                    (self.health + 1).min(MAX_HEALTH)
+                } else {
+                    self.health.saturating_sub(1)
+                };
+            }
+            let result = self.foca.handle_timer(timer, &mut self.effects);
+            self.note(result);
+            self.settle(now);
+        }
+        if now >= self.next_announce && !self.left {
+            self.next_announce = now + LONELY_ANNOUNCE;
+            if self.foca.num_members() == 0
+                && let Some(node) = candidates()
+            {
+                self.announce(now, node);
+            }
+        }
+    }
+
+    /// The next membership datagram to send, and to whom.
+    pub(crate) fn poll_send(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        self.effects.sends.pop_front()
+    }
+
+    /// The next record that came with gossip, not verified.
+    pub(crate) fn poll_record(&mut self) -> Option<Vec<u8>> {
+        self.broadcasts.0.borrow_mut().pop_front()
+    }
+
+    /// Whether anything may have changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        core::mem::take(&mut self.effects.changed)
+    }
+
+    /// Errors of the protocol (malformed input mostly) since the last call.
+    pub(crate) fn take_errors(&mut self) -> u64 {
+        core::mem::take(&mut self.errors)
+    }
+
+    /// Every member that membership has heard of.
+    pub(crate) fn states(&self) -> BTreeMap<NodeId, (BootId, MemberState)> {
+        let mut states = BTreeMap::new();
+        for member in self.foca.iter_membership_state() {
+            let state = match member.state() {
+                State::Alive => MemberState::Alive,
+                State::Suspect => MemberState::Suspect,
+                State::Down => MemberState::Down,
+            };
+            states.insert(member.id().node(), (member.id().boot(), state));
+        }
+        states
+    }
+
+    fn note(&mut self, result: Result<(), foca::Error>) {
+        if result.is_err() {
+            self.errors += 1;
+        }
+    }
+
+    /// Carries out what foca asked for after a call.
+    fn settle(&mut self, now: Instant) {
+        if core::mem::take(&mut self.effects.defunct) && !self.left {
+            // Taken for dead while alive: foca renews the identity itself where it can; else revive.
+            let _ = self.foca.reuse_down_identity();
+        }
+        for (timer, after) in core::mem::take(&mut self.effects.timers) {
+            if self.timers.len() >= MAX_TIMERS {
+                self.errors += 1;
+                continue;
+            }
+            self.timers.insert((now + self.stretch(&timer, after), self.next_timer), timer);
+            self.next_timer += 1;
+        }
+        let size = self.foca.num_members() + 1;
+        if size.next_power_of_two() != self.configured_for {
+            self.configured_for = size.next_power_of_two();
+            let result = self.foca.set_config(config(size));
+            self.note(result);
+        }
+    }
+
+    /// Gives others more time when this node is slow itself (Lifeguard's local health).
+    fn stretch(&self, timer: &foca::Timer<Identity>, after: Duration) -> Duration {
+        match timer {
+            foca::Timer::SendIndirectProbe { .. }
+            | foca::Timer::ProbeRandomMember(_)
+            | foca::Timer::ChangeSuspectToDown { .. } => after * (1 + self.health),
+            _ => after,
+        }
+    }
+}
+
+fn config(members: usize) -> foca::Config {
+    let magnitude = usize::BITS - members.leading_zeros();
+    let params = |frequency, count: usize| {
+        Some(PeriodicParams { frequency, num_members: NonZeroUsize::new(count).expect("not zero") })
+    };
+    foca::Config {
+        probe_period: PROBE_PERIOD,
+        probe_rtt: PROBE_RTT,
+        num_indirect_probes: NonZeroUsize::new(3).expect("not zero"),
+        max_transmissions: NonZeroU8::new((4 * magnitude).clamp(6, 60) as u8).expect("not zero"),
+        // memberlist: suspicion grows with the logarithm of the cluster's size.
+        suspect_to_down_after: SUSPICION * magnitude.max(4) / 4,
+        remove_down_after: Some(REMEMBER_DOWN),
+        max_packet_size: NonZeroUsize::new(MAX_PACKET).expect("not zero"),
+        notify_down_members: true,
+        periodic_announce: params(Duration::from_secs(30), 1),
+        periodic_announce_to_down_members: params(Duration::from_secs(5), 2),
+        periodic_gossip: params(GOSSIP, 3),
+    }
+}

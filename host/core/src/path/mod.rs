@@ -1,0 +1,174 @@
+//! One path: from a local adapter address to one of a peer's. All state that belongs to a path alone
+//! lives here, apart from the peer's messages, so that one message can cross from path to path.
+
+pub(crate) mod health;
+pub(crate) mod mtu;
+pub(crate) mod receive;
+pub(crate) mod recovery;
+pub(crate) mod rtt;
+
+use alloc::collections::VecDeque;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_contract::failover::{PathState, Timing};
+use overlan_contract::sizing;
+use overlan_wire::PathId;
+
+use crate::time::Instant;
+use health::{Health, HealthEvent};
+use mtu::MtuSearch;
+use recovery::Recovery;
+use rtt::RttEstimator;
+
+/// Downs are remembered this long for the flap count.
+const FLAP_MEMORY: Duration = Duration::from_secs(600);
+/// Most downs remembered.
+const MAX_FLAPS: usize = 64;
+/// Pings that may wait for their pong.
+const MAX_PINGS: usize = 8;
+
+/// One path.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) id: PathId,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) dscp: u8,
+    /// What the policies see of the two ends.
+    pub(crate) local_adapter: overlan_contract::Adapter,
+    pub(crate) remote_adapter: overlan_contract::Adapter,
+    pub(crate) health: Health,
+    pub(crate) timing: Timing,
+    pub(crate) sizing: sizing::Answer,
+    pub(crate) weight: u32,
+    pub(crate) rtt: RttEstimator,
+    pub(crate) recovery: Recovery,
+    pub(crate) mtu: MtuSearch,
+    pub(crate) next_probe: Instant,
+    pub(crate) pings: VecDeque<(u32, Instant)>,
+    /// Pings to answer on this path.
+    pub(crate) pongs_due: VecDeque<u32>,
+    /// A ping is to be sent now.
+    pub(crate) ping_due: bool,
+    flaps: VecDeque<Instant>,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Bytes spread here so far, scaled by weight: for `Mode::Spread`.
+    pub(crate) spread_share: u64,
+}
+
+impl Path {
+    pub(crate) fn new(
+        id: PathId,
+        local: (SocketAddr, overlan_contract::Adapter),
+        remote: (SocketAddr, overlan_contract::Adapter),
+        timing: Timing,
+        sizing: sizing::Answer,
+        now: Instant,
+    ) -> Self {
+        let mut path = Path {
+            id,
+            local: local.0,
+            remote: remote.0,
+            dscp: local.1.dscp,
+            local_adapter: local.1,
+            remote_adapter: remote.1,
+            health: Health::new(now),
+            timing,
+            sizing,
+            weight: 1,
+            rtt: RttEstimator::default(),
+            recovery: Recovery::new(),
+            mtu: MtuSearch::new(),
+            next_probe: now,
+            pings: VecDeque::new(),
+            pongs_due: VecDeque::new(),
+            ping_due: false,
+            flaps: VecDeque::new(),
+            sent: 0,
+            received: 0,
+            spread_share: 0,
+        };
+        path.mtu.set_limit(path.datagram_limit(), now);
+        path
+    }
+
+    /// IP and UDP header bytes.
+    pub(crate) fn overhead(&self) -> u32 {
+        if self.remote.is_ipv4() { 28 } else { 48 }
+    }
+
+    /// Largest datagram that policy and both links allow.
+    pub(crate) fn datagram_limit(&self) -> usize {
+        let link = self.local_adapter.mtu.saturating_sub(self.overhead());
+        (self.sizing.datagram.min(link) as usize)
+            .clamp(overlan_wire::limits::BASE_DATAGRAM, overlan_wire::limits::MAX_DATAGRAM)
+    }
+
+    /// Largest datagram to send now.
+    pub(crate) fn datagram(&self) -> usize {
+        self.mtu.confirmed().min(self.datagram_limit())
+    }
+
+    pub(crate) fn state(&self) -> PathState {
+        self.health.state()
+    }
+
+    pub(crate) fn reply_timeout(&self) -> Duration {
+        Duration::from_micros(self.timing.reply_timeout_us.into())
+    }
+
+    pub(crate) fn probe_interval(&self) -> Duration {
+        Duration::from_micros(self.timing.probe_interval_us.into())
+    }
+
+    /// How often it went down in the last ten minutes.
+    pub(crate) fn flaps(&self, now: Instant) -> u32 {
+        self.flaps.iter().filter(|&&at| now.since(at) < FLAP_MEMORY).count() as u32
+    }
+
+    /// Applies an event to the health; returns whether the state changed.
+    pub(crate) fn apply(&mut self, event: HealthEvent, now: Instant) -> bool {
+        let before = self.state();
+        self.health.apply(event, &self.timing, now);
+        let after = self.state();
+        if after == before {
+            return false;
+        }
+        if after == PathState::Down {
+            // A first contact that never came is not a flap.
+            if before != PathState::Unverified {
+                if self.flaps.len() == MAX_FLAPS {
+                    self.flaps.pop_front();
+                }
+                self.flaps.push_back(now);
+            }
+            self.pings.clear();
+        }
+        true
+    }
+
+    /// Notes a ping that goes out now.
+    pub(crate) fn note_ping(&mut self, token: u32, now: Instant) {
+        if self.pings.len() == MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back((token, now));
+        self.health.note_asked(now);
+        self.ping_due = false;
+    }
+
+    /// When this path next needs attention on its own account, probing aside.
+    pub(crate) fn next_deadline(&self, has_alternate: bool) -> Option<Instant> {
+        let late = self.health.waiting_since().map(|since| since + self.reply_timeout());
+        [
+            late,
+            self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate),
+            self.mtu.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

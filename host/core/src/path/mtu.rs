@@ -1,0 +1,217 @@
+//! Packetisation-layer path MTU discovery (RFC 8899), in bytes of UDP payload.
+//!
+//! A path starts at the base datagram that every path carries and probes upwards with padded pings.
+//! A size is given up only after several probes of it were lost while small packets passed: plain
+//! loss alone never shrinks a path (RFC 8899 section 4.3; the mistake in quinn#1855).
+
+use core::time::Duration;
+
+use overlan_wire::limits::BASE_DATAGRAM;
+
+use crate::time::Instant;
+
+/// Probes of one size before it counts as too large (RFC 8899 MAX_PROBES).
+const MAX_PROBES: u8 = 3;
+/// After a search, the limit is tried again (RFC 8899 PMTU_RAISE_TIMER).
+const RAISE: Duration = Duration::from_secs(600);
+/// A confirmed size above the base is confirmed again this often, to notice a black hole.
+const CONFIRM: Duration = Duration::from_secs(15);
+/// The search ends when the open interval is this small.
+const PRECISION: usize = 16;
+/// Probes wait at least this long for their pong.
+const PROBE_WAIT: Duration = Duration::from_millis(250);
+
+/// The search on one path.
+#[derive(Clone, Debug)]
+pub(crate) struct MtuSearch {
+    confirmed: usize,
+    /// Nothing above this is tried.
+    ceiling: usize,
+    limit: usize,
+    lost: u8,
+    outstanding: Option<(u32, usize, Instant)>,
+    next: Option<Instant>,
+    /// When sizes above the ceiling are tried again.
+    raise: Option<Instant>,
+}
+
+impl MtuSearch {
+    pub(crate) fn new() -> Self {
+        MtuSearch {
+            confirmed: BASE_DATAGRAM,
+            ceiling: BASE_DATAGRAM,
+            limit: BASE_DATAGRAM,
+            lost: 0,
+            outstanding: None,
+            next: None,
+            raise: None,
+        }
+    }
+
+    /// Largest datagram seen to pass.
+    pub(crate) fn confirmed(&self) -> usize {
+        self.confirmed
+    }
+
+    /// Policy or link allow another size.
+    pub(crate) fn set_limit(&mut self, limit: usize, now: Instant) {
+        if limit == self.limit {
+            return;
+        }
+        self.limit = limit;
+        self.ceiling = limit;
+        self.confirmed = self.confirmed.min(limit);
+        self.lost = 0;
+        self.outstanding = None;
+        self.next = Some(now);
+    }
+
+    /// The path's first reply came, or it came back: search from the base again.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.ceiling = self.limit;
+        self.lost = 0;
+        self.outstanding = None;
+        self.next = Some(now);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        match self.outstanding {
+            Some((_, _, sent)) => Some(sent + PROBE_WAIT),
+            None => self.next,
+        }
+    }
+
+    /// The size to probe now, if any.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<usize> {
+        if self.outstanding.is_some() || self.next.is_none_or(|next| now < next) {
+            return None;
+        }
+        if self.raise.take_if(|raise| now >= *raise).is_some() {
+            self.ceiling = self.limit;
+        }
+        Some(self.target())
+    }
+
+    fn target(&self) -> usize {
+        if self.ceiling <= self.confirmed {
+            // Nothing to search: confirm what is used.
+            self.confirmed
+        } else if self.ceiling == self.limit {
+            self.limit
+        } else {
+            self.confirmed + (self.ceiling - self.confirmed).div_ceil(2)
+        }
+    }
+
+    pub(crate) fn note_sent(&mut self, token: u32, size: usize, now: Instant) {
+        self.outstanding = Some((token, size, now));
+    }
+
+    /// A pong arrived.
+    pub(crate) fn handle_pong(&mut self, token: u32, now: Instant) {
+        if let Some((outstanding, size, _)) = self.outstanding
+            && outstanding == token
+        {
+            self.outstanding = None;
+            self.lost = 0;
+            self.confirmed = self.confirmed.max(size).min(self.limit);
+            self.schedule(now);
+        }
+    }
+
+    /// A large packet is late: soon confirm that its size still passes.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        if self.confirmed > BASE_DATAGRAM {
+            let soon = now + PROBE_WAIT;
+            self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
+        }
+    }
+
+    /// Time has passed. `alive`: small packets pass meanwhile, so that a lost probe tells of size.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, alive: bool) {
+        let Some((_, size, sent)) = self.outstanding else { return };
+        if now < sent + PROBE_WAIT {
+            return;
+        }
+        self.outstanding = None;
+        self.next = Some(now);
+        if !alive {
+            self.next = Some(now + PROBE_WAIT);
+            return;
+        }
+        self.lost += 1;
+        if self.lost >= MAX_PROBES {
+            self.give_up(size, now);
+        }
+    }
+
+    fn give_up(&mut self, size: usize, now: Instant) {
+        self.lost = 0;
+        if size <= self.confirmed {
+            // A black hole: what used to pass does not any more.
+            self.confirmed = BASE_DATAGRAM;
+        }
+        self.ceiling = size.saturating_sub(1).max(BASE_DATAGRAM);
+        self.schedule(now);
+    }
+
+    /// Goes on searching, or rests.
+    fn schedule(&mut self, now: Instant) {
+        if self.searching() {
+            self.next = Some(now);
+            return;
+        }
+        self.ceiling = self.confirmed;
+        if self.confirmed < self.limit && self.raise.is_none() {
+            self.raise = Some(now + RAISE);
+        }
+        self.next = Some(now + if self.confirmed > BASE_DATAGRAM { CONFIRM } else { RAISE });
+    }
+
+    fn searching(&self) -> bool {
+        self.ceiling > self.confirmed
+            && (self.ceiling == self.limit || self.ceiling - self.confirmed >= PRECISION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drives a search against a path that passes `real` bytes; returns what it settles on.
+    fn settle(search: &mut MtuSearch, real: usize, mut now: Instant) -> usize {
+        let end = now + Duration::from_secs(30);
+        while now < end {
+            if let Some(size) = search.due(now) {
+                search.note_sent(7, size, now);
+                if size <= real {
+                    search.handle_pong(7, now);
+                }
+            }
+            now = now + Duration::from_millis(50);
+            search.handle_timeout(now, true);
+        }
+        search.confirmed()
+    }
+
+    #[test]
+    fn finds_the_path_mtu() {
+        for (limit, real) in
+            [(1_472, 1_472), (8_972, 1_472), (1_472, 1_252), (65_507, 65_507), (1_472, 1_200)]
+        {
+            let mut search = MtuSearch::new();
+            search.set_limit(limit, Instant::ZERO);
+            let found = settle(&mut search, real, Instant::ZERO);
+            assert!(found <= real && found + PRECISION > real, "{limit} {real}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_black_hole_is_noticed() {
+        let mut search = MtuSearch::new();
+        search.set_limit(1_472, Instant::ZERO);
+        assert_eq!(settle(&mut search, 1_472, Instant::ZERO), 1_472);
+        let found = settle(&mut search, 1_252, Instant::ZERO + Duration::from_secs(60));
+        assert!((1_200..=1_252).contains(&found), "{found}");
+    }
+}

@@ -1,0 +1,60 @@
+//! Round-trip time of a path (RFC 9002 section 5).
+
+use core::time::Duration;
+
+/// Before the first sample (RFC 9002 section 6.2.2).
+const INITIAL: Duration = Duration::from_millis(333);
+/// Timer granularity (RFC 9002 section 6.1.2).
+const GRANULARITY: Duration = Duration::from_millis(1);
+/// Acknowledgements are sent at once; this allows for a busy peer.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
+
+/// Smoothed round-trip time, its mean deviation and minimum.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RttEstimator {
+    sampled: Option<Sampled>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sampled {
+    smoothed: Duration,
+    variance: Duration,
+    min: Duration,
+    latest: Duration,
+}
+
+impl RttEstimator {
+    /// Takes a sample; `ack_delay` is what the peer says it waited.
+    pub(crate) fn sample(&mut self, rtt: Duration, ack_delay: Duration) {
+        let Some(held) = &mut self.sampled else {
+            self.sampled = Some(Sampled { smoothed: rtt, variance: rtt / 2, min: rtt, latest: rtt });
+            return;
+        };
+        held.latest = rtt;
+        held.min = held.min.min(rtt);
+        let delay = ack_delay.min(MAX_ACK_DELAY);
+        let adjusted = if rtt >= held.min + delay { rtt - delay } else { rtt };
+        held.variance = (3 * held.variance + held.smoothed.abs_diff(adjusted)) / 4;
+        held.smoothed = (7 * held.smoothed + adjusted) / 8;
+    }
+
+    /// (smoothed, variance, min), once there was a sample.
+    pub(crate) fn measured(&self) -> Option<(Duration, Duration, Duration)> {
+        self.sampled.map(|held| (held.smoothed, held.variance, held.min))
+    }
+
+    /// Probe timeout without backoff (RFC 9002 section 6.2.1).
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        match self.sampled {
+            Some(held) => held.smoothed + (4 * held.variance).max(GRANULARITY) + MAX_ACK_DELAY,
+            None => 3 * INITIAL,
+        }
+    }
+
+    /// A packet is lost when it is this much older than a later one that arrived (RFC 9002 section
+    /// 6.1.2).
+    pub(crate) fn loss_delay(&self) -> Duration {
+        let base = self.sampled.map_or(INITIAL, |held| held.smoothed.max(held.latest));
+        (base * 9 / 8).max(GRANULARITY)
+    }
+}

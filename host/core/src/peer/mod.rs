@@ -1,0 +1,580 @@
+//! One peer: the session between two boots, its paths and its messages.
+
+mod probe;
+mod select;
+mod transmit;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_contract::failover::{Mode, PathState};
+use overlan_contract::{failover, sizing};
+use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::{Ack, Adapter, BootId, Fragment, Frame, KeyId, NodeId, PacketNumber, PathId, SessionId};
+
+use crate::config::Config;
+use crate::crypto::{Aead, Crypto};
+use crate::delivery::inbox::{Inbox, Taken};
+use crate::delivery::outbox::{Outbox, Outgoing, Via};
+use crate::event::{Event, Fate};
+use crate::path::Path;
+use crate::path::health::HealthEvent;
+use crate::path::receive::ReceiveSpace;
+use crate::path::recovery::{Content, Outcome};
+use crate::policy::fallback;
+use crate::status::Counters;
+use crate::table::{contract_adapter, socket_address};
+use crate::time::Instant;
+
+/// Paths of a peer, in each direction, that are kept state for.
+const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
+/// Traffic keeps a peer's paths probed this long in clusters larger than [`PROBE_ALL`].
+const TRAFFIC_MEMORY: Duration = Duration::from_secs(60);
+/// Up to this many members, all paths of all are probed.
+pub(crate) const PROBE_ALL: usize = 8;
+
+/// What a peer's work needs of its surroundings.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) events: &'a mut alloc::collections::VecDeque<Event>,
+}
+
+/// The peer's session: keys for both directions.
+struct Session<A> {
+    send_key: KeyId,
+    send_id: SessionId,
+    send: A,
+    receive: BTreeMap<SessionId, A>,
+}
+
+/// One peer.
+pub(crate) struct Peer<A> {
+    pub(crate) id: NodeId,
+    pub(crate) boot: BootId,
+    session: Session<A>,
+    /// A datagram of this session arrived: the peer knows our boot.
+    pub(crate) confirmed: bool,
+    pub(crate) paths: Vec<Path>,
+    next_path: u32,
+    /// Indices into `paths`, most preferred first.
+    order: Vec<usize>,
+    mode: Mode,
+    /// The path that carries new traffic.
+    pub(crate) active: Option<PathId>,
+    spaces: BTreeMap<PathId, Space>,
+    space_floor: u32,
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
+    last_traffic: Option<Instant>,
+    next_ping: u32,
+    /// A failover question waits for its answer.
+    pub(crate) asked_failover: bool,
+    /// A state or a path changed since the last failover question.
+    pub(crate) ask_failover: bool,
+    /// A policy has given a valid failover decision.
+    pub(crate) decided: bool,
+    /// When the last failover question was asked, and the round trips it spoke of.
+    last_question: Option<(Instant, Vec<u32>)>,
+    /// Paths whose sizing question is due.
+    pub(crate) ask_sizing: Vec<PathId>,
+    /// Path ends on which the peer is to be told this node's entry: it does not know our boot yet.
+    pub(crate) introduce: Vec<(SocketAddr, SocketAddr)>,
+    /// Membership takes it for alive; a dead member's paths are probed seldom.
+    pub(crate) alive: bool,
+}
+
+/// One packet-number space of the peer, and the path its packets came by.
+struct Space {
+    received: ReceiveSpace,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl<A: Aead> Peer<A> {
+    pub(crate) fn new<C: Crypto<Aead = A>>(
+        crypto: &C,
+        config: &Config,
+        id: NodeId,
+        boot: BootId,
+    ) -> Option<Self> {
+        Some(Peer {
+            id,
+            boot,
+            session: open_session(crypto, config.boot, boot)?,
+            confirmed: false,
+            paths: Vec::new(),
+            next_path: 0,
+            order: Vec::new(),
+            mode: Mode::Passive,
+            active: None,
+            spaces: BTreeMap::new(),
+            space_floor: 0,
+            outbox: Outbox::new(config.send_queue_bytes),
+            inbox: Inbox::new(config.receive_window_bytes),
+            last_traffic: None,
+            next_ping: 0,
+            asked_failover: false,
+            ask_failover: false,
+            decided: false,
+            last_question: None,
+            ask_sizing: Vec::new(),
+            introduce: Vec::new(),
+            alive: true,
+        })
+    }
+
+    /// Session ids under which this peer's datagrams arrive.
+    pub(crate) fn session_ids(&self) -> impl Iterator<Item = SessionId> {
+        self.session.receive.keys().copied()
+    }
+
+    /// The peer restarted: a new session, new paths; messages it may have seen are reported.
+    pub(crate) fn restart<C: Crypto<Aead = A>>(
+        &mut self,
+        crypto: &C,
+        config: &Config,
+        boot: BootId,
+    ) -> Vec<(u64, Fate)> {
+        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return Vec::new() };
+        let fates = self.outbox.restart();
+        core::mem::swap(&mut fresh.outbox, &mut self.outbox);
+        *self = fresh;
+        fates
+    }
+
+    /// Queues a message.
+    pub(crate) fn push(&mut self, message: Outgoing, now: Instant) -> Result<(), Outgoing> {
+        self.outbox.push(message)?;
+        self.touch(now);
+        Ok(())
+    }
+
+    /// There is traffic: the paths are probed from now on.
+    fn touch(&mut self, now: Instant) {
+        let slept = self.last_traffic.is_none_or(|last| now.since(last) >= TRAFFIC_MEMORY);
+        self.last_traffic = Some(now);
+        if slept {
+            for path in &mut self.paths {
+                path.next_probe = path.next_probe.min(now);
+            }
+        }
+    }
+
+    /// Pairs our adapters with the peer's addresses: in table order, for each of the peer's addresses
+    /// in its order of preference, our adapters in ours.
+    pub(crate) fn sync_paths(
+        &mut self,
+        now: Instant,
+        local: &[Adapter],
+        remote: &[Adapter],
+        env: &mut Surroundings<'_>,
+    ) {
+        let mut old = core::mem::take(&mut self.paths);
+        for theirs in remote {
+            for ours in local.iter().filter(|ours| may_pair(ours, theirs)) {
+                if self.paths.len() == failover::MAX_PATHS {
+                    env.counters.dropped_limit += 1;
+                    break;
+                }
+                let ends = (socket_address(ours), socket_address(theirs));
+                let path = match old.iter().position(|path| (path.local, path.remote) == ends) {
+                    Some(at) => old.remove(at),
+                    None => self.new_path(now, ours, theirs),
+                };
+                self.paths.push(path);
+                self.update_adapters(self.paths.len() - 1, ours, theirs, now, env);
+            }
+        }
+        for path in old {
+            self.paths.push(path);
+            self.abandon(self.paths.len() - 1);
+            self.paths.pop();
+        }
+        self.order = (0..self.paths.len()).collect();
+        self.ask_failover = true;
+        self.choose_active(now, env);
+    }
+
+    fn new_path(&mut self, now: Instant, ours: &Adapter, theirs: &Adapter) -> Path {
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.ask_sizing.push(id);
+        let (local, remote) = (contract_adapter(ours), contract_adapter(theirs));
+        let overhead = if ours.address.is_ipv4() { 28 } else { 48 };
+        let sizing = fallback::sizing(local.mtu.min(remote.mtu), overhead);
+        let timing = fallback::timing(None, 0);
+        Path::new(id, (socket_address(ours), local), (socket_address(theirs), remote), timing, sizing, now)
+    }
+
+    fn update_adapters(
+        &mut self,
+        at: usize,
+        ours: &Adapter,
+        theirs: &Adapter,
+        now: Instant,
+        env: &mut Surroundings<'_>,
+    ) {
+        let (local, remote) = (contract_adapter(ours), contract_adapter(theirs));
+        let path = &mut self.paths[at];
+        if path.local_adapter != local || path.remote_adapter != remote {
+            self.ask_sizing.push(path.id);
+            path.dscp = local.dscp;
+            path.local_adapter = local;
+            path.remote_adapter = remote;
+            path.mtu.set_limit(path.datagram_limit(), now);
+        }
+        let up = overlan_wire::AdapterStatus::Up;
+        let event = if ours.status != up {
+            HealthEvent::AdapterDown("local adapter down")
+        } else if theirs.status != up {
+            HealthEvent::AdapterDown("remote adapter down")
+        } else if path.health.adapter_down() {
+            HealthEvent::AdapterUp
+        } else {
+            return;
+        };
+        if apply_health(self.id, path, event, now, env) {
+            match path.state() {
+                PathState::Down => self.abandon(at),
+                _ => path.next_probe = now,
+            }
+        }
+    }
+
+    /// What was in flight on a dead path goes out again on others.
+    fn abandon(&mut self, at: usize) {
+        let path = &mut self.paths[at];
+        let (id, lost) = (path.id, path.recovery.abandon());
+        self.requeue(lost, id);
+        self.outbox.drop_copies(id);
+    }
+
+    fn requeue(&mut self, contents: Vec<Content>, from: PathId) {
+        for content in contents {
+            match content {
+                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(from)),
+                Content::Accepted => self.inbox.owe_accepted(),
+            }
+        }
+    }
+
+    /// Takes one datagram of the session: decrypts and applies it.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        session: SessionId,
+        (path, number): (PathId, PacketNumber),
+        (header, sealed): (&[u8], &mut [u8]),
+        env: &mut Surroundings<'_>,
+    ) {
+        if path.0 < self.space_floor
+            || self.spaces.get(&path).is_some_and(|space| !space.received.is_new(number))
+        {
+            env.counters.dropped_replayed += 1;
+            return;
+        }
+        let Some(aead) = self.session.receive.get(&session) else {
+            env.counters.dropped_unknown_session += 1;
+            return;
+        };
+        let Some(len) = aead.open(nonce(path, number), header, sealed) else {
+            env.counters.dropped_forged += 1;
+            return;
+        };
+        self.confirmed = true;
+        let space = self.spaces.entry(path).or_insert_with(|| Space {
+            received: ReceiveSpace::default(),
+            local: ends.0,
+            remote: ends.1,
+        });
+        (space.local, space.remote) = ends;
+        space.received.note(number, now);
+        if let Some(at) = self.path_between(ends) {
+            self.paths[at].received += 1;
+        }
+        self.bound_spaces();
+        let mut wants_ack = false;
+        for frame in Frames::new(&sealed[..len]) {
+            match frame {
+                Ok(frame) => wants_ack |= self.handle_frame(now, ends, &frame, env),
+                Err(_) => env.counters.dropped_malformed += 1,
+            }
+        }
+        if wants_ack {
+            self.touch(now);
+            if let Some(space) = self.spaces.get_mut(&path) {
+                space.received.owed = true;
+            }
+        }
+    }
+
+    fn bound_spaces(&mut self) {
+        while self.spaces.len() > MAX_SPACES {
+            if let Some((path, _)) = self.spaces.pop_first() {
+                self.space_floor = path.0 + 1;
+            }
+        }
+    }
+
+    /// Returns whether the frame wants an acknowledgement.
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        frame: &Frame<'_>,
+        env: &mut Surroundings<'_>,
+    ) -> bool {
+        match frame {
+            Frame::Ping { token, .. } => self.handle_ping(*token, ends),
+            Frame::Pong { token } => self.handle_pong(now, *token, ends, env),
+            Frame::Ack(ack) => self.handle_ack(now, ack, ends, env),
+            Frame::Fragment(fragment) => {
+                self.handle_fragment(now, fragment, ends, env);
+                return true;
+            }
+            Frame::Accepted(accepted) => {
+                self.handle_accepted(accepted, env);
+                return true;
+            }
+            // Cluster frames do not belong in a data datagram.
+            _ => env.counters.dropped_malformed += 1,
+        }
+        false
+    }
+
+    fn handle_fragment(
+        &mut self,
+        now: Instant,
+        fragment: &Fragment<'_>,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        match self.inbox.handle_fragment(fragment, ends, now) {
+            Taken::New => {}
+            Taken::Duplicate => env.counters.fragments_duplicate += 1,
+            Taken::Refused => env.counters.dropped_limit += 1,
+        }
+        env.counters.unreliable_dropped += self.inbox.take_dropped();
+    }
+
+    fn handle_accepted(&mut self, accepted: &Accepted, env: &mut Surroundings<'_>) {
+        match self.outbox.handle_accepted(accepted) {
+            Some(fates) => self.report(fates, env),
+            None => env.counters.dropped_malformed += 1,
+        }
+    }
+
+    fn handle_ack(
+        &mut self,
+        now: Instant,
+        ack: &Ack,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else { return };
+        let path = &mut self.paths[at];
+        let datagram = path.datagram();
+        let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
+        if outcome.progress && (path.local, path.remote) == ends {
+            self.handle_reply(at, now, env);
+        }
+        self.settle(at, outcome, now);
+    }
+
+    /// Acts on what an acknowledgement or a timeout brought to light.
+    fn settle(&mut self, at: usize, outcome: Outcome, now: Instant) {
+        for content in outcome.acked {
+            self.outbox.handle_acked(content);
+        }
+        if outcome.large {
+            self.paths[at].mtu.suspect(now);
+        }
+        // The path lives: its own window takes what it lost, unless another is better.
+        for content in outcome.lost {
+            match content {
+                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(PathId(u32::MAX))),
+                Content::Accepted => self.inbox.owe_accepted(),
+            }
+        }
+    }
+
+    /// A reply came by the path: it works both ways.
+    fn handle_reply(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
+        let path = &mut self.paths[at];
+        let before = path.state();
+        if apply_health(self.id, path, HealthEvent::Reply, now, env) {
+            if before != PathState::Suspect {
+                path.mtu.restart(now);
+            }
+            self.ask_failover = true;
+            self.choose_active(now, env);
+        }
+    }
+
+    pub(crate) fn report(&mut self, fates: Vec<(u64, Fate)>, env: &mut Surroundings<'_>) {
+        for (token, fate) in fates {
+            match fate {
+                Fate::Delivered => env.counters.messages_delivered += 1,
+                Fate::Expired => env.counters.messages_expired += 1,
+                Fate::PeerLostState => env.counters.messages_peer_lost_state += 1,
+                Fate::Abandoned => {}
+            }
+            env.events.push_back(Event::Fate { token, node: self.id, fate });
+        }
+        if self.outbox.take_writable() {
+            env.events.push_back(Event::Writable { node: self.id });
+        }
+    }
+
+    fn path_between(&self, ends: (SocketAddr, SocketAddr)) -> Option<usize> {
+        self.paths.iter().position(|path| (path.local, path.remote) == ends)
+    }
+
+    /// Applies a sizing decision.
+    pub(crate) fn apply_sizing(&mut self, now: Instant, path: PathId, answer: sizing::Answer) {
+        if let Some(path) = self.paths.iter_mut().find(|held| held.id == path) {
+            path.sizing = answer;
+            path.mtu.set_limit(path.datagram_limit(), now);
+        }
+    }
+
+    /// Applies a failover decision about the paths that were asked about.
+    pub(crate) fn apply_failover(
+        &mut self,
+        now: Instant,
+        asked: &[PathId],
+        answer: &failover::Answer,
+        env: &mut Surroundings<'_>,
+    ) {
+        let position = |id: PathId| asked.iter().position(|&asked| asked == id);
+        for path in &mut self.paths {
+            if let Some(at) = position(path.id) {
+                let earlier = path
+                    .next_probe
+                    .min(now + Duration::from_micros(answer.timings[at].probe_interval_us.into()));
+                path.timing = answer.timings[at];
+                path.next_probe = earlier;
+                if let Mode::Spread(weights) = &answer.mode {
+                    path.weight = weights[at];
+                }
+            }
+        }
+        // Paths that appeared meanwhile keep table order behind the others.
+        let rank = |path: &Path| {
+            position(path.id).and_then(|at| answer.order.iter().position(|&index| index as usize == at))
+        };
+        let mut order: Vec<usize> = (0..self.paths.len()).collect();
+        order.sort_by_key(|&at| rank(&self.paths[at]).unwrap_or(usize::MAX));
+        self.order = order;
+        self.mode = answer.mode.clone();
+        self.choose_active(now, env);
+    }
+
+    /// Whether facts changed enough to ask again: a state at once, round trips after `pause`.
+    pub(crate) fn wants_failover(&self, now: Instant, pause: Duration) -> bool {
+        let Some((asked, spoken_of)) = &self.last_question else { return !self.paths.is_empty() };
+        self.ask_failover || now.since(*asked) >= pause && *spoken_of != self.coarse_rtts()
+    }
+
+    /// Round trips with their spread in steps of about a quarter: what a reply timeout depends on.
+    fn coarse_rtts(&self) -> Vec<u32> {
+        let coarse = |path: &Path| {
+            let (smoothed, variance, _) = path.rtt.measured()?;
+            let micros = (smoothed + 4 * variance).as_micros().max(4);
+            let exponent = micros.ilog2();
+            Some(exponent * 4 + (micros >> (exponent - 2)) as u32 % 4)
+        };
+        self.paths.iter().map(|path| coarse(path).unwrap_or(0)).collect()
+    }
+
+    /// The failover question as facts stand.
+    pub(crate) fn failover_question(&mut self, now: Instant, seed: u64) -> failover::Question {
+        self.ask_failover = false;
+        self.last_question = Some((now, self.coarse_rtts()));
+        let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        let paths = self.paths.iter().map(|path| failover::Path {
+            local: path.local_adapter.clone(),
+            remote: path.remote_adapter.clone(),
+            rtt: path.rtt.measured().map(|(smoothed, variance, min)| failover::Rtt {
+                smoothed_us: micros(smoothed),
+                variance_us: micros(variance),
+                min_us: micros(min),
+            }),
+            loss_ppm: path.recovery.loss_ppm(),
+            state: path.state(),
+            since_ms: u64::try_from(now.since(path.health.since()).as_millis()).unwrap_or(u64::MAX),
+            flaps: path.flaps(now),
+            attributes: Vec::new(),
+        });
+        failover::Question { paths: paths.collect(), seed, attributes: Vec::new() }
+    }
+
+    /// The sizing question for one path.
+    pub(crate) fn sizing_question(&self, path: PathId) -> Option<sizing::Question> {
+        let path = self.paths.iter().find(|held| held.id == path)?;
+        let discovered = path.mtu.confirmed() > overlan_wire::limits::BASE_DATAGRAM;
+        Some(sizing::Question {
+            local: path.local_adapter.clone(),
+            remote: path.remote_adapter.clone(),
+            path_mtu: discovered.then(|| path.mtu.confirmed() as u32 + path.overhead()),
+            rtt_us: path
+                .rtt
+                .measured()
+                .map(|(smoothed, ..)| u32::try_from(smoothed.as_micros()).unwrap_or(u32::MAX)),
+            loss_ppm: path.recovery.loss_ppm(),
+            overhead: path.overhead(),
+            attributes: Vec::new(),
+        })
+    }
+
+    /// New keys: the sessions under all accepted cluster keys.
+    pub(crate) fn rekey<C: Crypto<Aead = A>>(&mut self, crypto: &C, own: BootId) {
+        if let Some(session) = open_session(crypto, own, self.boot) {
+            self.session = session;
+        }
+    }
+}
+
+fn open_session<C: Crypto>(crypto: &C, own: BootId, peer: BootId) -> Option<Session<C::Aead>> {
+    let send_key = crypto.active_key();
+    let (send_id, send) = crypto.session_cipher(send_key, own, peer)?;
+    let receive = crypto.accepted_keys().into_iter().filter_map(|key| crypto.session_cipher(key, peer, own));
+    Some(Session { send_key, send_id, send, receive: receive.collect() })
+}
+
+fn nonce(path: PathId, number: PacketNumber) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[..4].copy_from_slice(&path.0.to_be_bytes());
+    nonce[4..].copy_from_slice(&number.0.to_be_bytes());
+    nonce
+}
+
+/// Addresses of one family, and loopback only with loopback.
+fn may_pair(ours: &Adapter, theirs: &Adapter) -> bool {
+    ours.address.is_ipv4() == theirs.address.is_ipv4()
+        && ours.address.is_loopback() == theirs.address.is_loopback()
+}
+
+/// Applies an event and tells of a change of state.
+fn apply_health(
+    node: NodeId,
+    path: &mut Path,
+    event: HealthEvent,
+    now: Instant,
+    env: &mut Surroundings<'_>,
+) -> bool {
+    let changed = path.apply(event, now);
+    if changed {
+        env.events.push_back(Event::Path {
+            node,
+            local: path.local,
+            remote: path.remote,
+            state: path.state(),
+            why: path.health.why(),
+        });
+    }
+    changed
+}

@@ -1,0 +1,164 @@
+//! Probing the paths, and what time brings.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use overlan_contract::failover::PathState;
+use overlan_wire::PathId;
+
+use super::{Peer, Surroundings, TRAFFIC_MEMORY, apply_health};
+use crate::crypto::Aead;
+use crate::delivery::outbox::Via;
+use crate::path::health::HealthEvent;
+use crate::path::recovery::Content;
+use crate::time::Instant;
+
+/// Pongs that may wait on one path; more pings are not answered.
+const MAX_PONGS: usize = 32;
+/// The paths of a member that membership takes for dead are probed this seldom.
+const DEAD_INTERVAL: Duration = Duration::from_secs(2);
+
+impl<A: Aead> Peer<A> {
+    pub(super) fn handle_ping(&mut self, token: u32, ends: (SocketAddr, SocketAddr)) {
+        if let Some(at) = self.path_between(ends)
+            && self.paths[at].pongs_due.len() < MAX_PONGS
+        {
+            self.paths[at].pongs_due.push_back(token);
+        }
+    }
+
+    pub(super) fn handle_pong(
+        &mut self,
+        now: Instant,
+        token: u32,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        let Some(at) = self.path_between(ends) else { return };
+        let path = &mut self.paths[at];
+        let before = path.mtu.confirmed();
+        path.mtu.handle_pong(token, now);
+        if path.mtu.confirmed() != before {
+            self.ask_sizing.push(path.id);
+        }
+        let path = &mut self.paths[at];
+        let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else { return };
+        let (_, sent) = path.pings[ping];
+        path.pings.drain(..=ping);
+        path.rtt.sample(now.since(sent), Duration::ZERO);
+        self.handle_reply(at, now, env);
+    }
+
+    /// Whether its paths are probed now.
+    pub(crate) fn is_probed(&self, now: Instant, all: bool) -> bool {
+        all || self.last_traffic.is_some_and(|last| now.since(last) < TRAFFIC_MEMORY)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn next_deadline(&self, now: Instant, probe_all: bool) -> Option<Instant> {
+        let probed = self.is_probed(now, probe_all);
+        let paths = self.paths.iter().filter(|path| !path.health.adapter_down()).flat_map(|path| {
+            let has_alternate = self.alternate(path.id, now).is_some();
+            [
+                path.next_deadline(has_alternate),
+                probed.then_some(path.next_probe),
+                path.health.held_until(now),
+            ]
+        });
+        paths.flatten().chain(self.outbox.next_deadline()).min()
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, probe_all: bool, env: &mut Surroundings<'_>) {
+        let probed = self.is_probed(now, probe_all);
+        for at in 0..self.paths.len() {
+            if !self.paths[at].health.adapter_down() {
+                self.path_timeout(at, now, probed, env);
+            }
+        }
+        let fates = self.outbox.expire(now);
+        self.report(fates, env);
+        self.choose_active(now, env);
+    }
+
+    fn path_timeout(&mut self, at: usize, now: Instant, probed: bool, env: &mut Surroundings<'_>) {
+        self.check_late(at, now, env);
+        let id = self.paths[at].id;
+        let has_alternate = self.alternate(id, now).is_some();
+        let path = &mut self.paths[at];
+        let (reply_timeout, datagram) = (path.reply_timeout(), path.datagram());
+        let (outcome, late) =
+            path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now);
+        let alive = path.state() == PathState::Up;
+        let before = path.mtu.confirmed();
+        path.mtu.handle_timeout(now, alive);
+        if path.mtu.confirmed() != before {
+            self.ask_sizing.push(id);
+        }
+        self.settle(at, outcome, now);
+        self.resend_late(late, id, env);
+        let path = &mut self.paths[at];
+        if probed && path.next_probe <= now {
+            path.ping_due = true;
+            if !self.confirmed {
+                self.introduce.push((path.local, path.remote));
+            }
+            let interval =
+                if self.alive { path.probe_interval() } else { path.probe_interval().max(DEAD_INTERVAL) };
+            path.next_probe = now + interval;
+        }
+    }
+
+    /// A reply is late: one miss, and the path is asked again at once.
+    fn check_late(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
+        let path = &mut self.paths[at];
+        let Some(since) = path.health.waiting_since() else { return };
+        if now < since + path.reply_timeout() {
+            return;
+        }
+        env.counters.late_replies += 1;
+        let changed = apply_health(self.id, path, HealthEvent::Late, now, env);
+        match path.state() {
+            PathState::Suspect => path.ping_due = true,
+            // The next probe asks again.
+            PathState::Down | PathState::Unverified => path.health.stop_waiting(),
+            PathState::Up => {}
+        }
+        if !changed {
+            return;
+        }
+        self.ask_failover = true;
+        if self.paths[at].state() == PathState::Down {
+            self.abandon(at);
+        }
+    }
+
+    /// The socket refused a datagram: as good as a late reply.
+    pub(crate) fn handle_send_failure(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        if let Some(at) = self.path_between(ends)
+            && apply_health(self.id, &mut self.paths[at], HealthEvent::Late, now, env)
+        {
+            self.ask_failover = true;
+            if self.paths[at].state() == PathState::Down {
+                self.abandon(at);
+            }
+            self.choose_active(now, env);
+        }
+    }
+
+    fn resend_late(&mut self, late: Vec<Content>, id: PathId, env: &mut Surroundings<'_>) {
+        for content in late {
+            env.counters.retransmissions += 1;
+            match content {
+                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(id)),
+                Content::Accepted => self.inbox.owe_accepted(),
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Who owns what when no plugin says so.
+
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
+use overlan_contract::assignment::{Answer, MAX_REPLICAS, Node, Question};
+
+/// The attribute that makes a node take more than its share, or less: a whole number from 1 to
+/// [`MAX_CAPACITY`]; [`DEFAULT_CAPACITY`] where it is absent or no such number.
+pub const CAPACITY: &str = "capacity";
+/// The capacity of an ordinary node.
+pub const DEFAULT_CAPACITY: u64 = 100;
+/// The largest capacity.
+pub const MAX_CAPACITY: u64 = 1_000_000;
+
+/// Weighted rendezvous hashing: each node draws a number for each duty from both names, the highest own it.
+/// A node that comes or goes moves only what it gains or loses. Integers only; the same on every host; the
+/// answer passes [`validate`](overlan_contract::assignment::validate).
+pub fn fallback_assignment(question: &Question) -> Answer {
+    let nodes: Vec<(u32, &Node, u64, u64)> = (0u32..)
+        .zip(&question.nodes)
+        .filter(|(_, node)| node.live)
+        .map(|(index, node)| (index, node, hash(node.id.as_bytes(), 0), capacity(node)))
+        .collect();
+    let owners = question.responsibilities.iter().map(|duty| {
+        let name = hash(duty.name.as_bytes(), 1);
+        let mut ranked: Vec<(Reverse<u64>, u32)> = nodes
+            .iter()
+            .filter(|(_, node, ..)| node.meets(&duty.requires))
+            .map(|&(index, _, id, capacity)| (Reverse(score(mix(id ^ name), capacity)), index))
+            .collect();
+        ranked.sort_unstable();
+        let wanted = duty.replicas.min(MAX_REPLICAS) as usize;
+        ranked.into_iter().take(wanted).map(|(_, index)| index).collect()
+    });
+    Answer { owners: owners.collect() }
+}
+
+fn capacity(node: &Node) -> u64 {
+    let text = node.attributes.iter().find(|(key, _)| key == CAPACITY).map(|(_, value)| value);
+    text.and_then(|text| text.parse().ok())
+        .filter(|value| (1..=MAX_CAPACITY).contains(value))
+        .unwrap_or(DEFAULT_CAPACITY)
+}
+
+/// `capacity / -log2(draw / 2^64)`: the draw of the weighted rendezvous, in fixed point.
+fn score(draw: u64, capacity: u64) -> u64 {
+    (capacity << 40) / minus_log2(draw).max(1)
+}
+
+/// `-log2(x / 2^64)` with 20 binary places: the whole part counts leading zeros, each squaring of the
+/// mantissa gives one more place.
+fn minus_log2(x: u64) -> u64 {
+    const PLACES: u32 = 20;
+    let x = x.max(1);
+    let zeros = x.leading_zeros();
+    let mut mantissa = x << zeros;
+    let mut log2 = u64::from(63 - zeros);
+    for _ in 0..PLACES {
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        log2 <<= 1;
+        if square >> 127 == 1 {
+            log2 |= 1;
+            mantissa = (square >> 64) as u64;
+        } else {
+            mantissa = (square >> 63) as u64;
+        }
+    }
+    (64u64 << PLACES) - log2
+}
+
+/// FNV-1a, mixed: short names that differ in one digit must not land near each other.
+fn hash(bytes: &[u8], salt: u64) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325 ^ salt;
+    mix(bytes.iter().fold(start, |h, &byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)))
+}
+
+/// The finaliser of SplitMix64.
+fn mix(mut h: u64) -> u64 {
+    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    h ^ (h >> 31)
+}

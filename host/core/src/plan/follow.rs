@@ -1,0 +1,314 @@
+//! A member's half: putting plans in force, checking them with the own policy, reporting.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use overlan_contract::assignment::{self, Answer, Question};
+use overlan_wire::{Digest, NodeId};
+
+use super::question::{document_digest, plan_digest};
+use super::wire::{Opinion, Proposal, Vote};
+use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, Planner};
+use crate::time::Instant;
+
+/// The plan in force, and what this member makes of it.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) proposal: Proposal,
+    /// As it came, to be passed on.
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
+    pub(super) document: Digest,
+    places: BTreeMap<String, usize>,
+    /// The question, as soon as this member's table lets it be rebuilt.
+    pub(super) question: Option<Question>,
+    pub(super) opinion: Opinion,
+    /// The plugin that was asked for `opinion`.
+    pub(super) asked_plugin: Option<Digest>,
+    asking: Option<(u64, Instant)>,
+}
+
+/// A proposal that is not in force, as it came.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) proposal: Proposal,
+    bytes: Vec<u8>,
+}
+
+impl InForce {
+    pub(super) fn new(proposal: Proposal, bytes: Vec<u8>) -> Self {
+        let digest = plan_digest(&proposal.ids(), &proposal.responsibilities, &proposal.owners);
+        let names = proposal.responsibilities.iter().map(|duty| duty.name.clone());
+        InForce {
+            digest,
+            document: document_digest(&proposal.responsibilities),
+            places: names.zip(0..).collect(),
+            bytes,
+            proposal,
+            question: None,
+            opinion: Opinion::Pending(String::from("another table")),
+            asked_plugin: None,
+            asking: None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.asking.map(|(_, deadline)| deadline)
+    }
+
+    /// Owners of a duty, primary first; `None` for an unknown one.
+    pub(super) fn owners(&self, duty: &str) -> Option<impl Iterator<Item = NodeId>> {
+        let owners = self.proposal.owners.get(*self.places.get(duty)?)?;
+        Some(owners.iter().filter_map(|&index| Some(self.proposal.nodes.get(index as usize)?.0)))
+    }
+}
+
+impl Planner {
+    /// Finds the leader in the facts; reports to a new one.
+    pub(super) fn follow_leader(&mut self, now: Instant) {
+        let leader = self
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.live.first_key_value())
+            .map(|(node, boot)| (*node, *boot));
+        if leader != self.leader {
+            self.leader = leader;
+            self.report();
+            self.reset_nudge();
+        }
+        if !self.quorate() {
+            self.set_confirmed(false);
+        }
+        self.note_rivals();
+        self.schedule_nudge(now);
+    }
+
+    fn set_confirmed(&mut self, confirmed: bool) {
+        if let (true, Some(plan)) = (self.confirmed != confirmed, &self.in_force) {
+            self.changed = Some(plan.proposal.ballot.epoch);
+        }
+        self.confirmed = confirmed;
+    }
+
+    pub(super) fn handle_proposal(&mut self, now: Instant, from: NodeId, proposal: Proposal, bytes: &[u8]) {
+        let ballot = proposal.ballot;
+        self.highest_epoch = self.highest_epoch.max(ballot.epoch);
+        let current = self.in_force.as_ref().map(|plan| plan.proposal.ballot);
+        let of_leader = self.leader == Some((ballot.proposer, ballot.boot));
+        if Some(ballot) == current {
+            if of_leader && self.quorate() {
+                self.set_confirmed(true);
+            }
+            self.send(from, |outbox| outbox.vote = true);
+        } else if Some(ballot) < current {
+            self.counters.stale += 1;
+            // A leader that overtook itself on the way needs no telling; one that forgot or never knew does.
+            let overtaken = current.is_some_and(|c| (c.proposer, c.boot) == (ballot.proposer, ballot.boot));
+            if of_leader && from == ballot.proposer && !overtaken {
+                self.send(from, |outbox| outbox.vote = true);
+            }
+        } else if of_leader && ballot.proposer != self.me {
+            self.adopt(now, proposal, bytes.to_vec());
+        } else {
+            self.hold(Held { proposal, bytes: bytes.to_vec() });
+        }
+    }
+
+    /// Keeps a proposal until its proposer is the leader here too, or, at a leader, as one to start from.
+    fn hold(&mut self, held: Held) {
+        if self.held.iter().any(|other| other.proposal.ballot == held.proposal.ballot) {
+            return;
+        }
+        self.counters.held += 1;
+        self.held.push(held);
+        self.lead.note_plan();
+        self.held.sort_by_key(|held| core::cmp::Reverse(held.proposal.ballot));
+        if self.held.len() > MAX_HELD {
+            self.held.truncate(MAX_HELD);
+            self.counters.held_dropped += 1;
+        }
+    }
+
+    pub(super) fn adopt_held(&mut self, now: Instant) {
+        let Some((leader, boot)) = self.leader.filter(|(leader, _)| *leader != self.me) else { return };
+        let of_leader = |held: &Held| {
+            let ballot = held.proposal.ballot;
+            (ballot.proposer, ballot.boot) == (leader, boot)
+        };
+        while let Some(place) = self.held.iter().position(of_leader) {
+            let Held { proposal, bytes } = self.held.remove(place);
+            self.adopt(now, proposal, bytes);
+        }
+    }
+
+    fn adopt(&mut self, now: Instant, proposal: Proposal, bytes: Vec<u8>) {
+        let mut plan = InForce::new(proposal, bytes);
+        if let Some(facts) = &self.facts {
+            plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
+        }
+        if let Some(question) = &plan.question {
+            let owners = Answer { owners: plan.proposal.owners.clone() };
+            if assignment::validate(question, &owners).is_err() {
+                self.counters.invalid += 1;
+                return;
+            }
+        }
+        self.put_in_force(now, plan);
+        self.lend_document();
+        self.recheck(now);
+        self.report();
+    }
+
+    pub(super) fn put_in_force(&mut self, now: Instant, plan: InForce) {
+        let ballot = plan.proposal.ballot;
+        debug_assert!(self.in_force.as_ref().is_none_or(|old| old.proposal.ballot < ballot));
+        if let Some((ticket, _)) = self.in_force.as_ref().and_then(|old| old.asking) {
+            self.cancel(ticket);
+        }
+        self.held.retain(|held| held.proposal.ballot > ballot);
+        self.in_force = Some(plan);
+        self.lead.note_plan();
+        self.counters.adopted += 1;
+        self.confirmed = self.quorate();
+        self.changed = Some(ballot.epoch);
+        self.reset_nudge();
+        self.schedule_nudge(now);
+    }
+
+    fn lend_document(&mut self) {
+        let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
+        if plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty() {
+            self.send(plan.proposal.ballot.proposer, |outbox| outbox.document = true);
+        }
+    }
+
+    /// Asks the own policy what is in force, unless it was asked already.
+    pub(super) fn recheck(&mut self, now: Instant) {
+        let (Some(plan), Some(facts)) = (&mut self.in_force, &self.facts) else { return };
+        if plan.question.is_none() {
+            plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
+        }
+        let Some(question) = plan.question.clone() else { return };
+        if plan.asked_plugin == Some(facts.plugin_digest) {
+            return;
+        }
+        plan.asked_plugin = Some(facts.plugin_digest);
+        plan.opinion = Opinion::Pending(String::from("asking its policy"));
+        let former = plan.asking.take();
+        if let Some((ticket, _)) = former {
+            self.cancel(ticket);
+        }
+        let ticket = self.ask(question);
+        if let Some(plan) = &mut self.in_force {
+            plan.asking = Some((ticket, now + ANSWER_DEADLINE));
+        }
+        self.report();
+    }
+
+    /// Takes an answer to a member's question; false where it is for another.
+    pub(super) fn check_answer(&mut self, ticket: u64, answer: &Result<Answer, String>) -> bool {
+        let Some(plan) = &mut self.in_force else { return false };
+        if plan.asking.take_if(|(asked, _)| *asked == ticket).is_none() {
+            return false;
+        }
+        let Some(question) = plan.question.clone() else { return true };
+        let judged = self.judge(&question, answer);
+        if let Some(plan) = &mut self.in_force {
+            plan.opinion = match judged {
+                Ok(Answer { owners }) => Opinion::Answered(plan_digest(
+                    &plan.proposal.ids(),
+                    &plan.proposal.responsibilities,
+                    &owners,
+                )),
+                Err(why) => Opinion::Fault(why),
+            };
+        }
+        self.report();
+        true
+    }
+
+    pub(super) fn check_timeout(&mut self, now: Instant) {
+        let Some(plan) = &mut self.in_force else { return };
+        let Some((ticket, _)) = plan.asking.take_if(|(_, deadline)| *deadline <= now) else { return };
+        plan.opinion = Opinion::Fault(String::from("no answer in time"));
+        self.counters.policy_faults += 1;
+        self.cancel(ticket);
+        self.report();
+    }
+
+    /// Sends the vote to the leader, and to the proposer where that is another.
+    fn report(&mut self) {
+        let leader = self.leader.map(|(leader, _)| leader);
+        let proposer = self.in_force.as_ref().map(|plan| plan.proposal.ballot.proposer);
+        for node in leader.into_iter().chain(proposer) {
+            self.send(node, |outbox| outbox.vote = true);
+        }
+    }
+
+    /// Whether the own document is another than the plan's; one that has none leaves it to the others.
+    pub(super) fn document_differs(&self) -> bool {
+        let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return false };
+        !facts.responsibilities.is_empty() && document_digest(&facts.responsibilities) != plan.document
+    }
+
+    /// The vote as it stands now.
+    pub(super) fn vote(&mut self) -> Option<Vote> {
+        let facts = self.facts.as_ref()?;
+        let boot = self.live_boot(self.me)?;
+        self.vote_serial += 1;
+        let leader = self.leader;
+        let of_leader = self
+            .in_force
+            .as_ref()
+            .is_some_and(|plan| Some((plan.proposal.ballot.proposer, plan.proposal.ballot.boot)) == leader);
+        Some(Vote {
+            boot,
+            serial: self.vote_serial,
+            ballot: self.in_force.as_ref().map(|plan| plan.proposal.ballot),
+            table: facts.table_digest,
+            plugin: facts.plugin_digest,
+            opinion: match &self.in_force {
+                Some(plan) => plan.opinion.clone(),
+                None => Opinion::Pending(String::from("no plan yet")),
+            },
+            document_differs: self.document_differs(),
+            wants: self.quorate() && (self.nudging || (of_leader && !self.confirmed)),
+        })
+    }
+
+    /// Whether this member's plan fits what it sees.
+    fn settled(&self) -> bool {
+        let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return false };
+        let ballot = plan.proposal.ballot;
+        let in_table = |node: &NodeId| super::ids_contain(&self.ids, *node);
+        let live = facts.live.iter().filter(|(node, _)| in_table(node));
+        self.confirmed
+            && self.leader == Some((ballot.proposer, ballot.boot))
+            && plan.proposal.live().eq(live.map(|(node, boot)| (*node, *boot)))
+    }
+
+    pub(super) fn schedule_nudge(&mut self, now: Instant) {
+        if self.facts.is_none() || self.leads() || !self.quorate() || self.settled() {
+            self.reset_nudge();
+        } else if self.nudge_at.is_none() {
+            self.nudge_at = Some(now + self.nudge_after);
+        }
+    }
+
+    fn reset_nudge(&mut self) {
+        self.nudge_at = None;
+        self.nudge_after = NUDGE;
+        self.nudging = false;
+    }
+
+    pub(super) fn nudge_timeout(&mut self, now: Instant) {
+        if self.nudge_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        self.nudge_after = (self.nudge_after * 2).min(NUDGE_MAX);
+        self.counters.nudges += 1;
+        self.nudging = true;
+        self.report();
+    }
+}

@@ -1,0 +1,250 @@
+//! Unit tests that need what the module hides; the agreement itself is tested in `tests/plan_model.rs`.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use overlan_contract::assignment::{MAX_NODES, Node, Question, Responsibility, validate};
+use overlan_wire::limits::MAX_MESSAGE;
+use overlan_wire::{BootId, Digest, NodeId};
+
+use super::wire::{Ballot, MAX_EPOCH, Opinion, PlanMessage, Proposal, Vote};
+use super::*;
+
+fn node(n: u16) -> NodeId {
+    let mut bytes = [7; 16];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    NodeId(bytes)
+}
+
+fn duty(n: usize, replicas: u32) -> Responsibility {
+    let requires = if n.is_multiple_of(7) { vec![("site".into(), "x".into())] } else { Vec::new() };
+    Responsibility { name: format!("shard-{n}"), replicas, weight_milli: 1000, requires }
+}
+
+fn ballot(epoch: u64, proposer: u16, boot: u8) -> Ballot {
+    Ballot { epoch, proposer: node(proposer), boot: BootId([boot; 16]) }
+}
+
+fn proposal() -> Proposal {
+    Proposal {
+        ballot: ballot(57, 1, 9),
+        seed: 11,
+        question: Digest([1; 32]),
+        table: Digest([2; 32]),
+        plugin: Digest([3; 32]),
+        fault: "wasm trap".into(),
+        nodes: vec![(node(1), Some(BootId([9; 16]))), (node(2), None), (node(3), Some(BootId([8; 16])))],
+        responsibilities: vec![duty(0, 2), duty(1, 1)],
+        previous: vec![vec![1], vec![]],
+        owners: vec![vec![0, 2], vec![2]],
+    }
+}
+
+fn vote(opinion: Opinion) -> Vote {
+    Vote {
+        boot: BootId([9; 16]),
+        serial: 3,
+        ballot: Some(ballot(57, 1, 9)),
+        table: Digest([2; 32]),
+        plugin: Digest([3; 32]),
+        opinion,
+        document_differs: true,
+        wants: false,
+    }
+}
+
+fn messages() -> Vec<PlanMessage> {
+    vec![
+        PlanMessage::Proposal(proposal()),
+        PlanMessage::Vote(vote(Opinion::Pending("asking".into()))),
+        PlanMessage::Vote(vote(Opinion::Answered(Digest([5; 32])))),
+        PlanMessage::Vote(Vote { ballot: None, wants: true, ..vote(Opinion::Fault("trap".into())) }),
+        PlanMessage::Fetch,
+        PlanMessage::Document(vec![duty(0, 1), duty(14, 32)]),
+    ]
+}
+
+#[test]
+fn messages_survive_the_wire() {
+    for message in messages() {
+        let mut bytes = message.emit();
+        assert_eq!(PlanMessage::parse(&bytes).as_ref(), Ok(&message));
+        bytes.extend_from_slice(b"a later version's field");
+        assert_eq!(PlanMessage::parse(&bytes).as_ref(), Ok(&message));
+    }
+}
+
+#[test]
+fn cut_messages_are_refused_and_hostile_ones_never_panic() {
+    for message in messages() {
+        let bytes = message.emit();
+        for len in 0..bytes.len() {
+            assert!(PlanMessage::parse(&bytes[..len]).is_err(), "{len} bytes of {message:?}");
+        }
+        let mut planner = joined_planner(3);
+        for place in 0..bytes.len() {
+            for flip in [1, 0x40, 0x80, 0xff] {
+                let mut hostile = bytes.clone();
+                hostile[place] ^= flip;
+                if planner.handle_message(Instant::ZERO, node(1), &hostile).is_ok() {
+                    drain(&mut planner);
+                }
+            }
+        }
+    }
+}
+
+fn refused(change: impl FnOnce(&mut Proposal)) {
+    let mut bad = proposal();
+    change(&mut bad);
+    let parsed = PlanMessage::parse(&PlanMessage::Proposal(bad.clone()).emit());
+    assert!(parsed.is_err(), "{bad:?}");
+}
+
+#[test]
+fn a_plan_at_odds_with_itself_is_refused() {
+    refused(|p| p.owners[1] = vec![1]); // not live
+    refused(|p| p.owners[1] = vec![3]); // no such node
+    refused(|p| p.owners[0] = vec![2, 2]);
+    refused(|p| p.owners[1] = vec![0, 2]); // more than replicas
+    refused(|p| p.nodes.swap(0, 2));
+    refused(|p| p.nodes[0].1 = None); // the proposer is dead
+    refused(|p| p.ballot.boot = BootId([1; 16]));
+    refused(|p| p.ballot.epoch = 0);
+    refused(|p| p.ballot.epoch = MAX_EPOCH + 1);
+    refused(|p| p.responsibilities[1].name = p.responsibilities[0].name.clone());
+    refused(|p| p.responsibilities[1].replicas = 33);
+}
+
+#[test]
+fn ballots_order_by_epoch_then_lower_id() {
+    assert!(ballot(2, 9, 1) > ballot(1, 1, 1));
+    assert!(ballot(2, 1, 1) > ballot(2, 9, 9));
+    assert!(ballot(2, 1, 2) > ballot(2, 1, 1));
+}
+
+fn question(nodes: u16, duties: usize) -> Question {
+    let fact = |n: u16| Node {
+        id: node(n).to_string(),
+        name: format!("n{n}"),
+        live: !n.is_multiple_of(5),
+        adapters: Vec::new(),
+        attributes: vec![
+            ("capacity".into(), if n == 1 { "400".into() } else { String::from("100") }),
+            ("site".into(), if n.is_multiple_of(2) { "x".into() } else { "y".into() }),
+        ],
+    };
+    let responsibilities = (0..duties).map(|n| duty(n, 1 + (n % 3) as u32)).collect();
+    Question { nodes: (0..nodes).map(fact).collect(), responsibilities, ..Question::default() }
+}
+
+#[test]
+fn the_fallback_is_valid_and_weighted() {
+    for nodes in [0, 1, 2, 3, 9, 40] {
+        let question = question(nodes, 60);
+        assert_eq!(validate(&question, &fallback_assignment(&question)), Ok(()));
+    }
+    let mut question = question(9, 8_000);
+    question.responsibilities.iter_mut().for_each(|duty| duty.requires.clear());
+    let owners = fallback_assignment(&question).owners;
+    let share = |n: u32| owners.iter().filter(|list| list[0] == n).count();
+    // Seven live nodes, one of four times the capacity: 4/10 and 1/10 each.
+    assert!((2_900..3_500).contains(&share(1)), "{}", share(1));
+    assert!([2, 3, 4, 6, 7, 8].into_iter().all(|n| (680..920).contains(&share(n))));
+    question.nodes[1].live = false;
+    let after = fallback_assignment(&question).owners;
+    let kept = owners.iter().zip(&after).filter(|(before, _)| before[0] != 1);
+    assert!(kept.clone().all(|(before, after)| before[0] == after[0]));
+}
+
+fn facts(me: u16, nodes: u16, duties: usize) -> Facts {
+    let question = question(nodes, duties);
+    Facts {
+        me: node(me),
+        live: (0..nodes).filter(|n| n % 5 != 0).map(|n| (node(n), BootId([9; 16]))).collect(),
+        members: usize::from(nodes),
+        nodes: question.nodes,
+        table_digest: Digest::default(),
+        plugin_digest: Digest::default(),
+        responsibilities: question.responsibilities,
+        quorum: Quorum::None,
+    }
+}
+
+fn joined_planner(me: u16) -> Planner {
+    let mut planner = Planner::new(node(me), 1);
+    planner.handle_facts(Instant::ZERO, facts(me, 4, 5));
+    planner
+}
+
+fn drain(planner: &mut Planner) {
+    while planner.poll_send().is_some() {}
+    while planner.poll_question().is_some() {}
+    planner.poll_changed();
+    planner.status(|id| id.to_string());
+}
+
+#[test]
+fn a_thousand_nodes_and_duties_fit_one_message() {
+    let mut leader = Planner::new(node(1), 1);
+    leader.handle_facts(Instant::ZERO, facts(1, 1_000, 1_000));
+    let due = leader.poll_timeout().expect("a plan is wanted");
+    leader.handle_timeout(due);
+    let (ticket, question) = leader.poll_question().expect("its policy is asked");
+    leader.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
+    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send()).collect();
+    let proposals = sent.iter().filter(|(_, bytes)| bytes.len() > 1_000).count();
+    assert_eq!(proposals, 799);
+    assert!(sent.iter().all(|(_, bytes)| bytes.len() < 200_000 && bytes.len() < MAX_MESSAGE));
+    let mut member = Planner::new(node(2), 1);
+    member.handle_facts(Instant::ZERO, facts(2, 1_000, 1_000));
+    for (_, bytes) in sent.iter().filter(|(to, _)| *to == node(2)) {
+        assert_eq!(member.handle_message(due, node(1), bytes), Ok(()));
+    }
+    assert_eq!(member.poll_changed(), Some(1));
+    assert_eq!(member.owner("shard-1"), leader.owner("shard-1"));
+    assert_eq!(member.poll_question().map(|(_, asked)| asked), Some(question));
+}
+
+#[test]
+fn facts_beyond_the_limits_are_cut_and_counted() {
+    let mut planner = Planner::new(node(1), 1);
+    let mut facts = facts(1, 3, 3);
+    facts.responsibilities.push(duty(0, 1));
+    facts.responsibilities.push(duty(50, 33));
+    facts.responsibilities.push(Responsibility { name: "x".repeat(256), ..duty(51, 1) });
+    facts.nodes.extend(facts.nodes.clone());
+    facts.nodes.push(Node { id: "no hex".into(), ..facts.nodes[0].clone() });
+    planner.handle_facts(Instant::ZERO, facts);
+    assert_eq!(planner.counters().facts_refused, 3 + 4);
+}
+
+#[test]
+fn votes_are_bounded() {
+    let mut planner = joined_planner(1);
+    for n in 0..MAX_NODES as u16 + 10 {
+        let bytes = PlanMessage::Vote(vote(Opinion::Fault("trap".into()))).emit();
+        assert_eq!(planner.handle_message(Instant::ZERO, node(n), &bytes), Ok(()));
+    }
+    assert_eq!(planner.votes.len(), MAX_VOTES);
+    assert!(planner.counters().votes_dropped > 0);
+}
+
+#[test]
+fn a_restarted_leader_outbids_what_is_in_force() {
+    let mut planner = joined_planner(1);
+    let bytes = PlanMessage::Vote(vote(Opinion::Answered(Digest::default()))).emit();
+    assert_eq!(planner.handle_message(Instant::ZERO, node(2), &bytes), Ok(()));
+    let mut proposed = Vec::new();
+    while let Some(due) = planner.poll_timeout().filter(|_| planner.in_force.is_none()) {
+        planner.handle_timeout(due);
+        while let Some((ticket, question)) = planner.poll_question() {
+            planner.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
+        }
+        proposed.extend(core::iter::from_fn(|| planner.poll_send()));
+    }
+    assert!(proposed.contains(&(node(2), PlanMessage::Fetch.emit())));
+    assert_eq!(planner.poll_changed(), Some(58));
+}

@@ -1,0 +1,364 @@
+//! What planners tell each other.
+//!
+//! All integers are big-endian; short texts stand behind a length byte. Bytes behind the last known field
+//! are a later version's and are skipped; a plan is passed on as the bytes it came in.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use overlan_contract::Attributes;
+use overlan_contract::assignment::{MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
+use overlan_wire::limits::{MAX_ATTRIBUTES, MAX_MESSAGE};
+use overlan_wire::{BootId, DecodeError, Digest, NodeId, Reader};
+
+/// Longest name or attribute text of a responsibility, in bytes.
+pub const MAX_DUTY_TEXT: usize = 255;
+/// Largest encoded document (the responsibilities), in bytes: with the largest plan beside it, a proposal
+/// still fits one message.
+pub const MAX_DOCUMENT: usize = 8 << 20;
+/// Longest reason in a vote or proposal, in bytes.
+pub const MAX_WHY: usize = 200;
+/// Highest epoch that is believed: no cluster gets there, and it leaves room to count on.
+pub const MAX_EPOCH: u64 = u64::MAX >> 1;
+
+const KIND_PROPOSAL: u8 = 1;
+const KIND_VOTE: u8 = 2;
+const KIND_FETCH: u8 = 3;
+const KIND_DOCUMENT: u8 = 4;
+
+/// Names a proposal and orders it among all others: the higher epoch wins; at equal epochs the lower node
+/// id; at equal ids (two lives of one node that forgot its epoch) the higher boot id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ballot {
+    /// Counts plans.
+    pub epoch: u64,
+    /// Who proposed it.
+    pub proposer: NodeId,
+    /// In which life.
+    pub boot: BootId,
+}
+
+impl Ord for Ballot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.epoch, other.proposer, self.boot).cmp(&(other.epoch, self.proposer, other.boot))
+    }
+}
+
+impl PartialOrd for Ballot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A plan and the question it answers. Parsing checks that it is consistent in itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proposal {
+    pub(crate) ballot: Ballot,
+    pub(crate) seed: u64,
+    pub(crate) question: Digest,
+    pub(crate) table: Digest,
+    pub(crate) plugin: Digest,
+    /// Why the plan is the native fallback's; empty where the proposer's policy answered.
+    pub(crate) fault: String,
+    /// The nodes of the question in table order; the live ones with their boot.
+    pub(crate) nodes: Vec<(NodeId, Option<BootId>)>,
+    pub(crate) responsibilities: Vec<Responsibility>,
+    /// Indices into `nodes`.
+    pub(crate) previous: Vec<Vec<u32>>,
+    /// Indices into `nodes`.
+    pub(crate) owners: Vec<Vec<u32>>,
+}
+
+/// What a member has to say about the plan in force with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Opinion {
+    /// It has not answered itself yet.
+    Pending(String),
+    /// Digest of the plan that it would have made.
+    Answered(Digest),
+    /// Its policy gave none.
+    Fault(String),
+}
+
+/// What a member reports to the one it takes for the proposer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vote {
+    /// The voter's life; with `serial` it tells which of two votes is the later.
+    pub(crate) boot: BootId,
+    pub(crate) serial: u64,
+    /// What is in force with the voter; `None`: nothing.
+    pub(crate) ballot: Option<Ballot>,
+    /// The voter's table and plugin.
+    pub(crate) table: Digest,
+    pub(crate) plugin: Digest,
+    pub(crate) opinion: Opinion,
+    /// The voter was configured with other responsibilities than the plan's.
+    pub(crate) document_differs: bool,
+    /// The voter asks for the plan in force.
+    pub(crate) wants: bool,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PlanMessage {
+    Proposal(Proposal),
+    Vote(Vote),
+    /// Asks for the plan in force with the receiver.
+    Fetch,
+    /// The sender's responsibilities, for a proposer that has none.
+    Document(Vec<Responsibility>),
+}
+
+impl PlanMessage {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(DecodeError::OutOfRange("plan message length"));
+        }
+        let mut r = Reader::new(bytes);
+        match r.u8("plan message kind")? {
+            KIND_PROPOSAL => Ok(PlanMessage::Proposal(parse_proposal(&mut r)?)),
+            KIND_VOTE => Ok(PlanMessage::Vote(parse_vote(&mut r)?)),
+            KIND_FETCH => Ok(PlanMessage::Fetch),
+            KIND_DOCUMENT => Ok(PlanMessage::Document(parse_document(&mut r)?)),
+            _ => Err(DecodeError::OutOfRange("plan message kind")),
+        }
+    }
+
+    pub(crate) fn emit(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            PlanMessage::Proposal(proposal) => {
+                out.push(KIND_PROPOSAL);
+                emit_proposal(&mut out, proposal);
+            }
+            PlanMessage::Vote(vote) => {
+                out.push(KIND_VOTE);
+                emit_vote(&mut out, vote);
+            }
+            PlanMessage::Fetch => out.push(KIND_FETCH),
+            PlanMessage::Document(document) => {
+                out.push(KIND_DOCUMENT);
+                emit_document(&mut out, document);
+            }
+        }
+        out
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
+    let kept = &text[..text.floor_char_boundary(max.min(255))];
+    out.push(kept.len() as u8);
+    out.extend_from_slice(kept.as_bytes());
+}
+
+fn emit_ballot(out: &mut Vec<u8>, ballot: Ballot) {
+    out.extend_from_slice(&ballot.epoch.to_be_bytes());
+    out.extend_from_slice(&ballot.proposer.0);
+    out.extend_from_slice(&ballot.boot.0);
+}
+
+fn parse_ballot(r: &mut Reader<'_>) -> Result<Ballot, DecodeError> {
+    let epoch = r.u64("epoch")?;
+    if epoch == 0 || epoch > MAX_EPOCH {
+        return Err(DecodeError::OutOfRange("epoch"));
+    }
+    Ok(Ballot { epoch, proposer: NodeId(r.array("proposer")?), boot: BootId(r.array("proposer's boot")?) })
+}
+
+/// Encodes responsibilities; also what a document digest covers. The caller keeps within the limits (see
+/// `question::checked_document`).
+pub(crate) fn emit_document(out: &mut Vec<u8>, document: &[Responsibility]) {
+    out.extend_from_slice(&(document.len() as u32).to_be_bytes());
+    for duty in document {
+        put_text(out, &duty.name, MAX_DUTY_TEXT);
+        out.push(duty.replicas as u8);
+        out.extend_from_slice(&duty.weight_milli.to_be_bytes());
+        out.push(duty.requires.len() as u8);
+        for (key, value) in &duty.requires {
+            put_text(out, key, MAX_DUTY_TEXT);
+            put_text(out, value, MAX_DUTY_TEXT);
+        }
+    }
+}
+
+fn parse_document(r: &mut Reader<'_>) -> Result<Vec<Responsibility>, DecodeError> {
+    let start = r.rest().len();
+    let count = r.u32("responsibility count")? as usize;
+    if count > MAX_RESPONSIBILITIES {
+        return Err(DecodeError::OutOfRange("responsibility count"));
+    }
+    let mut document = Vec::new();
+    let mut names = BTreeSet::new();
+    for _ in 0..count {
+        let name = r.text(MAX_DUTY_TEXT, "responsibility name")?;
+        let replicas = u32::from(r.u8("replicas")?);
+        if replicas == 0 || replicas > MAX_REPLICAS {
+            return Err(DecodeError::OutOfRange("replicas"));
+        }
+        let weight_milli = r.u32("weight")?;
+        let pairs = usize::from(r.u8("requirement count")?);
+        if pairs > MAX_ATTRIBUTES {
+            return Err(DecodeError::OutOfRange("requirement count"));
+        }
+        let mut requires = Attributes::new();
+        for _ in 0..pairs {
+            requires.push((
+                r.text(MAX_DUTY_TEXT, "requirement key")?,
+                r.text(MAX_DUTY_TEXT, "requirement value")?,
+            ));
+        }
+        if !names.insert(name.clone()) {
+            return Err(DecodeError::OutOfRange("a responsibility's name, given twice,"));
+        }
+        document.push(Responsibility { name, replicas, weight_milli, requires });
+    }
+    if start - r.rest().len() > MAX_DOCUMENT {
+        return Err(DecodeError::OutOfRange("document length"));
+    }
+    Ok(document)
+}
+
+fn emit_lists(out: &mut Vec<u8>, lists: &[Vec<u32>]) {
+    for list in lists {
+        out.push(list.len() as u8);
+        for &index in list {
+            out.extend_from_slice(&(index as u16).to_be_bytes());
+        }
+    }
+}
+
+/// Reads `count` lists of distinct indices below `nodes`.
+fn parse_lists(
+    r: &mut Reader<'_>,
+    count: usize,
+    nodes: usize,
+    what: &'static str,
+) -> Result<Vec<Vec<u32>>, DecodeError> {
+    let mut lists = Vec::new();
+    for _ in 0..count {
+        let len = r.u8(what)?;
+        if u32::from(len) > MAX_REPLICAS {
+            return Err(DecodeError::OutOfRange(what));
+        }
+        let mut list: Vec<u32> = Vec::with_capacity(usize::from(len));
+        for _ in 0..len {
+            let index = u32::from(r.u16(what)?);
+            if index as usize >= nodes || list.contains(&index) {
+                return Err(DecodeError::OutOfRange(what));
+            }
+            list.push(index);
+        }
+        lists.push(list);
+    }
+    Ok(lists)
+}
+
+fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
+    emit_ballot(out, proposal.ballot);
+    out.extend_from_slice(&proposal.seed.to_be_bytes());
+    for digest in [proposal.question, proposal.table, proposal.plugin] {
+        out.extend_from_slice(&digest.0);
+    }
+    put_text(out, &proposal.fault, MAX_WHY);
+    out.extend_from_slice(&(proposal.nodes.len() as u16).to_be_bytes());
+    for (node, boot) in &proposal.nodes {
+        out.extend_from_slice(&node.0);
+        out.push(u8::from(boot.is_some()));
+        if let Some(boot) = boot {
+            out.extend_from_slice(&boot.0);
+        }
+    }
+    emit_document(out, &proposal.responsibilities);
+    emit_lists(out, &proposal.previous);
+    emit_lists(out, &proposal.owners);
+}
+
+fn parse_nodes(r: &mut Reader<'_>) -> Result<Vec<(NodeId, Option<BootId>)>, DecodeError> {
+    let count = usize::from(r.u16("node count")?);
+    if count > MAX_NODES {
+        return Err(DecodeError::OutOfRange("node count"));
+    }
+    let mut nodes: Vec<(NodeId, Option<BootId>)> = Vec::new();
+    for _ in 0..count {
+        let node = NodeId(r.array("node")?);
+        if nodes.last().is_some_and(|(last, _)| *last >= node) {
+            return Err(DecodeError::OutOfRange("node order"));
+        }
+        let boot = match r.u8("whether the node is live")? {
+            0 => None,
+            1 => Some(BootId(r.array("boot")?)),
+            _ => return Err(DecodeError::OutOfRange("whether the node is live")),
+        };
+        nodes.push((node, boot));
+    }
+    Ok(nodes)
+}
+
+fn parse_proposal(r: &mut Reader<'_>) -> Result<Proposal, DecodeError> {
+    let ballot = parse_ballot(r)?;
+    let seed = r.u64("seed")?;
+    let question = Digest(r.array("question digest")?);
+    let table = Digest(r.array("table digest")?);
+    let plugin = Digest(r.array("plugin digest")?);
+    let fault = r.text(MAX_WHY, "fault")?;
+    let nodes = parse_nodes(r)?;
+    if !nodes.contains(&(ballot.proposer, Some(ballot.boot))) {
+        return Err(DecodeError::OutOfRange("proposer"));
+    }
+    let responsibilities = parse_document(r)?;
+    let previous = parse_lists(r, responsibilities.len(), nodes.len(), "previous owner")?;
+    let owners = parse_lists(r, responsibilities.len(), nodes.len(), "owner")?;
+    for (duty, list) in responsibilities.iter().zip(&owners) {
+        let live = |&index: &u32| nodes.get(index as usize).is_some_and(|(_, boot)| boot.is_some());
+        if list.len() > duty.replicas as usize || !list.iter().all(live) {
+            return Err(DecodeError::OutOfRange("owner"));
+        }
+    }
+    Ok(Proposal { ballot, seed, question, table, plugin, fault, nodes, responsibilities, previous, owners })
+}
+
+fn emit_vote(out: &mut Vec<u8>, vote: &Vote) {
+    out.extend_from_slice(&vote.boot.0);
+    out.extend_from_slice(&vote.serial.to_be_bytes());
+    out.push(
+        u8::from(vote.ballot.is_some()) | u8::from(vote.document_differs) << 1 | u8::from(vote.wants) << 2,
+    );
+    if let Some(ballot) = vote.ballot {
+        emit_ballot(out, ballot);
+    }
+    out.extend_from_slice(&vote.table.0);
+    out.extend_from_slice(&vote.plugin.0);
+    match &vote.opinion {
+        Opinion::Pending(why) => {
+            out.push(0);
+            put_text(out, why, MAX_WHY);
+        }
+        Opinion::Answered(digest) => {
+            out.push(1);
+            out.extend_from_slice(&digest.0);
+        }
+        Opinion::Fault(why) => {
+            out.push(2);
+            put_text(out, why, MAX_WHY);
+        }
+    }
+}
+
+fn parse_vote(r: &mut Reader<'_>) -> Result<Vote, DecodeError> {
+    let boot = BootId(r.array("voter's boot")?);
+    let serial = r.u64("serial")?;
+    let flags = r.u8("vote flags")?;
+    let ballot = if flags & 1 == 0 { None } else { Some(parse_ballot(r)?) };
+    let table = Digest(r.array("table digest")?);
+    let plugin = Digest(r.array("plugin digest")?);
+    let opinion = match r.u8("opinion")? {
+        0 => Opinion::Pending(r.text(MAX_WHY, "reason")?),
+        1 => Opinion::Answered(Digest(r.array("plan digest")?)),
+        2 => Opinion::Fault(r.text(MAX_WHY, "reason")?),
+        _ => return Err(DecodeError::OutOfRange("opinion")),
+    };
+    let document_differs = flags & 2 != 0;
+    Ok(Vote { boot, serial, ballot, table, plugin, opinion, document_differs, wants: flags & 4 != 0 })
+}

@@ -1,0 +1,6 @@
+//! Sockets against the kernel of this machine.
+
+mod common;
+mod loopback;
+#[cfg(target_os = "linux")]
+mod wire;

@@ -1,0 +1,82 @@
+//! For the tests of policies: facts to ask about, and calls that check every answer as the host would.
+//!
+//! Builders return plain contract types with ordinary values; change what a test is about with the
+//! struct update syntax:
+//!
+//! ```
+//! use overlan_plugin_sdk::{Adapter, testkit};
+//!
+//! let jumbo = Adapter { mtu: 9_000, ..testkit::adapter("eth0", "10.1.0.2/24") };
+//! assert_eq!(jumbo.speed, 1_000);
+//! ```
+//!
+//! The functions panic on bad arguments and on bad answers, as befits tests.
+
+mod ask;
+mod cluster;
+
+pub use ask::{ask_assignment, ask_failover, ask_sizing};
+pub use cluster::{cluster, node, random_cluster, responsibility, with_previous, without_node};
+
+use crate::failover::{Path, PathState};
+use crate::{Adapter, AdapterStatus, failover, sizing};
+
+/// An Ethernet adapter of 1 Gbit/s with an MTU of 1,500 bytes, up, without class of service. The address
+/// is in CIDR notation: `10.1.0.2/24`.
+///
+/// # Panics
+/// When `cidr` is not an address and a prefix length.
+pub fn adapter(name: &str, cidr: &str) -> Adapter {
+    let (address, prefix_length) = cidr.split_once('/').expect("the address needs a /prefix");
+    Adapter {
+        name: name.into(),
+        kind: "ether".into(),
+        address: address.parse().expect("an IP address"),
+        prefix_length: prefix_length.parse().expect("a prefix length"),
+        mtu: 1_500,
+        speed: 1_000,
+        class_of_service: String::new(),
+        dscp: 0,
+        status: AdapterStatus::Up,
+        attributes: Vec::new(),
+    }
+}
+
+/// A healthy path of which no round-trip time is known yet.
+pub fn path(local: Adapter, remote: Adapter) -> Path {
+    Path {
+        local,
+        remote,
+        rtt: None,
+        loss_ppm: 0,
+        state: PathState::Up,
+        since_ms: 60_000,
+        flaps: 0,
+        attributes: Vec::new(),
+    }
+}
+
+/// The question about a number of healthy paths, each between subnets of its own.
+pub fn paths(count: u8) -> failover::Question {
+    let local = |i: u8| adapter(&format!("eth{i}"), &format!("10.{i}.0.1/24"));
+    let remote = |i: u8| adapter(&format!("eth{i}"), &format!("10.{i}.1.1/24"));
+    failover::Question {
+        paths: (0..count).map(|i| path(local(i), remote(i))).collect(),
+        seed: 1,
+        attributes: Vec::new(),
+    }
+}
+
+/// The sizing question about a healthy IPv4 path between adapters of these MTUs in bytes, before path MTU
+/// discovery.
+pub fn sized_path(local_mtu: u32, remote_mtu: u32) -> sizing::Question {
+    sizing::Question {
+        local: Adapter { mtu: local_mtu, ..adapter("eth0", "10.1.0.1/24") },
+        remote: Adapter { mtu: remote_mtu, ..adapter("eth0", "10.2.0.1/24") },
+        path_mtu: None,
+        rtt_us: None,
+        loss_ppm: 0,
+        overhead: 28,
+        attributes: Vec::new(),
+    }
+}

@@ -1,0 +1,29 @@
+//! Times the assignment policies natively: `cargo run --release -p overlan-plugins-dist --example speed`.
+
+use std::time::Instant;
+
+use overlan_plugin_sdk::testkit::{cluster, with_previous, without_node};
+use overlan_plugin_sdk::{Assignment, Config, Discard, assignment::Question};
+
+fn time<P: Assignment>(what: &str, question: &Question) {
+    let start = Instant::now();
+    let mut policy = P::configure(&Config::default()).expect("no configuration is fine");
+    policy.decide(question, &Discard).expect("an answer");
+    println!("{what}: {:?}", start.elapsed());
+}
+
+fn main() {
+    for (nodes, duties) in [(16, 64), (1_000, 1_000), (4_096, 16_384)] {
+        let question = cluster(nodes, duties);
+        println!("{nodes} nodes, {duties} responsibilities, 2 replicas");
+        time::<overlan_plugin_rendezvous::Rendezvous>("  rendezvous", &question);
+        time::<overlan_plugin_balanced::Balanced>("  balanced, new", &question);
+        let answer = overlan_plugin_balanced::Balanced::configure(&Config::default())
+            .and_then(|mut policy| {
+                policy.decide(&question, &Discard).map_err(overlan_plugin_sdk::ConfigError::Other)
+            })
+            .expect("an answer");
+        let lost = without_node(&with_previous(&question, &answer), 0);
+        time::<overlan_plugin_balanced::Balanced>("  balanced, one lost", &lost);
+    }
+}

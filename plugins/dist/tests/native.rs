@@ -1,0 +1,46 @@
+//! All shipped policies link into one native binary, and answer shared questions validly: the same
+//! sources that run as components.
+
+use overlan_plugin_balanced::Balanced;
+use overlan_plugin_conservative::Conservative;
+use overlan_plugin_fast::Fast;
+use overlan_plugin_knet_compat::KnetCompat;
+use overlan_plugin_mtu_fit::MtuFit;
+use overlan_plugin_rendezvous::Rendezvous;
+use overlan_plugin_sdk::testkit::{self, ask_assignment, ask_failover, ask_sizing};
+use overlan_plugin_sdk::{Config, assignment};
+
+#[test]
+fn assignment_policies_answer() {
+    for seed in 0..100 {
+        let question = testkit::random_cluster(seed, 20, 40);
+        ask_assignment::<Rendezvous>(&Config::default(), &question);
+        ask_assignment::<Balanced>(&Config::default(), &question);
+    }
+}
+
+#[test]
+fn assignment_policies_differ_so_that_swapping_shows() {
+    let question = testkit::cluster(5, 20);
+    let plan = |answer: assignment::Answer| answer.owners;
+    assert_ne!(
+        plan(ask_assignment::<Rendezvous>(&Config::default(), &question)),
+        plan(ask_assignment::<Balanced>(&Config::default(), &question))
+    );
+}
+
+#[test]
+fn sizing_policies_answer_and_differ() {
+    let question = testkit::sized_path(1_500, 9_000);
+    let fitted = ask_sizing::<MtuFit>(&Config::default(), &question);
+    let conservative = ask_sizing::<Conservative>(&Config::default(), &question);
+    assert_eq!((fitted.datagram, conservative.datagram), (1_472, 1_200));
+}
+
+#[test]
+fn failover_policies_answer_and_differ() {
+    let question = testkit::paths(4);
+    let fast = ask_failover::<Fast>(&Config::default(), &question);
+    let knet = ask_failover::<KnetCompat>(&Config::default(), &question);
+    assert!(fast.timings[0].probe_interval_us < knet.timings[0].probe_interval_us);
+}
