@@ -19,8 +19,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("overlan-node", BELOW_NODE),
     ("overlan-sim", &["overlan-core", "overlan-wire", "overlan-contract", "overlan-seal", "overlan-policy"]),
     ("overlan", BELOW_BINARY),
-    // What the plugins folder gives the host: bytes, and no crate of the host in return.
-    ("overlan-plugins-dist", &[]),
+    // What the plugins folder gives the host: bytes and their names.
+    ("overlan-plugins-dist", &["overlan-contract"]),
 ];
 
 const BELOW_CORE: &[&str] = &["overlan-core", "overlan-wire", "overlan-contract"];
