@@ -60,6 +60,7 @@ pub struct World {
     trace: DefaultHasher,
     /// Steps taken without time passing.
     standing: u32,
+    asleep: Option<(usize, Vec<Flight>)>,
 }
 
 /// More steps than this at one instant are a core that spins.
@@ -78,6 +79,7 @@ impl World {
             sequence: 0,
             trace: DefaultHasher::new(),
             standing: 0,
+            asleep: None,
         }
     }
 
@@ -146,6 +148,18 @@ impl World {
         self.pump(index);
     }
 
+    /// Stops a member for a while as SIGSTOP does: datagrams wait in its sockets, which are drained before its
+    /// timers fire.
+    pub fn pause(&mut self, index: usize, duration: Duration) {
+        let core = self.members[index].core.take();
+        self.asleep = Some((index, Vec::new()));
+        self.run_for(duration);
+        self.members[index].core = core;
+        for flight in self.asleep.take().map(|(_, waiting)| waiting).into_iter().flatten() {
+            self.deliver(flight);
+        }
+    }
+
     /// Sends; `false` where the core refused.
     pub fn send(&mut self, from: usize, to: usize, mode: MessageMode, payload: Vec<u8>, token: u64) -> bool {
         let to = self.members[to].id;
@@ -205,7 +219,10 @@ impl World {
         let next = flight.into_iter().chain(timer.map(|(at, _)| at)).min();
         let Some(at) = next.filter(|&at| at <= end) else { return false };
         self.standing = if at > self.now { 0 } else { self.standing + 1 };
-        assert!(self.standing < MAX_STANDING, "time stands still at {at:?}: flight {flight:?}, timer {timer:?}");
+        assert!(
+            self.standing < MAX_STANDING,
+            "time stands still at {at:?}: flight {flight:?}, timer {timer:?}"
+        );
         self.now = self.now.max(at);
         if flight == Some(at) {
             let (_, flight) = self.flights.pop_first().expect("just seen");
@@ -221,6 +238,12 @@ impl World {
 
     fn deliver(&mut self, mut flight: Flight) {
         let now = self.now;
+        if let Some((sleeper, waiting)) = &mut self.asleep
+            && *sleeper == flight.to
+        {
+            waiting.push(flight);
+            return;
+        }
         let member = &mut self.members[flight.to];
         if let Some(core) = &mut member.core {
             core.handle_datagram(now, flight.local, flight.remote, &mut flight.bytes);

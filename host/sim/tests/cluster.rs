@@ -57,7 +57,7 @@ fn check_delivery(world: &World, from: usize, to: usize, count: u64, seed: u64) 
 }
 
 fn mode(number: u64) -> MessageMode {
-    if number % 2 == 0 { MessageMode::Ordered } else { MessageMode::Reliable }
+    if number.is_multiple_of(2) { MessageMode::Ordered } else { MessageMode::Reliable }
 }
 
 #[test]
@@ -218,4 +218,29 @@ fn a_small_path_mtu_is_found_and_messages_pass() {
     world.run_for(10 * SECOND);
     let paths = world.members[0].core.as_ref().unwrap().paths(world.now);
     assert!(paths.iter().all(|path| (1_200..=1_252).contains(&path.datagram)), "{paths:#?}");
+}
+
+#[test]
+fn a_restarted_seed_without_seeds_of_its_own_is_found_again() {
+    for seed in 0..4 {
+        let mut world = three(seed, lan());
+        assert!(world.run_until(5 * SECOND, World::converged));
+        world.kill(0);
+        world.run_for([1, 2, 5, 20][seed as usize] * SECOND);
+        world.start(0);
+        assert!(world.run_until(15 * SECOND, World::converged), "seed {seed}: not found");
+    }
+}
+
+#[test]
+fn a_paused_observer_accuses_nobody() {
+    let mut world = three(11, lan());
+    assert!(world.run_until(5 * SECOND, World::converged));
+    // Asleep: what arrives waits, timers do not fire; then all at once, sockets first.
+    world.pause(2, 2 * SECOND);
+    let core = world.members[2].core.as_ref().unwrap();
+    assert_eq!(core.live_peers().len(), 2);
+    let paths = core.paths(world.now);
+    assert!(paths.iter().all(|path| path.flaps == 0), "{paths:#?}");
+    assert!(world.run_until(10 * SECOND, World::converged));
 }

@@ -266,11 +266,18 @@ fn emit_adapter(adapter: &Adapter, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether datagrams to the address reach one host: nobody may point the others at a group or a whole
+/// subnet, nor name an IPv4 host twice by its IPv4-mapped form.
+fn is_one_host(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !broadcast && address.to_canonical() == address
+}
+
 fn parse_adapter(reader: &mut Reader<'_>) -> Result<Adapter, DecodeError> {
     let name = reader.text(MAX_TEXT, "adapter name")?;
     let kind = reader.text(MAX_TEXT, "adapter kind")?;
     let address = reader.ip("address")?;
-    if address.is_unspecified() || address.is_multicast() {
+    if !is_one_host(address) {
         return Err(DecodeError::OutOfRange("address"));
     }
     let port = reader.u16("port")?;

@@ -8,11 +8,11 @@ use overlan_contract::{Kind, assignment};
 use overlan_wire::{BootId, Frame, MessageMode, NodeId};
 
 use super::{Core, Seen, is_live};
+use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::delivery::CLASS_CLUSTER;
 use crate::delivery::outbox::Outgoing;
 use crate::event::Event;
-use crate::config::Quorum;
 use crate::plan::Facts;
 use crate::status::MemberState;
 use crate::table::contract_adapter;
