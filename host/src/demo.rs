@@ -19,7 +19,7 @@ use crate::table::{Table, print_json};
 
 const NAMES: [&str; 3] = ["anna", "ben", "cleo"];
 /// Duties of the demo's cluster.
-const DUTIES: usize = 12;
+const DUTIES: usize = 30;
 /// Members start, compile their policies and find each other within this time, in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two messages of a stream.
@@ -254,9 +254,10 @@ impl Demo {
         let before = self.nodes[0].plan().await?;
         self.outcome.policy_before = self.policy(Kind::Assignment);
         let balanced = PluginSource::Builtin("balanced".to_owned());
+        let tight = vec![("tolerance_percent".to_owned(), "0".to_owned())];
         let started = Instant::now();
         for node in &self.nodes {
-            node.policy_set(Kind::Assignment, &balanced, Vec::new()).await?;
+            node.policy_set(Kind::Assignment, &balanced, tight.clone()).await?;
         }
         wait("the new policy's plan to be in force everywhere", || async {
             let Ok(plan) = self.nodes[0].plan().await else { return false };
