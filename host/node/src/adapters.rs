@@ -231,7 +231,12 @@ mod tests {
     fn choices_order_and_complete() {
         let router: IpAddr = "10.2.0.1".parse().unwrap();
         let choices = [
-            AdapterChoice { name: Some("eth1".into()), gateway: Some(router), dscp: 46, ..AdapterChoice::default() },
+            AdapterChoice {
+                name: Some("eth1".into()),
+                gateway: Some(router),
+                dscp: 46,
+                ..AdapterChoice::default()
+            },
             AdapterChoice { address: Some("10.1.0.2".parse().unwrap()), ..AdapterChoice::default() },
             AdapterChoice { name: Some("eth0".into()), ..AdapterChoice::default() },
         ];
