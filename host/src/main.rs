@@ -1,2 +1,93 @@
-//! The node binary.
-fn main() {}
+//! The `overlan` binary: runs a member, and is a client of running ones.
+//!
+//! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration).
+
+mod args;
+mod demo;
+mod keygen;
+mod list;
+mod messages;
+mod policy;
+mod routes;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(&args.command);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("overlan: the system gives no event loop: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let status = runtime.block_on(dispatch(args.command)).unwrap_or_else(|error| {
+        if is_broken_pipe(&error) {
+            // `overlan listen | head`: whoever read has had enough.
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("overlan: {}", explain(&error));
+        if error.downcast_ref::<overlan_node::ConfigError>().is_some() || error.is::<args::Usage>() {
+            ExitCode::from(2)
+        } else {
+            ExitCode::FAILURE
+        }
+    });
+    // A thread that waits for standard input cannot be joined.
+    runtime.shutdown_background();
+    status
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => return demo::run(&args).await,
+        Command::Node(args) => run::run(&args).await?,
+        Command::Keygen(args) => keygen::run(&args)?,
+        Command::Adapters(args) => list::adapters(&args).await?,
+        Command::Routes(args) => routes::run(&args).await?,
+        Command::Status(args) => list::status(&args).await?,
+        Command::Members(args) => list::members(&args).await?,
+        Command::Table(args) => list::table(&args).await?,
+        Command::Paths(args) => list::paths(&args).await?,
+        Command::Plan(args) => list::plan(&args).await?,
+        Command::Forget(args) => list::forget(&args).await?,
+        Command::Leave(args) => list::leave(&args).await?,
+        Command::Send(args) => return messages::send(args).await,
+        Command::Listen(args) => messages::listen(&args).await?,
+        Command::Policy(args) => policy::run(&args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error with its causes, leaving out those that it quotes already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// A running node tells what happens; other commands only what goes wrong. `RUST_LOG` says otherwise.
+fn log_to_stderr(command: &Command) {
+    let default = if matches!(command, Command::Node(_)) { "info" } else { "error" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}

@@ -1,1 +1,45 @@
-//! Under construction.
+//! A node of an Overlan cluster: the tokio runtime round the core.
+//!
+//! [`Node::start`] gives a [`NodeHandle`]: send, listen, watch, list, swap policies, leave. Everything a node does is
+//! also served on a Unix socket: the control API is HTTP (`CONTROL.md`), messages pass over the application stream
+//! (`APPSOCKET.md`); [`client`] speaks both. This crate decides nothing about the protocol, that is the core's.
+//!
+//! Threads: the driver owns the core and the sockets; one worker for each policy kind; a service thread watches the
+//! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
+//!
+//! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
+//! `kernel` (adapters and routes), `node` (start), `handle`, `control`, [`app`] (the application stream), [`client`].
+
+pub mod adapters;
+pub mod app;
+pub mod client;
+pub mod config;
+
+mod control;
+mod driver;
+mod handle;
+mod kernel;
+mod node;
+mod policy;
+mod state;
+
+pub use config::{Config, ConfigError};
+pub use driver::{Listener, SendFailure};
+pub use handle::{NodeHandle, NodeStatus, Receipt, Stopped};
+pub use kernel::plan_for;
+pub use node::{Node, StartError};
+pub use policy::{PolicyError, PolicyStatus};
+pub use state::{StateError, random};
+
+pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
+pub use overlan_core::{Event, Fate, status};
+pub use overlan_netlink as netlink;
+pub use overlan_plugins_dist as plugins;
+pub use overlan_policy as policy_host;
+pub use overlan_udp::Impairment;
+pub use overlan_wire::{MessageMode, NodeId};
+
+/// A new cluster key, as the text of a key file.
+pub fn new_cluster_key() -> String {
+    overlan_seal::Keyring::generate(random()).to_text().to_string()
+}

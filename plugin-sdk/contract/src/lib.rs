@@ -19,4 +19,4 @@ mod facts;
 mod violation;
 
 pub use facts::{Adapter, AdapterStatus, Attributes, Kind, UnknownKind};
-pub use violation::Violation;
+pub use violation::{MAX_VIOLATIONS, Violation};

@@ -16,7 +16,7 @@ pub struct Violation {
 }
 
 /// At most this many violations are reported for one answer; more would only bury the first.
-pub(crate) const MAX_VIOLATIONS: usize = 16;
+pub const MAX_VIOLATIONS: usize = 16;
 
 /// Collects violations up to [`MAX_VIOLATIONS`].
 #[derive(Default)]

@@ -8,6 +8,7 @@ use overlan_contract::{Kind, assignment};
 use overlan_wire::{BootId, Frame, MessageMode, NodeId};
 
 use super::{Core, Seen, is_live};
+use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::delivery::CLASS_CLUSTER;
 use crate::delivery::outbox::Outgoing;
@@ -18,6 +19,8 @@ use crate::table::contract_adapter;
 
 /// A member of the table that membership has not heard of yet is given this long.
 const INTRODUCTION: Duration = Duration::from_secs(3);
+/// A newcomer with seeds waits this long for one to answer before it plans alone.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
 /// States are looked at this often at the least, while there is input.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -114,7 +117,12 @@ impl<C: Crypto> Core<C> {
     }
 
     fn update_plan_facts(&mut self) {
-        if self.left {
+        // A newcomer that has not met its cluster yet must not own everything for a moment; nor may a
+        // lone one take itself for a majority.
+        let alone = !self.hellos.joined && !self.config.seeds.is_empty();
+        let waits = self.config.quorum == Quorum::Majority || self.now.since(self.started) < JOIN_GRACE;
+        if self.left || alone && waits {
+            self.facts_changed = !self.left;
             return;
         }
         let nodes = self.table.entries().map(|entry| assignment::Node {

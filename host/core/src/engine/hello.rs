@@ -8,13 +8,14 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
-use overlan_wire::{Digest, Frame, Record, SignedRecord};
+use overlan_wire::{Digest, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
 use super::cluster::Origin;
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
+use crate::status::MemberState;
 use crate::time::Instant;
 
 /// First pause between hellos; it doubles.
@@ -61,9 +62,9 @@ impl Hellos {
 }
 
 impl<C: Crypto> Core<C> {
-    /// Whether every seed is known, and somebody is alive: no hello is needed.
+    /// Whether every seed is known and nobody has vanished: no hello is needed.
     pub(super) fn hellos_settled(&self) -> bool {
-        self.unknown_seeds().is_empty()
+        self.unknown_seeds().is_empty() && self.vanished().is_empty()
     }
 
     /// Seeds at which no live member is known. With nobody alive, all seeds but ourselves.
@@ -80,6 +81,27 @@ impl<C: Crypto> Core<C> {
         self.config.seeds.iter().copied().filter(|seed| !own(seed) && !known(seed)).collect()
     }
 
+    /// Whom to greet now: unknown seeds, and addresses of a member that vanished, which may be back under a
+    /// boot that nobody knows (an announce to its old boot would not open).
+    fn hello_targets(&mut self) -> Vec<SocketAddr> {
+        let mut targets = self.unknown_seeds();
+        let vanished = self.vanished();
+        if !vanished.is_empty() {
+            let chosen = vanished[self.rng.next_u64() as usize % vanished.len()];
+            let entry = self.table.entry(chosen);
+            targets.extend(
+                entry.into_iter().flat_map(|entry| entry.adapters.iter()).map(crate::table::socket_address),
+            );
+        }
+        targets
+    }
+
+    /// Members that are neither alive nor have left.
+    fn vanished(&self) -> Vec<NodeId> {
+        let down = |id: &NodeId| *id != self.id && self.state_of(*id) == MemberState::Down;
+        self.table.entries().map(|entry| entry.id).filter(down).collect()
+    }
+
     pub(super) fn hello_timeout(&mut self) {
         let now = self.now;
         if now < self.hellos.next || self.left {
@@ -89,7 +111,7 @@ impl<C: Crypto> Core<C> {
         self.hellos.pause = (self.hellos.pause * 2).min(LONGEST_PAUSE);
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
         let digest = self.table.digest();
-        for seed in self.unknown_seeds() {
+        for seed in self.hello_targets() {
             let locals: Vec<SocketAddr> = self
                 .adapters
                 .iter()

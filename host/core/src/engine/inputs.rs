@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::{MAX_ADAPTERS, TAG};
@@ -12,6 +13,9 @@ use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::peer::Surroundings;
 use crate::time::Instant;
+
+/// A timer that fires this late says that the node itself did not run.
+const ASLEEP: Duration = Duration::from_millis(50);
 
 impl<C: Crypto> Core<C> {
     /// Takes the node's adapters in order of preference, each with the address and port a socket is
@@ -118,6 +122,11 @@ impl<C: Crypto> Core<C> {
         self.now = now;
         self.schedule();
         let probe_all = self.probe_all();
+        // A paused or starved observer accuses nobody: what it did not hear in its sleep is no miss.
+        if self.deadlines.first().is_some_and(|&(at, _)| now.since(at) > ASLEEP) {
+            self.peers.values_mut().for_each(|peer| peer.forgive(now));
+            self.to_schedule.extend(self.peers.keys());
+        }
         let due: Vec<_> =
             self.deadlines.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
         for id in due {

@@ -74,6 +74,7 @@ pub struct Core<C: Crypto> {
     plugin_digests: [Digest; 3],
     facts_changed: bool,
     refreshed: Instant,
+    started: Instant,
     hellos: Hellos,
     senders: Senders<C::Aead>,
     agreement: Agreement,
@@ -135,6 +136,7 @@ impl<C: Crypto> Core<C> {
             plugin_digests: [Digest([0; 32]); 3],
             facts_changed: true,
             refreshed: now,
+            started: now,
             cluster_queue: VecDeque::new(),
             pending: BTreeMap::new(),
             next_ticket: 0,
@@ -176,7 +178,7 @@ impl<C: Crypto> Core<C> {
             self.hellos.next_deadline(self.left || self.hellos_settled()),
             Some(self.agreement.next_deadline()),
         ];
-        if self.facts_changed { Some(self.now) } else { own.into_iter().flatten().min() }
+        own.into_iter().flatten().min()
     }
 
     /// Appends datagrams for one destination to `buffer` (cleared first).

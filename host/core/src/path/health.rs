@@ -91,6 +91,11 @@ impl Health {
         self.waiting_since = None;
     }
 
+    /// The wait for a reply starts over.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        self.waiting_since = self.waiting_since.map(|_| now);
+    }
+
     /// Back after a failure and not yet trusted.
     pub(crate) fn held_down(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)

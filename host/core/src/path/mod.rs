@@ -162,13 +162,9 @@ impl Path {
     /// When this path next needs attention on its own account, probing aside.
     pub(crate) fn next_deadline(&self, has_alternate: bool) -> Option<Instant> {
         let late = self.health.waiting_since().map(|since| since + self.reply_timeout());
-        [
-            late,
-            self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate),
-            self.mtu.next_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let recovery = self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate);
+        // Sizes are probed only where small packets pass.
+        let mtu = self.mtu.next_deadline().filter(|_| self.state() == PathState::Up);
+        [late, recovery, mtu].into_iter().flatten().min()
     }
 }

@@ -27,7 +27,10 @@ pub(crate) struct ReceiveSpace {
 impl ReceiveSpace {
     /// Whether the number was not seen before and is not too old to tell.
     pub(crate) fn is_new(&self, number: PacketNumber) -> bool {
-        number.0 >= self.floor && !self.ranges.iter().any(|&(low, high)| (low..=high).contains(&number.0))
+        // The last number is never used, so that its successor always exists.
+        number.0 >= self.floor
+            && number.0 < u64::MAX
+            && !self.ranges.iter().any(|&(low, high)| (low..=high).contains(&number.0))
     }
 
     /// Notes an authenticated packet.

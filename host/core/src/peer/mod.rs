@@ -32,6 +32,10 @@ use crate::time::Instant;
 const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
 /// Traffic keeps a peer's paths probed this long in clusters larger than [`PROBE_ALL`].
 const TRAFFIC_MEMORY: Duration = Duration::from_secs(60);
+/// For this long after a change of state, policies that look at its age are asked again and again.
+const SETTLING: Duration = Duration::from_secs(30);
+/// How often, then.
+const SETTLING_PAUSE: Duration = Duration::from_secs(1);
 /// Up to this many members, all paths of all are probed.
 pub(crate) const PROBE_ALL: usize = 8;
 
@@ -171,6 +175,9 @@ impl<A: Aead> Peer<A> {
         remote: &[Adapter],
         env: &mut Surroundings<'_>,
     ) {
+        // Until the policy has spoken, known paths keep their order and new ones come last.
+        let ranks: BTreeMap<PathId, usize> =
+            self.paths.iter().map(|path| (path.id, self.rank(path.id))).collect();
         let mut old = core::mem::take(&mut self.paths);
         for theirs in remote {
             for ours in local.iter().filter(|ours| may_pair(ours, theirs)) {
@@ -192,7 +199,9 @@ impl<A: Aead> Peer<A> {
             self.abandon(self.paths.len() - 1);
             self.paths.pop();
         }
-        self.order = (0..self.paths.len()).collect();
+        let mut order: Vec<usize> = (0..self.paths.len()).collect();
+        order.sort_by_key(|&at| ranks.get(&self.paths[at].id).copied().unwrap_or(usize::MAX));
+        self.order = order;
         self.ask_failover = true;
         self.choose_active(now, env);
     }
@@ -314,7 +323,7 @@ impl<A: Aead> Peer<A> {
     fn bound_spaces(&mut self) {
         while self.spaces.len() > MAX_SPACES {
             if let Some((path, _)) = self.spaces.pop_first() {
-                self.space_floor = path.0 + 1;
+                self.space_floor = path.0.saturating_add(1);
             }
         }
     }
@@ -476,7 +485,10 @@ impl<A: Aead> Peer<A> {
     /// Whether facts changed enough to ask again: a state at once, round trips after `pause`.
     pub(crate) fn wants_failover(&self, now: Instant, pause: Duration) -> bool {
         let Some((asked, spoken_of)) = &self.last_question else { return !self.paths.is_empty() };
-        self.ask_failover || now.since(*asked) >= pause && *spoken_of != self.coarse_rtts()
+        let recent = |path: &Path| now.since(path.health.since()) < SETTLING;
+        self.ask_failover
+            || now.since(*asked) >= pause && *spoken_of != self.coarse_rtts()
+            || now.since(*asked) >= SETTLING_PAUSE && self.paths.iter().any(recent)
     }
 
     /// Round trips with their spread in steps of about a quarter: what a reply timeout depends on.

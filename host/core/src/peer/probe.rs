@@ -69,6 +69,13 @@ impl<A: Aead> Peer<A> {
         paths.flatten().chain(self.outbox.next_deadline()).min()
     }
 
+    /// This node itself was asleep: nobody is late on that account.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        for path in &mut self.paths {
+            path.health.forgive(now);
+        }
+    }
+
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant, probe_all: bool, env: &mut Surroundings<'_>) {
         let probed = self.is_probed(now, probe_all);

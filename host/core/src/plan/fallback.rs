@@ -22,16 +22,26 @@ pub fn fallback_assignment(question: &Question) -> Answer {
         .filter(|(_, node)| node.live)
         .map(|(index, node)| (index, node, hash(node.id.as_bytes(), 0), capacity(node)))
         .collect();
+    // The score only grows with the draw: where all weigh the same, the draws alone give the same order.
+    let alike = nodes.iter().all(|(.., capacity)| nodes.first().is_some_and(|first| first.3 == *capacity));
     let owners = question.responsibilities.iter().map(|duty| {
         let name = hash(duty.name.as_bytes(), 1);
-        let mut ranked: Vec<(Reverse<u64>, u32)> = nodes
+        let mut ranked: Vec<(Reverse<(u64, u64)>, u32)> = nodes
             .iter()
             .filter(|(_, node, ..)| node.meets(&duty.requires))
-            .map(|&(index, _, id, capacity)| (Reverse(score(mix(id ^ name), capacity)), index))
+            .map(|&(index, _, id, capacity)| {
+                let draw = mix(id ^ name);
+                let score = if alike { 0 } else { score(draw, capacity) };
+                (Reverse((score, draw)), index)
+            })
             .collect();
-        ranked.sort_unstable();
         let wanted = duty.replicas.min(MAX_REPLICAS) as usize;
-        ranked.into_iter().take(wanted).map(|(_, index)| index).collect()
+        if ranked.len() > wanted {
+            ranked.select_nth_unstable(wanted);
+            ranked.truncate(wanted);
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, index)| index).collect()
     });
     Answer { owners: owners.collect() }
 }

@@ -66,14 +66,15 @@ impl InForce {
 
 impl Planner {
     /// Finds the leader in the facts; reports to a new one.
-    pub(super) fn follow_leader(&mut self, now: Instant) {
+    pub(super) fn follow_leader(&mut self, now: Instant, document_changed: bool) {
         let leader = self
             .facts
             .as_ref()
             .and_then(|facts| facts.live.first_key_value())
             .map(|(node, boot)| (*node, *boot));
-        if leader != self.leader {
+        if leader != self.leader || document_changed {
             self.leader = leader;
+            self.lend_document();
             self.report();
             self.reset_nudge();
         }
@@ -176,15 +177,21 @@ impl Planner {
         self.schedule_nudge(now);
     }
 
+    /// Offers the own duties to a leader that knows of none.
     fn lend_document(&mut self) {
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
-        if plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty() {
-            self.send(plan.proposal.ballot.proposer, |outbox| outbox.document = true);
+        let lends = plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty();
+        if let Some((leader, _)) = self.leader.filter(|_| lends) {
+            self.send(leader, |outbox| outbox.document = true);
         }
     }
 
     /// Asks the own policy what is in force, unless it was asked already.
     pub(super) fn recheck(&mut self, now: Instant) {
+        // Its own plan a leader makes anew when the plugin changes; asking twice would only cost.
+        if self.quorate() && self.proposes_in_force() {
+            return;
+        }
         let (Some(plan), Some(facts)) = (&mut self.in_force, &self.facts) else { return };
         if plan.question.is_none() {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);

@@ -98,8 +98,13 @@ impl Planner {
         }
         self.highest_epoch = self.highest_epoch.max(vote.ballot.map_or(0, |ballot| ballot.epoch));
         let wants = vote.wants && live == Some(vote.boot);
+        let reported = vote.ballot.filter(|_| live == Some(vote.boot)).map(|ballot| (ballot, from));
         self.votes.insert(from, vote);
-        self.note_rivals();
+        if self.lead.rival.is_some_and(|(_, node)| node == from) {
+            self.note_rivals();
+        } else {
+            self.lead.rival = self.lead.rival.max(reported);
+        }
         if wants && self.proposes_in_force() && self.lead.wanted_since.is_none() {
             self.send(from, |outbox| outbox.proposal = true);
         }
@@ -111,7 +116,7 @@ impl Planner {
         self.lead.rival = voted.filter_map(|(node, vote)| Some((vote.ballot?, *node))).max();
     }
 
-    fn proposes_in_force(&self) -> bool {
+    pub(super) fn proposes_in_force(&self) -> bool {
         let me = self.live_boot(self.me);
         self.leads()
             && self.in_force.as_ref().is_some_and(|plan| {

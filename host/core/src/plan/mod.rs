@@ -218,9 +218,11 @@ impl Planner {
             None => ids_contain(&self.ids, *node),
         });
         self.lead.forget_absent(&live);
+        let known = self.facts.as_ref().map(|facts| &facts.responsibilities);
+        let document_changed = known.is_some_and(|known| *known != responsibilities);
         self.facts = Some(Facts { nodes, responsibilities, live, ..facts });
         self.lead.note_change(now);
-        self.follow_leader(now);
+        self.follow_leader(now, document_changed);
         self.recheck(now);
         self.react(now);
     }

@@ -1,0 +1,223 @@
+//! Talks to a running node over its Unix socket: the command line is a client like any other.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncWriteExt as _, BufReader, BufWriter};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::app::frame::PREFACE;
+use crate::app::{Frame, FrameError};
+use crate::config::runtime_dir;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No socket was named, and there is not exactly one.
+    #[error("{0}")]
+    Discovery(String),
+    /// Nobody answers.
+    #[error(
+        "no node answers at {path}: {source}; is it running? (`overlan node --config FILE` starts one, --socket names another)"
+    )]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the node broke: {0}")]
+    Broken(String),
+    /// The node refused.
+    #[error("{error}{}{hint}", if hint.is_empty() { "" } else { "; see: " })]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Why.
+        error: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// The socket to use: the one named, else `OVERLAN_SOCKET`, else the only one in the runtime directory.
+///
+/// # Errors
+/// None, or more than one.
+pub fn discover(named: Option<&Path>) -> Result<PathBuf, ClientError> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = std::env::var_os("OVERLAN_SOCKET").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let dir = runtime_dir();
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut sockets: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
+    sockets.sort();
+    match &sockets[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(ClientError::Discovery(format!(
+            "no node runs here: no socket in {}; start one with `overlan node --config FILE`, or name its socket \
+             with --socket or OVERLAN_SOCKET",
+            dir.display()
+        ))),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            Err(ClientError::Discovery(format!(
+                "several nodes run here; choose one with --socket or OVERLAN_SOCKET: {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// A client of the control API.
+#[derive(Clone, Debug)]
+pub struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// A client of the node at this socket. Connects with each request.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Control { path: path.into() }
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.request(Method::GET, path, None, Bytes::new()).await
+    }
+
+    /// POST, with a body of this content type.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<T, ClientError> {
+        self.request(Method::POST, path, Some(content_type), body.into()).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.request(Method::DELETE, path, None, Bytes::new()).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
+        let stream = connect(&self.path).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body).map_err(|error| broken(&error));
+        }
+        #[derive(serde::Deserialize)]
+        struct Refusal {
+            error: String,
+            hint: String,
+        }
+        let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
+            error: format!("{status}: {}", String::from_utf8_lossy(&body)),
+            hint: String::new(),
+        });
+        Err(ClientError::Refused { status: status.as_u16(), error: refusal.error, hint: refusal.hint })
+    }
+}
+
+async fn connect(path: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(path).await.map_err(|source| ClientError::Connect { path: path.to_owned(), source })
+}
+
+/// The client's end of an application stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// What the node says.
+    pub reader: StreamReader,
+    /// What the client says.
+    pub writer: StreamWriter,
+}
+
+/// What the node says.
+#[derive(Debug)]
+pub struct StreamReader(BufReader<OwnedReadHalf>);
+
+/// What the client says; buffered until [`flush`](Self::flush).
+#[derive(Debug)]
+pub struct StreamWriter(BufWriter<OwnedWriteHalf>);
+
+impl Stream {
+    /// Connects.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        let (read, write) = connect(path).await?.into_split();
+        let mut writer = BufWriter::with_capacity(64 << 10, write);
+        writer.write_all(&PREFACE).await.map_err(|error| ClientError::Broken(error.to_string()))?;
+        Ok(Stream {
+            reader: StreamReader(BufReader::with_capacity(64 << 10, read)),
+            writer: StreamWriter(writer),
+        })
+    }
+}
+
+impl StreamReader {
+    /// The next frame; `None` when the node closed. Not cancel-safe.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        Frame::read(&mut self.0).await
+    }
+}
+
+impl StreamWriter {
+    /// Queues a frame.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub async fn write(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        Ok(frame.write(&mut self.0).await?)
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        Ok(self.0.flush().await?)
+    }
+}

@@ -1,0 +1,165 @@
+//! Configuration: parsed once into types that cannot be invalid.
+//!
+//! [`Config::load`] reads a TOML file, lets command-line settings ([`Overrides`]) win, and checks every value; an
+//! error names the file, the line and what is allowed. Programs that embed a node may also start from
+//! [`Config::new`] and fill in the fields.
+
+mod expand;
+mod file;
+mod overrides;
+mod paths;
+mod validate;
+mod value;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use overlan_contract::assignment::Responsibility;
+use overlan_contract::{Attributes, Kind};
+use overlan_core::config::Quorum;
+use overlan_wire::NodeId;
+
+pub use overrides::Overrides;
+pub use paths::{app_name, default_control, default_state_dir, runtime_dir};
+
+/// The UDP port where none is configured.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// Everything a node is started with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The node's name, unique in the cluster. Default: the host's name.
+    pub name: String,
+    /// Where the node keeps its identity and the version of its entry; made with mode 0700. Default:
+    /// `/var/lib/overlan/NAME` for root, else `$XDG_STATE_HOME/overlan/NAME`.
+    pub state_dir: PathBuf,
+    /// The Unix socket of the control API and the application stream; `None`: neither (an embedded node). Default:
+    /// `/run/overlan/NAME.sock` for root, else `$XDG_RUNTIME_DIR/overlan/NAME.sock`.
+    pub control: Option<PathBuf>,
+    /// UDP port, the same on every adapter. Default 7400.
+    pub port: u16,
+    /// Where Prometheus may fetch the counters over TCP; they are not secret, but nothing guards them. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// What responsibilities may require of this node.
+    pub attributes: Attributes,
+    /// The cluster's name. Default `overlan`.
+    pub cluster: String,
+    /// How datagrams are sealed.
+    pub security: Security,
+    /// Addresses to say hello to until a member is known.
+    pub seeds: Vec<SocketAddr>,
+    /// What a minority may own. Default: everything (`none`).
+    pub quorum: Quorum,
+    /// The node ids that may join. Default: whoever has the cluster key.
+    pub allow: Option<Vec<NodeId>>,
+    /// The adapters to use, in order of preference. Empty: all usable ones, in the kernel's order.
+    pub adapters: Vec<AdapterChoice>,
+    /// Subnets to reach by a router of this host's links.
+    pub routes: Vec<RouteChoice>,
+    /// The plugins to start with; a kind that is not listed gets its default.
+    pub policies: Vec<PolicyChoice>,
+    /// The duties of the cluster.
+    pub responsibilities: Vec<Responsibility>,
+}
+
+/// How datagrams are sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// By the cluster key in this file (`overlan keygen`).
+    KeyFile(PathBuf),
+    /// By a key that everybody knows: for labs.
+    None,
+}
+
+/// One `[[adapter]]`: which, and what the kernel does not know of it. At least one of `name` and `address` is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdapterChoice {
+    /// Interface name.
+    pub name: Option<String>,
+    /// One address of it; without it all usable addresses of the interface are meant.
+    pub address: Option<IpAddr>,
+    /// Class of service by name.
+    pub class_of_service: String,
+    /// Differentiated services code point, 0..=63.
+    pub dscp: u8,
+    /// The router on its link; without it those the kernel's routes name.
+    pub gateway: Option<IpAddr>,
+    /// Mbit/s, where the kernel does not know.
+    pub speed: Option<u32>,
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteChoice {
+    /// `ADDRESS/PREFIX LENGTH`.
+    pub subnet: overlan_netlink::Network,
+    /// The router.
+    pub via: IpAddr,
+    /// The interface it is on.
+    pub adapter: String,
+}
+
+/// One `[policy.KIND]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyChoice {
+    /// Which decision.
+    pub kind: Kind,
+    /// Where the component comes from.
+    pub source: PluginSource,
+    /// What the plugin is configured with.
+    pub config: Attributes,
+}
+
+/// Where a plugin's component comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginSource {
+    /// Shipped in the binary, by name.
+    Builtin(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl Config {
+    /// A node of this name with its state in this folder, everything else default: no control socket, no seeds,
+    /// `security = "none"`.
+    pub fn new(name: impl Into<String>, state_dir: impl Into<PathBuf>) -> Self {
+        Config {
+            name: name.into(),
+            state_dir: state_dir.into(),
+            control: None,
+            port: DEFAULT_PORT,
+            metrics: None,
+            attributes: Vec::new(),
+            cluster: "overlan".to_owned(),
+            security: Security::None,
+            seeds: Vec::new(),
+            quorum: Quorum::None,
+            allow: None,
+            adapters: Vec::new(),
+            routes: Vec::new(),
+            policies: Vec::new(),
+            responsibilities: Vec::new(),
+        }
+    }
+}
+
+/// Why there is no configuration. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key or value is wrong.
+    #[error("{place}: {message}")]
+    Invalid {
+        /// `FILE:LINE`, or the flag.
+        place: String,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+}

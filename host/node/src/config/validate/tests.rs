@@ -1,0 +1,140 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/overlan/a.toml"), &Overrides::default())
+}
+
+fn error(text: &str) -> String {
+    parse(text).expect_err("the text is wrong").to_string()
+}
+
+const FULL: &str = r#"
+[node]
+name = "a"
+state_dir = "state"
+control = "/tmp/a.sock"
+port = 7401
+metrics = "127.0.0.1:9464"
+attributes = { site = "x" }
+[cluster]
+name = "prod"
+key_file = "cluster.key"
+seeds = ["10.2.0.2:7400", "fd00::2"]
+quorum = "majority"
+allow = ["00112233445566778899aabbccddeeff"]
+[[adapter]]
+name = "eth0"
+class_of_service = "control"
+gateway = "10.1.0.1"
+[[adapter]]
+address = "127.0.1.1"
+dscp = 10
+[[route]]
+subnet = "10.9.0.0/16"
+via = "10.1.0.1"
+adapter = "eth0"
+[policy.assignment]
+plugin = "builtin:balanced"
+config = { key = "value" }
+[policy.sizing]
+plugin = "sizing.wasm"
+[[responsibility]]
+name = "shard-{0..63}"
+replicas = 2
+weight = 1.5
+requires = { site = "x" }
+[[responsibility]]
+name = "leader"
+weight = 2
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.name, "a");
+    assert_eq!(config.state_dir, Path::new("/etc/overlan/state"));
+    assert_eq!(config.security, Security::KeyFile("/etc/overlan/cluster.key".into()));
+    assert_eq!(config.seeds[1].to_string(), "[fd00::2]:7401");
+    assert_eq!(config.adapters[0].dscp, 48);
+    assert_eq!(config.adapters[1].dscp, 10);
+    assert_eq!(config.routes[0].subnet.to_string(), "10.9.0.0/16");
+    assert_eq!(config.policies[0].source, PluginSource::Builtin("balanced".into()));
+    assert_eq!(config.policies[1].source, PluginSource::File("/etc/overlan/sizing.wasm".into()));
+    assert_eq!(config.responsibilities.len(), 65);
+    assert_eq!(config.responsibilities[63].name, "shard-63");
+    assert_eq!(config.responsibilities[63].weight_milli, 1500);
+    assert_eq!(config.responsibilities[64].weight_milli, 2000);
+}
+
+#[test]
+fn errors_name_file_line_and_what_is_allowed() {
+    let cases = [
+        ("[node]\nname = \"a\"\ncolour = 1\n", ":3: ", "colour"),
+        ("[node]\nname = \"a b\"\n", ":2: ", "letters"),
+        ("[node]\nname = \"a\"\nport = 70000\n", ":3: ", "1 to 65535"),
+        ("[node]\nname = \"a\"\nport = \"x\"\n", ":3: ", "invalid type"),
+        ("[cluster]\nquorum = \"most\"\n[node]\nname=\"a\"", ":2: ", "majority"),
+        ("[cluster]\nsecurity = \"off\"\n", ":2: ", "none"),
+        ("[cluster]\nseeds = [\n\"10.0.0.1:7400\",\n\"nowhere\"]\n", ":4: ", "ADDRESS:PORT"),
+        ("[[adapter]]\ngateway = \"10.0.0.1\"\n", ":1: ", "name or an address"),
+        ("[[adapter]]\naddress = \"0.0.0.0\"\n", ":2: ", "no single host"),
+        ("[[adapter]]\nname = \"e\"\ndscp = 64\n", ":3: ", "0 to 63"),
+        ("[[adapter]]\nname = \"e\"\n[[adapter]]\nname = \"e\"\n", ":3: ", "already"),
+        ("[[route]]\nsubnet = \"10.9.0.1/16\"\nvia = \"10.1.0.1\"\nadapter = \"e\"\n", ":2: ", "10.9.0.0/16"),
+        ("[[responsibility]]\nname = \"x-{2..1}\"\n", ":2: ", "range"),
+        ("[[responsibility]]\nname = \"x\"\nreplicas = 0\n", ":3: ", "1 to 32"),
+        ("[[responsibility]]\nname = \"x\"\nweight = -1.0\n", ":3: ", "0 to"),
+        ("[[responsibility]]\nname = \"x\"\n[[responsibility]]\nname = \"x\"\n", ":4: ", "twice"),
+        ("[policy.sizes]\nplugin = \"builtin:fast\"\n", ":1: ", "sizing"),
+        ("[policy.failover]\nplugin = \"builtin:slow\"\n", ":2: ", "builtin:fast"),
+        ("[policy.sizing]\nplugin = \"builtin:fast\"\n", ":2: ", "builtin:mtu-fit"),
+        ("[node\n", ":1: ", ""),
+    ];
+    for (text, line, hint) in cases {
+        // A key is configured, so that its absence isn't what is reported.
+        let text = if text.contains("[cluster]") || text.contains("[node\n") {
+            text.to_owned()
+        } else {
+            format!("{text}\n[cluster]\nkey_file = \"k\"\n")
+        };
+        let error = error(&text);
+        assert!(error.contains(&format!("/etc/overlan/a.toml{line}")), "{error}\n{text}");
+        assert!(error.contains(hint), "{error}");
+    }
+}
+
+#[test]
+fn a_key_is_asked_for() {
+    assert!(error("[node]\nname = \"a\"\n").contains("overlan keygen"));
+    let config = parse("[cluster]\nsecurity = \"none\"\n[node]\nname = \"a\"\n").unwrap();
+    assert_eq!(config.security, Security::None);
+}
+
+#[test]
+fn flags_win() {
+    let overrides = Overrides {
+        name: Some("b".into()),
+        port: Some(1),
+        seeds: vec!["10.0.0.9".into()],
+        addresses: vec!["127.0.1.1".into()],
+        security: Some("none".into()),
+        ..Overrides::default()
+    };
+    let config = Config::parse(FULL, Path::new("x.toml"), &overrides).unwrap();
+    assert_eq!((config.name.as_str(), config.port), ("b", 1));
+    assert_eq!(config.seeds, ["10.0.0.9:1".parse().unwrap()]);
+    assert_eq!(config.adapters.len(), 1);
+    assert_eq!(config.security, Security::None);
+    let wrong = Overrides { name: Some("b c".into()), ..Overrides::default() };
+    assert!(
+        Config::parse(FULL, Path::new("x.toml"), &wrong).unwrap_err().to_string().starts_with("--name: ")
+    );
+}
+
+#[test]
+fn defaults_are_complete() {
+    let config = parse("[node]\nname = \"a\"\n[cluster]\nkey_file = \"k\"\n").unwrap();
+    assert_eq!(config.port, DEFAULT_PORT);
+    assert!(config.state_dir.ends_with("overlan/a"));
+    assert!(config.control.unwrap().ends_with("a.sock"));
+}

@@ -1,0 +1,195 @@
+//! The control API; `CONTROL.md` documents it for people.
+
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use overlan_contract::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::config::PluginSource;
+use crate::handle::{NodeHandle, Stopped};
+use crate::policy::PolicyError;
+
+/// Largest component that may be uploaded.
+const MAX_PLUGIN: usize = 64 << 20;
+
+/// An error, and what to do next where that is not in the error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(skip)]
+    status: u16,
+    pub(crate) error: String,
+    pub(crate) hint: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, error: impl ToString, hint: &str) -> Self {
+        ApiError { status: status.as_u16(), error: error.to_string(), hint: hint.to_owned() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self)).into_response()
+    }
+}
+
+impl From<Stopped> for ApiError {
+    fn from(stopped: Stopped) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, stopped, "start it again")
+    }
+}
+
+impl From<PolicyError> for ApiError {
+    fn from(error: PolicyError) -> Self {
+        let (status, hint) = match &error {
+            PolicyError::UnknownBuiltin(_) => (StatusCode::NOT_FOUND, "overlan policy list"),
+            PolicyError::Load(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
+            }
+            PolicyError::NothingBefore(_) => {
+                (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
+            }
+            PolicyError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
+        };
+        ApiError::new(status, error, hint)
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+
+fn ok(value: impl Serialize) -> Answer {
+    Ok(Json(value).into_response())
+}
+
+pub(super) fn router(node: NodeHandle) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/members", get(members))
+        .route("/v1/table", get(table))
+        .route("/v1/paths", get(paths))
+        .route("/v1/plan", get(plan))
+        .route("/v1/routes", get(routes))
+        .route("/v1/policy", get(policy_list))
+        .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
+        .route("/v1/policy/{kind}/rollback", post(policy_rollback))
+        .route("/v1/forget/{node}", post(forget))
+        .route("/v1/leave", post(leave))
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(MAX_PLUGIN))
+        .with_state(node)
+}
+
+async fn status(State(node): State<NodeHandle>) -> Answer {
+    ok(node.status().await?)
+}
+
+async fn members(State(node): State<NodeHandle>) -> Answer {
+    ok(node.members().await?)
+}
+
+async fn table(State(node): State<NodeHandle>) -> Answer {
+    ok(node.table().await?)
+}
+
+async fn paths(State(node): State<NodeHandle>) -> Answer {
+    ok(node.paths().await?)
+}
+
+async fn plan(State(node): State<NodeHandle>) -> Answer {
+    ok(node.plan().await?)
+}
+
+async fn policy_list(State(node): State<NodeHandle>) -> Answer {
+    ok(node.policy_list())
+}
+
+async fn no_path() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no such path", "host/node/CONTROL.md lists the paths")
+}
+
+async fn no_method() -> ApiError {
+    let hint = "host/node/CONTROL.md lists the methods of each path";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method", hint)
+}
+
+async fn routes(State(node): State<NodeHandle>) -> Answer {
+    let (plan, report) = node.routes();
+    ok(json!({ "plan": plan, "report": report }))
+}
+
+fn kind(text: &str) -> Result<Kind, ApiError> {
+    text.parse().map_err(|error| ApiError::new(StatusCode::NOT_FOUND, error, "overlan policy list"))
+}
+
+async fn policy_show(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    let kind = kind(&name)?;
+    ok(node.policy_list().into_iter().find(|status| status.kind == kind))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetBuiltin {
+    builtin: String,
+    #[serde(default)]
+    config: std::collections::BTreeMap<String, String>,
+}
+
+/// How an uploaded component is called; all other parameters of the query are its configuration.
+const NAME: &str = "name";
+
+async fn policy_set(
+    State(node): State<NodeHandle>,
+    Path(kind_name): Path<String>,
+    Query(mut parameters): Query<std::collections::BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let kind = kind(&kind_name)?;
+    let is_json = request
+        .headers()
+        .get("content-type")
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/json"));
+    let bad = |error: String| {
+        let hint = "send a component with --data-binary, or {\"builtin\": \"NAME\"} as application/json";
+        ApiError::new(StatusCode::BAD_REQUEST, error, hint)
+    };
+    if is_json {
+        let Json(set) =
+            Json::<SetBuiltin>::from_request(request, &()).await.map_err(|error| bad(error.body_text()))?;
+        let config = set.config.into_iter().collect();
+        return ok(node.policy_set(kind, &PluginSource::Builtin(set.builtin), config).await?);
+    }
+    let wasm = axum::body::Bytes::from_request(request, &()).await.map_err(|error| bad(error.body_text()))?;
+    if wasm.is_empty() {
+        return Err(bad("there is no component in the request".to_owned()));
+    }
+    let name = parameters.remove(NAME).unwrap_or_else(|| "upload".to_owned());
+    ok(node.policy_set_bytes(kind, name, wasm.to_vec(), parameters.into_iter().collect()).await?)
+}
+
+async fn policy_unset(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_unset(kind(&name)?).await?)
+}
+
+async fn policy_rollback(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_rollback(kind(&name)?).await?)
+}
+
+async fn forget(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    let hint = "`overlan members` shows who is down or left";
+    node.forget(&name).await.map_err(|error| ApiError::new(StatusCode::CONFLICT, error, hint))?;
+    ok(json!({ "forgotten": name }))
+}
+
+async fn leave(State(node): State<NodeHandle>) -> Answer {
+    let leaving = node.clone();
+    // The answer goes out before the node does.
+    tokio::spawn(async move { leaving.leave().await });
+    ok(json!({ "leaving": node.config().name }))
+}

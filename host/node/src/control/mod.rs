@@ -1,0 +1,153 @@
+//! The Unix socket: HTTP for control, the application stream for messages; the first byte tells them apart. And the
+//! optional TCP listener for metrics.
+
+mod api;
+mod metrics;
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use axum::Router;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::handle::NodeHandle;
+use crate::node::StartError;
+
+/// Clients served at a time; more wait to be accepted.
+const MAX_CLIENTS: usize = 256;
+
+/// What listens.
+pub(crate) struct Bound {
+    control: Option<UnixListener>,
+    metrics: Option<TcpListener>,
+}
+
+/// Opens the sockets.
+pub(crate) async fn bind(config: &Config) -> Result<Bound, StartError> {
+    let control = match &config.control {
+        Some(path) => {
+            let listener = bind_control(path).await;
+            Some(listener.map_err(|why| StartError::Control { path: path.clone(), why })?)
+        }
+        None => None,
+    };
+    let metrics = match config.metrics {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|source| StartError::Metrics { address, source })?)
+        }
+        None => None,
+    };
+    Ok(Bound { control, metrics })
+}
+
+async fn bind_control(path: &Path) -> Result<UnixListener, String> {
+    let explain = |error: io::Error| format!("{error}; choose another place with --control");
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(explain)?;
+    }
+    match UnixListener::bind(path) {
+        Ok(listener) => restrict(listener, path).map_err(explain),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A file that nobody answers at was left by a node that was killed.
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(
+                    "another node answers at this control socket; stop it, or give this one a name or a \
+                            --control of its own"
+                        .to_owned(),
+                );
+            }
+            std::fs::remove_file(path).map_err(explain)?;
+            UnixListener::bind(path).and_then(|listener| restrict(listener, path)).map_err(explain)
+        }
+        Err(error) => Err(explain(error)),
+    }
+}
+
+/// Whoever may open the socket controls the node.
+fn restrict(listener: UnixListener, path: &Path) -> io::Result<UnixListener> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until dropped.
+pub(crate) async fn serve(bound: Bound, node: NodeHandle) {
+    let metrics = async {
+        match bound.metrics {
+            Some(listener) => {
+                let router = metrics::router(node.clone());
+                if let Err(error) = axum_serve(listener, router).await {
+                    tracing::error!(%error, "metrics");
+                }
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let control = async {
+        match bound.control {
+            Some(listener) => accept(listener, &node).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(metrics, control);
+}
+
+async fn axum_serve(listener: TcpListener, router: Router) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let router = router.clone();
+        tokio::spawn(async move { http(stream, router).await });
+    }
+}
+
+async fn accept(listener: UnixListener, node: &NodeHandle) {
+    let router = api::router(node.clone()).merge(metrics::router(node.clone()));
+    let clients = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(permit) = clients.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: clients that go give some back.
+                tracing::warn!(%error, "control socket");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (router, node) = (router.clone(), node.clone());
+        tokio::spawn(async move {
+            match first_byte(&stream).await {
+                Ok(Some(0)) => crate::app::serve(stream, node).await,
+                Ok(Some(_)) => http(stream, router).await,
+                Ok(None) | Err(_) => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Looks at the first byte and leaves it where it is.
+async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
+    let mut byte = [0; 1];
+    let fd = stream.as_raw_fd();
+    let count = stream
+        .async_io(Interest::READABLE, || recv(fd, &mut byte, MsgFlags::MSG_PEEK).map_err(io::Error::from))
+        .await?;
+    Ok((count == 1).then_some(byte[0]))
+}
+
+async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, router: Router) {
+    let service = TowerToHyperService::new(router);
+    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a control client");
+    }
+}

@@ -1,0 +1,366 @@
+//! The handle on a running node.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use overlan_contract::{Attributes, Kind};
+use overlan_core::status::{CoreStatus, MemberStatus, PathStatus, PlanStatus, TableStatus};
+use overlan_core::{Event, Fate};
+use overlan_netlink::{Plan, Report};
+use overlan_udp::Impairment;
+use overlan_wire::{MessageMode, NodeId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+
+use crate::adapters::{AdapterView, select};
+use crate::app::Target;
+use crate::config::{Config, PluginSource, Security};
+use crate::driver::{self, Command, Listener, NodeCore, Outgoing, SendFailure};
+use crate::kernel::{self, Kernel};
+use crate::node::read_plugin;
+use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
+
+/// The node has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+/// The handle on a running node; cheap to clone. The node runs until [`leave`](Self::leave).
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all handles share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) id: NodeId,
+    pub(crate) started: Instant,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) problems: watch::Receiver<Vec<String>>,
+    pub(crate) kernel: watch::Receiver<Kernel>,
+    pub(crate) remotes: watch::Receiver<Vec<IpAddr>>,
+    pub(crate) report: watch::Receiver<Report>,
+    pub(crate) policies: Policies,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) stopped: watch::Receiver<bool>,
+}
+
+/// The node at a glance: the core's status, and what only the node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// What the core shows; its `problems` include the node's.
+    #[serde(flatten)]
+    pub core: CoreStatus,
+    /// The program's version.
+    pub version: String,
+    /// Cluster name.
+    pub cluster: String,
+    /// `key` or `none`.
+    pub security: String,
+    /// UDP port.
+    pub port: u16,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+    /// Adapters in use, in order of preference.
+    pub adapters: Vec<AdapterView>,
+    /// Who answers the policy questions.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// A message that is queued.
+#[derive(Debug)]
+pub struct Receipt {
+    fates: Vec<(NodeId, oneshot::Receiver<Fate>)>,
+}
+
+impl Receipt {
+    /// The members it is for.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.fates.iter().map(|(node, _)| *node)
+    }
+
+    /// What became of it at each member. An unreliable message has no fate to know: it counts as abandoned.
+    pub async fn fates(self) -> Vec<(NodeId, Fate)> {
+        let mut fates = Vec::with_capacity(self.fates.len());
+        for (node, fate) in self.fates {
+            fates.push((node, fate.await.unwrap_or(Fate::Abandoned)));
+        }
+        fates
+    }
+
+    /// What became of a message to one member; of several, the first that was not delivered.
+    pub async fn fate(self) -> Fate {
+        let fates = self.fates().await;
+        let failed = fates.iter().find(|(_, fate)| *fate != Fate::Delivered);
+        failed.map_or(Fate::Delivered, |(_, fate)| *fate)
+    }
+
+    pub(crate) fn into_fates(self) -> Vec<(NodeId, oneshot::Receiver<Fate>)> {
+        self.fates
+    }
+}
+
+impl NodeHandle {
+    /// What the node was started with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// Queues a message for `to`: a member by name or id, `role:NAME`, or `all`. Waits while the queue there is full;
+    /// dropping the future takes the message back.
+    ///
+    /// # Errors
+    /// See [`SendFailure`]; nothing was queued (with `all`: not for every member).
+    pub async fn send(
+        &self,
+        to: &str,
+        mode: MessageMode,
+        payload: impl Into<Vec<u8>>,
+    ) -> Result<Receipt, SendFailure> {
+        self.send_to(Target::parse(to), mode, payload.into(), None).await
+    }
+
+    /// As [`send`](Self::send), giving up on delivery after `lifetime`.
+    ///
+    /// # Errors
+    /// See [`SendFailure`].
+    pub async fn send_to(
+        &self,
+        to: Target,
+        mode: MessageMode,
+        payload: Vec<u8>,
+        lifetime: Option<Duration>,
+    ) -> Result<Receipt, SendFailure> {
+        if to != Target::All {
+            return Ok(Receipt { fates: vec![self.send_one(to, mode, payload, lifetime).await?] });
+        }
+        let peers =
+            self.inspect(|core, _| core.live_peers()).await.map_err(|Stopped| SendFailure::Stopped)?;
+        if peers.is_empty() {
+            return Err(SendFailure::NoPeers);
+        }
+        let sends = peers
+            .iter()
+            .map(|peer| self.send_one(Target::Node(peer.to_string()), mode, payload.clone(), lifetime));
+        let fates = futures_util::future::join_all(sends).await.into_iter().collect::<Result<_, _>>()?;
+        Ok(Receipt { fates })
+    }
+
+    async fn send_one(
+        &self,
+        to: Target,
+        mode: MessageMode,
+        payload: Vec<u8>,
+        lifetime: Option<Duration>,
+    ) -> Result<(NodeId, oneshot::Receiver<Fate>), SendFailure> {
+        let (queued, answer) = oneshot::channel();
+        let outgoing = Outgoing { to, mode, payload, lifetime, queued };
+        self.command(Command::Send(outgoing)).await.map_err(|Stopped| SendFailure::Stopped)?;
+        let queued = answer.await.unwrap_or(Err(SendFailure::Stopped))?;
+        Ok((queued.node, queued.fate))
+    }
+
+    /// Takes messages from now on; see [`Listener`].
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn listen(&self) -> Result<Listener, Stopped> {
+        self.listen_with(driver::LISTENER_MESSAGES, true).await
+    }
+
+    pub(crate) async fn listen_with(&self, messages: u32, refill: bool) -> Result<Listener, Stopped> {
+        let (listener, end) = Listener::pair(messages, refill, self.shared.wake.clone());
+        self.command(Command::Listen(end)).await?;
+        Ok(listener)
+    }
+
+    /// What happens from now on. A watcher that lags loses the oldest events and is told how many.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// The node at a glance.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn status(&self) -> Result<NodeStatus, Stopped> {
+        let mut core = self.inspect(|core, now| core.status(now)).await?;
+        let shared = &self.shared;
+        core.problems.extend(shared.problems.borrow().iter().cloned());
+        core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
+        if shared.config.security == Security::None {
+            core.problems
+                .push("security = \"none\": anybody can join, read and forge; use it in labs only".into());
+        }
+        let selection = select(&shared.config.adapters, &shared.kernel.borrow().adapters, shared.config.port);
+        Ok(NodeStatus {
+            core,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: shared.config.cluster.clone(),
+            security: if shared.config.security == Security::None { "none" } else { "key" }.to_owned(),
+            port: shared.config.port,
+            uptime_ms: u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            adapters: selection.adapters.iter().map(|selected| (&selected.adapter).into()).collect(),
+            policies: shared.policies.show(),
+        })
+    }
+
+    /// All members.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn members(&self) -> Result<Vec<MemberStatus>, Stopped> {
+        self.inspect(|core, now| core.members(now)).await
+    }
+
+    /// The address table.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn table(&self) -> Result<TableStatus, Stopped> {
+        self.inspect(|core, _| core.table()).await
+    }
+
+    /// All paths.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn paths(&self) -> Result<Vec<PathStatus>, Stopped> {
+        self.inspect(|core, now| core.paths(now)).await
+    }
+
+    /// The plan in force.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn plan(&self) -> Result<PlanStatus, Stopped> {
+        self.inspect(|core, _| core.plan()).await
+    }
+
+    /// The routes that are wanted now, and what was last done about them.
+    pub fn routes(&self) -> (Plan, Report) {
+        let adapters = self.shared.kernel.borrow().adapters.clone();
+        let remote = self.shared.remotes.borrow().clone();
+        (kernel::plan_for(&self.shared.config, &adapters, remote), self.shared.report.borrow().clone())
+    }
+
+    /// Who answers the policy questions.
+    pub fn policy_list(&self) -> Vec<PolicyStatus> {
+        self.shared.policies.show()
+    }
+
+    /// Makes a plugin the one that answers, between two questions; the one before it stays warm.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing changed.
+    pub async fn policy_set(
+        &self,
+        kind: Kind,
+        source: &PluginSource,
+        config: Attributes,
+    ) -> Result<PolicyStatus, PolicyError> {
+        let (name, wasm) = read_plugin(source).map_err(PolicyError::Load)?;
+        self.policy_set_bytes(kind, name, wasm, config).await
+    }
+
+    /// As [`policy_set`](Self::policy_set), with the component's bytes under a name for listings.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing changed.
+    pub async fn policy_set_bytes(
+        &self,
+        kind: Kind,
+        name: String,
+        wasm: Vec<u8>,
+        config: Attributes,
+    ) -> Result<PolicyStatus, PolicyError> {
+        self.shared.policies.set(kind, name, wasm, config, Priority::Background).await
+    }
+
+    /// Goes back to the plugin before.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn policy_rollback(&self, kind: Kind) -> Result<PolicyStatus, PolicyError> {
+        self.shared.policies.rollback(kind).await
+    }
+
+    /// Lets the native fallback answer.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn policy_unset(&self, kind: Kind) -> Result<PolicyStatus, PolicyError> {
+        self.shared.policies.unset(kind).await
+    }
+
+    /// Removes a dead member's entry for good, on every member.
+    ///
+    /// # Errors
+    /// In words: unknown, or still alive.
+    pub async fn forget(&self, node: &str) -> Result<(), String> {
+        let name = node.to_owned();
+        let forget = move |core: &mut NodeCore, now| match core.find(&name) {
+            Some(node) => core.forget(now, node).map_err(str::to_owned),
+            None => Err(SendFailure::UnknownNode(name).to_string()),
+        };
+        self.inspect(forget).await.map_err(|stopped| stopped.to_string())?
+    }
+
+    /// Drops datagrams on purpose on an adapter address: for tests and the demo. Whether there is such a socket.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn impair(&self, address: IpAddr, impairment: Impairment) -> Result<bool, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Impair(address, impairment, reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Says farewell, removes the routes, stops; returns when all is done.
+    pub async fn leave(&self) {
+        let _ = self.command(Command::Leave).await;
+        self.wait_stopped().await;
+    }
+
+    /// Stops at once, as a crash would (but the routes are removed).
+    pub async fn abort(&self) {
+        let _ = self.command(Command::Abort).await;
+        self.wait_stopped().await;
+    }
+
+    /// Waits until the node has stopped.
+    pub async fn wait_stopped(&self) {
+        let mut stopped = self.shared.stopped.clone();
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    async fn command(&self, command: Command) -> Result<(), Stopped> {
+        self.shared.commands.send(command).await.map_err(|_| Stopped)
+    }
+
+    /// Asks the core something between two turns of the driver.
+    async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut NodeCore, overlan_core::Instant) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let inspection = Box::new(move |core: &mut NodeCore, now| drop(reply.send(look(core, now))));
+        self.command(Command::Inspect(inspection)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl std::fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeHandle").field("name", &self.shared.config.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! Starting a node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use overlan_contract::{Attributes, Kind};
+use overlan_core::Core;
+use overlan_netlink::Report;
+use overlan_seal::{Identity, Keyring, KeyringError, Seal};
+use overlan_wire::BootId;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+
+use crate::config::{Config, PluginSource, Security};
+use crate::driver::{self, Driver, MAX_COMMANDS, MAX_EVENTS, Ports};
+use crate::handle::{NodeHandle, Shared};
+use crate::kernel::{self, Kernel};
+use crate::policy::{Policies, PolicyError, Priority};
+use crate::state::{StateDir, StateError, random};
+
+/// Why a node did not start. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The cluster key can't be read.
+    #[error("{path}: {source}; make a key with `overlan keygen --out {path}`, or copy it from a member")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The cluster key is malformed.
+    #[error("{path}: {source}")]
+    Keyring {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyringError,
+    },
+    /// The state directory can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The control socket can't be opened.
+    #[error("{path}: {why}")]
+    Control {
+        /// Its path.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The metrics address can't be bound.
+    #[error("metrics on {address}: {source}; choose another address with `[node] metrics`")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The policy host can't run.
+    #[error(transparent)]
+    Policy(#[from] overlan_policy::EngineError),
+    /// A configured plugin does not exist.
+    #[error("[policy.{kind}]: {why}")]
+    Plugin {
+        /// Which decision.
+        kind: Kind,
+        /// Why.
+        why: String,
+    },
+    /// The own table entry would be too large.
+    #[error(transparent)]
+    Record(#[from] overlan_wire::entry::RecordTooLarge),
+    /// A thread or a runtime could not be made.
+    #[error("the system gives no threads: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A node of the cluster in this process.
+pub struct Node;
+
+impl Node {
+    /// Starts a node: threads of its own, so that it may be called from any runtime or none.
+    ///
+    /// # Errors
+    /// See [`StartError`]. What is merely not there yet (an adapter, a seed) is no error: the node waits for it and
+    /// says so in its status.
+    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+        let keyring = keyring(&config.security)?;
+        let (state, identity) = StateDir::open(&config.state_dir)?;
+        let plugins = plugins(&config)?;
+        let (ready, answer) = oneshot::channel();
+        thread::Builder::new().name("overlan-service".into()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(StartError::System(error)))),
+            };
+            runtime.block_on(async move {
+                match start(config, keyring, state, identity, plugins).await {
+                    Ok((handle, service)) => {
+                        if ready.send(Ok(handle)).is_ok() {
+                            service.await;
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+        })?;
+        answer.await.unwrap_or_else(|_| Err(StartError::System(std::io::ErrorKind::Other.into())))
+    }
+}
+
+fn keyring(security: &Security) -> Result<Keyring, StartError> {
+    match security {
+        Security::None => {
+            tracing::warn!(
+                "security = \"none\": ANYBODY who reaches this node can join, read and forge. Use it in labs only; \
+                 `overlan keygen` makes a cluster key"
+            );
+            Ok(Keyring::public_lab())
+        }
+        Security::KeyFile(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
+            Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })
+        }
+    }
+}
+
+type PluginToLoad = (Kind, String, Vec<u8>, Attributes);
+
+/// Configured plugins, and the defaults of the other kinds. A missing one is an error before anything runs.
+fn plugins(config: &Config) -> Result<Vec<PluginToLoad>, StartError> {
+    Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            let choice = config.policies.iter().find(|choice| choice.kind == kind);
+            let default = PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned());
+            let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))
+                .map_err(|why| StartError::Plugin { kind, why })?;
+            Ok((kind, name, wasm, choice.map(|choice| choice.config.clone()).unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// A plugin's name in listings, and its bytes.
+pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), String> {
+    match source {
+        PluginSource::Builtin(name) => match overlan_plugins_dist::find(name) {
+            Some(builtin) => Ok((format!("builtin:{name}"), builtin.wasm.to_vec())),
+            None => Err(PolicyError::UnknownBuiltin(name.clone()).to_string()),
+        },
+        PluginSource::File(path) => {
+            let wasm =
+                std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            Ok((path.display().to_string(), wasm))
+        }
+    }
+}
+
+/// Puts the first plugins in force, before the first question is asked.
+async fn load_plugins(policies: &Policies, plugins: Vec<PluginToLoad>) -> Result<(), StartError> {
+    let loads = plugins.into_iter().map(async |(kind, name, wasm, config)| {
+        let why = |error: PolicyError| StartError::Plugin { kind, why: format!("{name}: {error}") };
+        policies.set(kind, name.clone(), wasm, config, Priority::Normal).await.map_err(why)
+    });
+    futures_util::future::try_join_all(loads).await.map(drop)
+}
+
+/// Starts the driver; the handle, and the future that serves until the node stops.
+async fn start(
+    config: Config,
+    keyring: Keyring,
+    state: StateDir,
+    identity: Identity,
+    plugins: Vec<PluginToLoad>,
+) -> Result<(NodeHandle, impl Future<Output = ()>), StartError> {
+    let control = crate::control::bind(&config).await?;
+    let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
+    let (answers, answer_receiver) = mpsc::unbounded_channel();
+    let policies = Policies::start(&answers, &commands.downgrade())?;
+    load_plugins(&policies, plugins).await?;
+    let (events, _) = broadcast::channel(MAX_EVENTS);
+    let (remotes_sender, remotes) = watch::channel(Vec::new());
+    let (problems_sender, problems) = watch::channel(Vec::new());
+    let (kernel_sender, kernel) = watch::channel(Kernel::default());
+    let (report_sender, report) = watch::channel(Report::default());
+    let (stop, stop_receiver) = watch::channel(false);
+    let (stopped_sender, stopped) = watch::channel(false);
+    let wake = Arc::new(Notify::new());
+    let ports = Ports {
+        commands: command_receiver,
+        answers: answer_receiver,
+        policies: policies.clone(),
+        events: events.clone(),
+        remotes: remotes_sender,
+        problems: problems_sender,
+        wake: wake.clone(),
+    };
+    let id = identity.node_id();
+    let driver = spawn_driver(&config, keyring, state, identity, ports).await?;
+    let adapters = tokio::spawn(kernel::watch_adapters(config.clone(), commands.downgrade(), kernel_sender));
+    let routes = tokio::spawn(kernel::keep_routes(
+        config.clone(),
+        remotes.clone(),
+        kernel.clone(),
+        report_sender,
+        stop_receiver,
+    ));
+    let handle = NodeHandle {
+        shared: Arc::new(Shared {
+            id,
+            started: Instant::now(),
+            commands,
+            wake,
+            events,
+            problems,
+            kernel,
+            remotes,
+            report,
+            policies,
+            stop,
+            stopped,
+            config,
+        }),
+    };
+    let control = crate::control::serve(control, handle.clone());
+    let served = handle.clone();
+    let service = async move {
+        tokio::select! {
+            // The driver's thread ended: the node left.
+            _ = driver => {}
+            () = control => {}
+        }
+        adapters.abort();
+        served.shared.stop.send_replace(true);
+        let _ = routes.await;
+        if let Some(path) = &served.shared.config.control {
+            let _ = std::fs::remove_file(path);
+        }
+        stopped_sender.send_replace(true);
+    };
+    Ok((handle, service))
+}
+
+async fn spawn_driver(
+    config: &Config,
+    keyring: Keyring,
+    state: StateDir,
+    identity: Identity,
+    ports: Ports,
+) -> Result<oneshot::Receiver<()>, StartError> {
+    let mut core_config =
+        overlan_core::Config::new(config.name.clone(), BootId(random()), u64::from_be_bytes(random()));
+    core_config.seeds.clone_from(&config.seeds);
+    core_config.attributes.clone_from(&config.attributes);
+    core_config.responsibilities.clone_from(&config.responsibilities);
+    core_config.quorum = config.quorum;
+    core_config.allow.clone_from(&config.allow);
+    core_config.last_version = state.last_version();
+    let seal = Seal::new(identity, keyring, &config.cluster);
+    let (ready, started) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    thread::Builder::new().name("overlan-driver".into()).spawn(move || {
+        let origin = Instant::now();
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(StartError::System(error)))),
+        };
+        match Core::new(core_config, seal, Vec::new(), driver::now(origin)) {
+            Ok(core) => {
+                let _ = ready.send(Ok(()));
+                runtime.block_on(Driver::new(core, origin, state, ports).run());
+            }
+            Err(error) => drop(ready.send(Err(error.into()))),
+        }
+        let _ = ended.send(());
+    })?;
+    started.await.unwrap_or_else(|_| Err(StartError::System(std::io::ErrorKind::Other.into())))?;
+    Ok(end)
+}

@@ -1,0 +1,179 @@
+//! The state directory: identity, the version of the own entry, and a lock against a second node.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use overlan_seal::{Identity, IdentityError};
+
+/// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
+const VERSION_MARGIN: u64 = 256;
+
+/// Why a state directory cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or folder can't be read or written.
+    #[error("{path}: {source}; the node must be able to write its state directory (--state-dir chooses one)")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another node holds the lock.
+    #[error(
+        "another node runs on the state directory {0}; stop it, or give this one a directory of its own (--state-dir)"
+    )]
+    Locked(PathBuf),
+    /// The identity can't be read.
+    #[error("{path}: {source}")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// The version can't be read.
+    #[error(
+        "{0} holds no version; restore it from a backup, or write a number above the version that \
+         `overlan table` of another member shows for this node"
+    )]
+    Version(PathBuf),
+}
+
+/// An opened and locked state directory.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    stored_version: u64,
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Makes the directory if need be, locks it, and reads or makes the identity.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub(crate) fn open(path: &Path) -> Result<(Self, Identity), StateError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+        let lock_path = path.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => StateError::Locked(path.to_owned()),
+            errno => StateError::Io { path: lock_path.clone(), source: errno.into() },
+        })?;
+        let identity = identity(path)?;
+        let version_path = path.join("version");
+        let stored_version = match fs::read_to_string(&version_path) {
+            Ok(text) => text.trim().parse().map_err(|_| StateError::Version(version_path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(source) => return Err(at(&version_path)(source)),
+        };
+        Ok((StateDir { path: path.to_owned(), stored_version, _lock: lock }, identity))
+    }
+
+    /// No version above this one was published before.
+    pub(crate) fn last_version(&self) -> u64 {
+        self.stored_version
+    }
+
+    /// Makes sure that the next start begins above `version`; call before the entry leaves this node.
+    ///
+    /// # Errors
+    /// The disk; the older stored version stands.
+    pub(crate) fn store_version(&mut self, version: u64) -> Result<(), StateError> {
+        if version <= self.stored_version && self.stored_version > 0 {
+            return Ok(());
+        }
+        let ahead = version.saturating_add(VERSION_MARGIN);
+        let path = self.path.join("version");
+        write_private(&path, &format!("{ahead}\n")).map_err(|source| StateError::Io { path, source })?;
+        self.stored_version = ahead;
+        Ok(())
+    }
+}
+
+fn identity(dir: &Path) -> Result<Identity, StateError> {
+    let path = dir.join("identity");
+    match fs::read_to_string(&path) {
+        Ok(text) => Identity::parse(&text).map_err(|source| StateError::Identity { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = Identity::generate(random());
+            write_private(&path, &identity.to_text()).map_err(|source| StateError::Io { path, source })?;
+            Ok(identity)
+        }
+        Err(source) => Err(StateError::Io { path, source }),
+    }
+}
+
+/// Writes a file of mode 0600 as a whole or not at all.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Bytes from the operating system's random source.
+///
+/// # Panics
+/// The operating system has none (before Linux 3.17, or by a filter of system calls): nothing can be sealed then.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has a random source");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_stays_and_the_version_only_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let (mut state, first) = StateDir::open(&path).unwrap();
+        assert_eq!(state.last_version(), 0);
+        state.store_version(1).unwrap();
+        let stored = state.last_version();
+        state.store_version(2).unwrap();
+        assert_eq!(state.last_version(), stored);
+        state.store_version(stored + 1).unwrap();
+        let stored = state.last_version();
+        drop(state);
+        let (state, second) = StateDir::open(&path).unwrap();
+        assert_eq!(state.last_version(), stored);
+        assert_eq!(first.node_id(), second.node_id());
+    }
+
+    #[test]
+    fn a_second_node_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = StateDir::open(dir.path()).unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::Locked(_))));
+    }
+
+    #[test]
+    fn damage_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("identity"), "nonsense\n").unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::Identity { .. })));
+        fs::remove_file(dir.path().join("identity")).unwrap();
+        fs::write(dir.path().join("version"), "x").unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::Version(_))));
+    }
+}

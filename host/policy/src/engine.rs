@@ -1,0 +1,160 @@
+//! The two wasmtime engines, and the ticker behind their deadlines.
+//!
+//! Fuel slows a guest down by up to 2-3 times but is deterministic, so only `assignment` pays for
+//! it; the other kinds run on an engine with epochs alone (about 10%).
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::Config;
+
+/// Stack one guest call may use, in bytes, on the thread that asks. Deeper recursion traps.
+pub const MAX_STACK_BYTES: usize = 1 << 20;
+
+/// Length of an epoch. Deadlines are this coarse.
+const TICK: Duration = Duration::from_millis(1);
+/// How many ticks the ticker stays awake after the last call, so that a burst of calls wakes it once.
+const LINGER_TICKS: u32 = 50;
+
+/// The compiler and runtime that all plugins share. Cheap to clone; the ticker thread ends with the
+/// last clone (and the last plugin, which holds one).
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    metered: wasmtime::Engine,
+    timed: wasmtime::Engine,
+    ticker: Arc<Ticker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The engine could not be set up; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// wasmtime refuses its configuration on this machine.
+    #[error("the WebAssembly engine cannot run on this machine: {0}")]
+    Unsupported(String),
+    /// The thread that enforces deadlines did not start.
+    #[error("the thread that enforces policy deadlines did not start: {0}")]
+    Ticker(#[from] std::io::Error),
+}
+
+impl Engine {
+    /// Sets up both engines and a parked ticker thread.
+    ///
+    /// # Errors
+    /// The machine is not one wasmtime can compile for, or no thread can be started.
+    pub fn new() -> Result<Self, EngineError> {
+        let engine = |fuel| {
+            wasmtime::Engine::new(&config(fuel))
+                .map_err(|error| EngineError::Unsupported(format!("{error:#}")))
+        };
+        let (metered, timed) = (engine(true)?, engine(false)?);
+        let ticker = Arc::new(Ticker::default());
+        let thread = std::thread::Builder::new().name("policy-ticker".into()).spawn({
+            let (ticker, engines) = (Arc::clone(&ticker), [metered.clone(), timed.clone()]);
+            move || ticker.run(&engines)
+        })?;
+        Ok(Self(Arc::new(Inner { metered, timed, ticker, thread: Some(thread) })))
+    }
+
+    /// The engine with fuel, or the one without.
+    pub(crate) fn wasmtime(&self, metered: bool) -> &wasmtime::Engine {
+        if metered { &self.0.metered } else { &self.0.timed }
+    }
+
+    /// Keeps epochs ticking until the guard is dropped. Take it before arming a deadline.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        let mut state = self.0.ticker.lock();
+        state.calls += 1;
+        if state.parked {
+            self.0.ticker.wake.notify_one();
+        }
+        Watch(&self.0.ticker)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// Epochs after which a call that may take `limit` is interrupted; one more than fit, since the
+/// first tick may be due at once.
+pub(crate) fn ticks(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX / 2).saturating_add(1)
+}
+
+fn config(fuel: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .consume_fuel(fuel)
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_STACK_BYTES)
+        // Equal questions get equal answers on every member, whatever its processor.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true);
+    config
+}
+
+/// A call under way; see [`Engine::watch`].
+pub(crate) struct Watch<'a>(&'a Ticker);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.lock().calls -= 1;
+    }
+}
+
+#[derive(Default)]
+struct Ticker {
+    state: Mutex<TickerState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct TickerState {
+    calls: usize,
+    parked: bool,
+    stop: bool,
+}
+
+impl Ticker {
+    /// The state is three plain values, valid after any panic.
+    fn lock(&self) -> MutexGuard<'_, TickerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, engines: &[wasmtime::Engine]) {
+        let mut idle_ticks = 0;
+        let mut state = self.lock();
+        while !state.stop {
+            idle_ticks = if state.calls > 0 { 0 } else { idle_ticks + 1 };
+            state.parked = idle_ticks > LINGER_TICKS;
+            state = if state.parked {
+                self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let (state, _) = self.wake.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+                for engine in engines {
+                    engine.increment_epoch();
+                }
+                state
+            };
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ticker.lock().stop = true;
+        self.ticker.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It runs none of our callers' code; a panic there has been reported already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The three kinds of policy as types, so that no plugin can be asked another kind's question.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use overlan_contract::{Kind, Violation};
+
+use crate::limits::Limits;
+use crate::{bindings, convert};
+
+/// A kind of policy: [`Assignment`], [`Sizing`] or [`Failover`], and no other.
+pub trait Policy: sealed::Wasm {
+    /// The kind at run time.
+    const KIND: Kind;
+}
+
+/// What one question may use.
+pub(crate) struct Budget {
+    /// `None` where the kind is not metered.
+    pub(crate) fuel: Option<u64>,
+    pub(crate) deadline: Duration,
+}
+
+pub(crate) mod sealed {
+    use super::{Budget, Debug, Limits, Violation};
+    use crate::guest::State;
+
+    /// What the host does differently for each kind.
+    #[expect(private_interfaces, reason = "the trait is sealed; its methods are for this crate")]
+    pub trait Wasm: Sized + Send + 'static {
+        /// The question of the contract.
+        type Question: Clone + Debug;
+        /// The answer of the contract.
+        type Answer: Clone + Debug + PartialEq;
+        type Indices: Clone + Send + Sync;
+        type Guest: Send;
+
+        /// Whether it runs on the engine with fuel, each question in an instance of its own.
+        const METERED: bool;
+
+        fn budget(question: &Self::Question, limits: &Limits) -> Budget;
+        fn indices(pre: &wasmtime::component::InstancePre<State>) -> wasmtime::Result<Self::Indices>;
+        fn load(
+            indices: &Self::Indices,
+            store: &mut wasmtime::Store<State>,
+            instance: &wasmtime::component::Instance,
+        ) -> wasmtime::Result<Self::Guest>;
+        fn configure(
+            guest: &Self::Guest,
+            store: &mut wasmtime::Store<State>,
+            config: &[(String, String)],
+        ) -> wasmtime::Result<Result<(), String>>;
+        fn decide(
+            guest: &Self::Guest,
+            store: &mut wasmtime::Store<State>,
+            question: &Self::Question,
+        ) -> wasmtime::Result<Result<Self::Answer, String>>;
+        fn validate(question: &Self::Question, answer: &Self::Answer) -> Result<(), Vec<Violation>>;
+    }
+}
+
+macro_rules! kind {
+    ($(#[$doc:meta])* $name:ident, $module:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub enum $name {}
+
+        impl Policy for $name {
+            const KIND: Kind = Kind::$name;
+        }
+
+        #[expect(private_interfaces, reason = "the trait is sealed; its methods are for this crate")]
+        impl sealed::Wasm for $name {
+            type Question = overlan_contract::$module::Question;
+            type Answer = overlan_contract::$module::Answer;
+            type Indices = bindings::$module::GuestIndices;
+            type Guest = bindings::$module::Guest;
+
+            const METERED: bool = $metered;
+
+            fn budget(question: &Self::Question, limits: &Limits) -> Budget {
+                $budget(question, limits)
+            }
+
+            fn indices(
+                pre: &wasmtime::component::InstancePre<crate::guest::State>,
+            ) -> wasmtime::Result<Self::Indices> {
+                bindings::$module::GuestIndices::new(pre)
+            }
+
+            fn load(
+                indices: &Self::Indices,
+                store: &mut wasmtime::Store<crate::guest::State>,
+                instance: &wasmtime::component::Instance,
+            ) -> wasmtime::Result<Self::Guest> {
+                indices.load(store, instance)
+            }
+
+            fn configure(
+                guest: &Self::Guest,
+                store: &mut wasmtime::Store<crate::guest::State>,
+                config: &[(String, String)],
+            ) -> wasmtime::Result<Result<(), String>> {
+                guest.call_configure(store, config)
+            }
+
+            fn decide(
+                guest: &Self::Guest,
+                store: &mut wasmtime::Store<crate::guest::State>,
+                question: &Self::Question,
+            ) -> wasmtime::Result<Result<Self::Answer, String>> {
+                let answer = guest.call_decide(store, &convert::$question(question))?;
+                Ok(answer.map(convert::$answer))
+            }
+
+            fn validate(question: &Self::Question, answer: &Self::Answer) -> Result<(), Vec<Violation>> {
+                overlan_contract::$module::validate(question, answer)
+            }
+        }
+    };
+}
+
+kind!(
+    /// Who is responsible for what. Each question is answered in a fresh instance and limited by
+    /// fuel, so that equal questions get equal answers on every member.
+    Assignment, assignment, assignment_question, assignment_answer, true, assignment_budget
+);
+kind!(
+    /// How large datagrams and bursts are on a path. The instance is kept between questions.
+    Sizing, sizing, sizing_question, sizing_answer, false, timed_budget
+);
+kind!(
+    /// The order and timing of the paths to a peer. The instance is kept between questions.
+    Failover, failover, failover_question, failover_answer, false, timed_budget
+);
+
+fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {
+    let pairs = (question.nodes.len() as u64).saturating_mul(question.responsibilities.len() as u64);
+    let fuel =
+        limits.fuel_base.saturating_add(pairs.saturating_mul(limits.fuel_per_pair)).min(limits.fuel_max);
+    Budget { fuel: Some(fuel), deadline: limits.assignment_deadline }
+}
+
+fn timed_budget<Q>(_question: &Q, limits: &Limits) -> Budget {
+    Budget { fuel: None, deadline: limits.deadline }
+}

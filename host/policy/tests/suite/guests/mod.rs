@@ -1,0 +1,158 @@
+//! Guests in a few lines of WebAssembly text, good and hostile.
+//!
+//! Each is a core module with the interface metadata that `wit-bindgen` would leave in it; the
+//! canonical ABI layouts are written by hand. Static results lie at fixed addresses:
+//! 0 an `ok` of the kind's answer, 64 an `ok` of `configure`, 128 an error string.
+
+pub(crate) mod questions;
+
+use overlan_contract::Kind;
+use wit_component::StringEncoding;
+use wit_parser::Resolve;
+
+/// `decide` and `configure` bodies around static data, all replaceable.
+pub(crate) struct Guest {
+    /// The kind whose world it claims.
+    pub(crate) kind: Kind,
+    /// Body of `decide`; leaves the address of the result.
+    pub(crate) decide: String,
+    /// Body of `configure`; leaves the address of the result.
+    pub(crate) configure: String,
+    /// More fields of the module: globals, functions, data.
+    pub(crate) extra: String,
+    /// Initial pages of memory.
+    pub(crate) pages: u32,
+}
+
+impl Guest {
+    /// A guest whose `decide` returns the static answer at 0.
+    pub(crate) fn new(kind: Kind, answer: &[u8]) -> Self {
+        let data: String = answer.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        Self {
+            kind,
+            decide: "i32.const 0".into(),
+            configure: "i32.const 64".into(),
+            extra: format!("(data (i32.const 0) \"{data}\")"),
+            pages: 1,
+        }
+    }
+
+    pub(crate) fn decide(mut self, body: &str) -> Self {
+        self.decide = body.into();
+        self
+    }
+
+    pub(crate) fn configure(mut self, body: &str) -> Self {
+        self.configure = body.into();
+        self
+    }
+
+    pub(crate) fn extra(mut self, fields: &str) -> Self {
+        self.extra.push_str(fields);
+        self
+    }
+
+    pub(crate) fn pages(mut self, pages: u32) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    /// The core module, without metadata.
+    pub(crate) fn core(&self) -> Vec<u8> {
+        self.core_of("0.1.0")
+    }
+
+    fn core_of(&self, version: &str) -> Vec<u8> {
+        let Self { kind, decide, configure, extra, pages } = self;
+        let export = format!("overlan:policy/{kind}@{version}");
+        // How the canonical ABI passes the question: by pointer, since all exceed 16 values, save
+        // for failover (list, seed, list).
+        let params = match kind {
+            Kind::Assignment => "i32 i32 i32 i32 i32 i32 i64 i32 i32",
+            Kind::Sizing => "i32",
+            Kind::Failover => "i32 i32 i64 i32 i32",
+        };
+        let text = format!(
+            r#"(module
+              (import "overlan:policy/log@{version}" "write" (func $log (param i32 i32 i32)))
+              (memory (export "memory") {pages})
+              (global $next (mut i32) (i32.const 8192))
+              (data (i32.const 128) "\01\00\00\00\90\00\00\00\08\00\00\00")
+              (data (i32.const 144) "no idea!")
+              {extra}
+              (func (export "cabi_realloc") (param $old i32) (param $size i32) (param $align i32) (param $new i32)
+                (result i32) (local $at i32)
+                (local.set $at (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
+                (global.set $next (i32.add (local.get $at) (local.get $new)))
+                (block $fits
+                  (br_if $fits (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
+                  (drop (memory.grow (i32.add (i32.shr_u (local.get $new) (i32.const 16)) (i32.const 1)))))
+                (local.get $at))
+              (func $decide (export "{export}#decide") (param {params}) (result i32) {decide})
+              (func (export "{export}#configure") (param i32 i32) (result i32) {configure}))"#
+        );
+        wat::parse_str(text).expect("the guest's text is WebAssembly")
+    }
+
+    /// The core module with metadata, as `wit-bindgen` and a plain compiler would leave it.
+    pub(crate) fn module(&self) -> Vec<u8> {
+        self.module_of("0.1.0")
+    }
+
+    /// The same, speaking another version of the contract.
+    pub(crate) fn module_of(&self, version: &str) -> Vec<u8> {
+        let wit = include_str!("../../../../../wit/policy.wit").replace("@0.1.0", &format!("@{version}"));
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("policy.wit", &wit).expect("the contract is WIT");
+        let world = resolve
+            .select_world(&[package], Some(&format!("{}-policy", self.kind)))
+            .expect("the kind's world");
+        let mut module = self.core_of(version);
+        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .expect("metadata fits");
+        module
+    }
+
+    /// The component.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        encode(&self.module())
+    }
+}
+
+/// A component from a module with metadata.
+pub(crate) fn encode(module: &[u8]) -> Vec<u8> {
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|mut encoder| encoder.encode())
+        .expect("the module is a component")
+}
+
+/// `ok` of 32-bit little-endian values behind a tag of four bytes.
+pub(crate) fn ok(values: &[u32]) -> Vec<u8> {
+    [0].iter().chain(values).flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// A sizing guest that always answers `datagram`, `coalesce`, `burst`.
+pub(crate) fn sizing(datagram: u32, coalesce: u32, burst: u32) -> Guest {
+    Guest::new(Kind::Sizing, &ok(&[datagram, coalesce, burst]))
+}
+
+/// An assignment guest that gives every duty to node 0, for up to 400 duties.
+pub(crate) fn assignment() -> Guest {
+    // ok, owners at 1024: one list (address 512, length 1) for each duty; node 0 stands at 512.
+    Guest::new(Kind::Assignment, &ok(&[1024, 0])).decide(
+        "(local $i i32)
+         (i32.store (i32.const 8) (local.get 3))
+         (block $done (loop $next
+           (br_if $done (i32.ge_u (local.get $i) (local.get 3)))
+           (i32.store (i32.add (i32.const 1024) (i32.mul (local.get $i) (i32.const 8))) (i32.const 512))
+           (i32.store (i32.add (i32.const 1028) (i32.mul (local.get $i) (i32.const 8))) (i32.const 1))
+           (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br $next)))
+         i32.const 0",
+    )
+}
+
+/// Never ends.
+pub(crate) const LOOP: &str = "(loop $forever (br $forever)) unreachable";

@@ -1,0 +1,6 @@
+//! The policy host against good and hostile guests.
+
+mod ask;
+mod guests;
+mod load;
+mod slot;

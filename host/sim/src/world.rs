@@ -1,0 +1,349 @@
+//! Members and the datagrams between them.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use overlan_core::policy::{Answer, Question, fallback};
+use overlan_core::{Config, Core, Event, Fate, Instant, Message, plan};
+use overlan_seal::{Identity, Keyring, Seal};
+use overlan_wire::{Adapter, AdapterStatus, BootId, MessageMode, NodeId};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::Network;
+
+/// The UDP port of every member.
+const PORT: u16 = 7400;
+
+/// Answers a policy question; `None` leaves it unanswered.
+type Policy = Box<dyn FnMut(usize, &Question) -> Option<Result<Answer, String>>>;
+
+/// One member of the world.
+pub struct Member {
+    /// Its state; `None` while it is stopped.
+    pub core: Option<Core<Seal>>,
+    /// Its id.
+    pub id: NodeId,
+    /// Messages its consumer took.
+    pub received: Vec<Message>,
+    /// Fates of the messages it sent, by token.
+    pub fates: BTreeMap<u64, Vec<Fate>>,
+    /// Whether a consumer takes messages.
+    pub consuming: bool,
+    config: Config,
+    seeds: ([u8; 32], [u8; 32]),
+    adapters: Vec<Adapter>,
+}
+
+struct Flight {
+    to: usize,
+    local: SocketAddr,
+    remote: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// A cluster in virtual time.
+pub struct World {
+    /// The time.
+    pub now: Instant,
+    /// What happens to datagrams.
+    pub network: Network,
+    /// The members in the order they were added.
+    pub members: Vec<Member>,
+    /// Answers policy questions; without it the native fallbacks do.
+    pub policy: Option<Policy>,
+    rng: ChaCha8Rng,
+    flights: BTreeMap<(Instant, u64), Flight>,
+    sequence: u64,
+    trace: DefaultHasher,
+    /// Steps taken without time passing.
+    standing: u32,
+    asleep: Option<(usize, Vec<Flight>)>,
+}
+
+/// More steps than this at one instant are a core that spins.
+const MAX_STANDING: u32 = 100_000;
+
+impl World {
+    /// An empty world.
+    pub fn new(seed: u64, network: Network) -> Self {
+        World {
+            now: Instant::ZERO,
+            network,
+            members: Vec::new(),
+            policy: None,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            flights: BTreeMap::new(),
+            sequence: 0,
+            trace: DefaultHasher::new(),
+            standing: 0,
+            asleep: None,
+        }
+    }
+
+    /// Adds and starts a member with these addresses, in order of preference; `seeds` are addresses of
+    /// other members. Returns its index.
+    pub fn add(&mut self, name: &str, addresses: &[&str], seeds: &[&str]) -> usize {
+        let mut config = Config::new(name, BootId::default(), 0);
+        config.seeds =
+            seeds.iter().map(|seed| SocketAddr::new(seed.parse().expect("an address"), PORT)).collect();
+        self.add_with(config, addresses)
+    }
+
+    /// Adds and starts a member with a configuration of its own; boot and seed are drawn.
+    pub fn add_with(&mut self, config: Config, addresses: &[&str]) -> usize {
+        let adapters = addresses.iter().enumerate().map(|(index, address)| adapter(index, address)).collect();
+        let seeds = (self.rng.random(), self.rng.random());
+        let id = Identity::from_seeds(&seeds.0, &seeds.1).node_id();
+        self.members.push(Member {
+            core: None,
+            id,
+            received: Vec::new(),
+            fates: BTreeMap::new(),
+            consuming: true,
+            config,
+            seeds,
+            adapters,
+        });
+        let index = self.members.len() - 1;
+        self.start(index);
+        index
+    }
+
+    /// Starts a stopped member: a new boot, nothing remembered but its keys.
+    pub fn start(&mut self, index: usize) {
+        let mut boot = [0; 16];
+        self.rng.fill_bytes(&mut boot);
+        let seed = self.rng.next_u64();
+        let member = &mut self.members[index];
+        member.config.boot = BootId(boot);
+        member.config.seed = seed;
+        let identity = Identity::from_seeds(&member.seeds.0, &member.seeds.1);
+        let seal = Seal::new(identity, Keyring::public_lab(), "sim");
+        let core = Core::new(member.config.clone(), seal, member.adapters.clone(), self.now);
+        member.core = Some(core.expect("the entry fits"));
+        self.pump(index);
+    }
+
+    /// Stops a member as `kill -9` does.
+    pub fn kill(&mut self, index: usize) {
+        self.members[index].core = None;
+    }
+
+    /// Changes the status of one of a member's adapters, as its kernel would tell it.
+    pub fn set_adapter(&mut self, index: usize, adapter: usize, up: bool) {
+        let member = &mut self.members[index];
+        member.adapters[adapter].status = if up { AdapterStatus::Up } else { AdapterStatus::Down };
+        let address = member.adapters[adapter].address;
+        if up {
+            self.network.dead.remove(&address);
+        } else {
+            self.network.dead.insert(address);
+        }
+        if let Some(core) = &mut member.core {
+            core.handle_adapters(self.now, member.adapters.clone()).expect("the entry fits");
+        }
+        self.pump(index);
+    }
+
+    /// Stops a member for a while as SIGSTOP does: datagrams wait in its sockets, which are drained before its
+    /// timers fire.
+    pub fn pause(&mut self, index: usize, duration: Duration) {
+        let core = self.members[index].core.take();
+        self.asleep = Some((index, Vec::new()));
+        self.run_for(duration);
+        self.members[index].core = core;
+        for flight in self.asleep.take().map(|(_, waiting)| waiting).into_iter().flatten() {
+            self.deliver(flight);
+        }
+    }
+
+    /// Sends; `false` where the core refused.
+    pub fn send(&mut self, from: usize, to: usize, mode: MessageMode, payload: Vec<u8>, token: u64) -> bool {
+        let to = self.members[to].id;
+        let now = self.now;
+        let sent = self.members[from]
+            .core
+            .as_mut()
+            .is_some_and(|core| core.send(now, to, mode, payload, token, None).is_ok());
+        self.pump(from);
+        sent
+    }
+
+    /// Runs for a while.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done`, at most for `limit`; returns whether it was.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&World) -> bool) -> bool {
+        let end = self.now + limit;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return done(self);
+            }
+        }
+    }
+
+    /// Hash of every datagram sent so far, with its time and addresses.
+    pub fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// Whether all running members hold byte-identical tables and each takes each other for alive.
+    pub fn converged(&self) -> bool {
+        let running: Vec<&Core<Seal>> =
+            self.members.iter().filter_map(|member| member.core.as_ref()).collect();
+        let digest = |core: &Core<Seal>| core.table().digest;
+        running.windows(2).all(|pair| digest(pair[0]) == digest(pair[1]))
+            && running.iter().all(|core| core.live_peers().len() + 1 == running.len())
+    }
+
+    /// The next datagram or timer up to `end`; `false` when there is none.
+    fn step(&mut self, end: Instant) -> bool {
+        let flight = self.flights.first_key_value().map(|(&(at, _), _)| at);
+        let timer = self
+            .members
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, member)| Some((member.core.as_mut()?.poll_timeout()?, index)))
+            .min();
+        let next = flight.into_iter().chain(timer.map(|(at, _)| at)).min();
+        let Some(at) = next.filter(|&at| at <= end) else { return false };
+        self.standing = if at > self.now { 0 } else { self.standing + 1 };
+        assert!(
+            self.standing < MAX_STANDING,
+            "time stands still at {at:?}: flight {flight:?}, timer {timer:?}"
+        );
+        self.now = self.now.max(at);
+        if flight == Some(at) {
+            let (_, flight) = self.flights.pop_first().expect("just seen");
+            self.deliver(flight);
+        } else if let Some((_, index)) = timer {
+            if let Some(core) = &mut self.members[index].core {
+                core.handle_timeout(self.now);
+            }
+            self.pump(index);
+        }
+        true
+    }
+
+    fn deliver(&mut self, mut flight: Flight) {
+        let now = self.now;
+        if let Some((sleeper, waiting)) = &mut self.asleep
+            && *sleeper == flight.to
+        {
+            waiting.push(flight);
+            return;
+        }
+        let member = &mut self.members[flight.to];
+        if let Some(core) = &mut member.core {
+            core.handle_datagram(now, flight.local, flight.remote, &mut flight.bytes);
+            self.pump(flight.to);
+        }
+    }
+
+    /// Carries out what a core wants after an input.
+    fn pump(&mut self, index: usize) {
+        let now = self.now;
+        let mut buffer = Vec::new();
+        loop {
+            let mut busy = false;
+            self.answer_questions(index);
+            let member = &mut self.members[index];
+            let Some(core) = &mut member.core else { return };
+            while let Some(event) = core.poll_event() {
+                match event {
+                    Event::Fate { token, fate, .. } => member.fates.entry(token).or_default().push(fate),
+                    Event::Version(version) => member.config.last_version = version,
+                    _ => {}
+                }
+            }
+            while member.consuming
+                && let Some(message) = core.poll_message(now)
+            {
+                member.received.push(message);
+                busy = true;
+            }
+            while let Some(transmit) =
+                self.members[index].core.as_mut().and_then(|core| core.poll_transmit(now, &mut buffer))
+            {
+                busy = true;
+                for datagram in buffer.chunks(transmit.segment) {
+                    self.transmit(transmit.local, transmit.remote, datagram);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn answer_questions(&mut self, index: usize) {
+        let now = self.now;
+        loop {
+            let Some(core) = &mut self.members[index].core else { return };
+            let Some((ticket, question)) = core.poll_question() else { return };
+            let answer = match &mut self.policy {
+                Some(policy) => policy(index, &question),
+                None => Some(Ok(native(&question))),
+            };
+            if let Some(answer) = answer {
+                core.handle_answer(now, ticket, answer);
+            }
+        }
+    }
+
+    fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, datagram: &[u8]) {
+        (self.now.as_nanos(), local, remote, datagram).hash(&mut self.trace);
+        let holds = |member: &Member| member.adapters.iter().any(|adapter| adapter.address == remote.ip());
+        let Some(to) = self.members.iter().position(holds) else { return };
+        for (delay, damaged) in self.network.carry(local.ip(), remote.ip(), datagram.len(), &mut self.rng) {
+            let mut bytes = datagram.to_vec();
+            if damaged {
+                let at = self.rng.random_range(0..bytes.len());
+                bytes[at] ^= 1 << self.rng.random_range(0..8);
+            }
+            self.sequence += 1;
+            let flight = Flight { to, local: remote, remote: local, bytes };
+            self.flights.insert((self.now + delay, self.sequence), flight);
+        }
+    }
+}
+
+/// The native fallback's answer.
+fn native(question: &Question) -> Answer {
+    match question {
+        Question::Assignment(question) => Answer::Assignment(plan::fallback_assignment(question)),
+        Question::Sizing(question) => {
+            let mtu = question.local.mtu.min(question.remote.mtu);
+            Answer::Sizing(fallback::sizing(mtu, question.overhead))
+        }
+        Question::Failover(question) => Answer::Failover(fallback::failover(question)),
+    }
+}
+
+fn adapter(index: usize, address: &str) -> Adapter {
+    let address: IpAddr = address.parse().expect("an address");
+    Adapter {
+        name: format!("eth{index}"),
+        kind: "ether".into(),
+        address,
+        port: PORT,
+        prefix_length: 24,
+        mtu: 1_500,
+        speed: 1_000,
+        class_of_service: String::new(),
+        dscp: 0,
+        status: AdapterStatus::Up,
+        gateways: Vec::new(),
+    }
+}

@@ -1,0 +1,363 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use overlan_node::config::Overrides;
+use overlan_node::{Kind, MessageMode};
+
+/// Cluster messaging over LANs, not on one: members on any subnets, judgement by WebAssembly policies.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Three members in one go, without root: tables agree, messages, a cut, failover, a policy swapped live
+    Demo(Json),
+    /// Run a member
+    Node(NodeArgs),
+    /// Make a cluster key
+    Keygen(KeygenArgs),
+    /// What adapters the kernel has, as the table would carry them
+    Adapters(AdaptersArgs),
+    /// Kernel routes of this host's nodes: plan, show, apply, clear
+    Routes(RoutesArgs),
+    /// The node at a glance
+    Status(Query),
+    /// All members
+    Members(Query),
+    /// The address table
+    Table(TableArgs),
+    /// All paths to other members
+    Paths(Query),
+    /// Who is responsible for what
+    Plan(Query),
+    /// Remove a dead member's entry for good
+    Forget(ForgetArgs),
+    /// Make a node leave the cluster and stop
+    Leave(Query),
+    /// Send messages
+    Send(SendArgs),
+    /// Print messages as they arrive
+    Listen(ListenArgs),
+    /// List, show, set, roll back or check policies
+    Policy(PolicyArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Json {
+    /// One JSON object or array in place of text for people
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Socket {
+    /// The node's control socket [default: OVERLAN_SOCKET, else the only one in the runtime directory]
+    #[arg(long, value_name = "S")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Query {
+    #[command(flatten)]
+    pub(crate) json: Json,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    /// TOML file; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Name of the node
+    #[arg(long)]
+    name: Option<String>,
+    /// Cluster key, as `overlan keygen` makes it
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A member to say hello to, ADDRESS:PORT; repeatable
+    #[arg(long = "seed", value_name = "ADDRESS:PORT")]
+    seeds: Vec<String>,
+    /// An adapter to use, by interface name; repeatable, in order of preference
+    #[arg(long = "adapter", value_name = "NAME")]
+    adapters: Vec<String>,
+    /// An adapter to use, by address; repeatable, in order of preference
+    #[arg(long = "address", value_name = "IP")]
+    addresses: Vec<String>,
+    /// UDP port [default: 7400]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Where the node keeps its identity
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where the control socket goes
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// "key" (default) or "none" (for labs)
+    #[arg(long)]
+    security: Option<String>,
+}
+
+impl NodeArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            name: self.name.clone(),
+            state_dir: self.state_dir.clone(),
+            control: self.control.clone(),
+            port: self.port,
+            key_file: self.key_file.clone(),
+            security: self.security.clone(),
+            seeds: self.seeds.clone(),
+            adapters: self.adapters.clone(),
+            addresses: self.addresses.clone(),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeygenArgs {
+    /// Write to this new file (mode 0600) instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AdaptersArgs {
+    #[command(flatten)]
+    pub(crate) json: Json,
+    /// Complete them by this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RoutesArgs {
+    #[command(subcommand)]
+    pub(crate) command: RoutesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoutesCommand {
+    /// What would be installed, touching nothing
+    Plan(RoutesFrom),
+    /// What is installed by Overlan nodes on this host
+    Show(Json),
+    /// Install what is planned from the configuration, or from a running node's table
+    Apply(RoutesFrom),
+    /// Remove what Overlan nodes left behind
+    Clear(RoutesFrom),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RoutesFrom {
+    #[command(flatten)]
+    pub(crate) json: Json,
+    /// The node's configuration; without it a running node is asked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TableArgs {
+    #[command(flatten)]
+    pub(crate) query: Query,
+    /// Print the digest alone
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) digest: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForgetArgs {
+    /// Name or id of the member
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    /// At most once, any order
+    Unreliable,
+    /// Exactly once, any order
+    Reliable,
+    /// Exactly once, first in, first out
+    Ordered,
+}
+
+impl From<Mode> for MessageMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unreliable => MessageMode::Unreliable,
+            Mode::Reliable => MessageMode::Reliable,
+            Mode::Ordered => MessageMode::Ordered,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendArgs {
+    /// A member by name or id, `role:NAME` (the owner of a responsibility), or `all`
+    #[arg(long)]
+    pub(crate) to: String,
+    /// How it is to arrive
+    #[arg(long, value_enum, default_value = "reliable")]
+    pub(crate) mode: Mode,
+    /// Send this many messages, each beginning with its sequence number (u64, big-endian)
+    #[arg(long, value_name = "N", conflicts_with_all = ["lines", "file"])]
+    pub(crate) count: Option<u64>,
+    /// Time between the messages of --count, such as 5ms
+    #[arg(long, value_name = "D", value_parser = humantime_duration, requires = "count")]
+    pub(crate) interval: Option<Duration>,
+    /// Bytes of each message of --count, at least 8
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=16 << 20), requires = "count")]
+    pub(crate) size: Option<u32>,
+    /// Send each line of standard input as it arrives
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) lines: bool,
+    /// Give up on a message after this time, such as 10s
+    #[arg(long, value_name = "D", value_parser = humantime_duration)]
+    pub(crate) lifetime: Option<Duration>,
+    /// What to send; `-` or nothing is standard input
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) query: Query,
+}
+
+fn humantime_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 5ms or 1s"))
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListenArgs {
+    #[command(flatten)]
+    pub(crate) query: Query,
+    /// Stop after this many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// The active policies, and the shipped ones
+    List(Query),
+    /// One kind in detail
+    Show {
+        kind: Kind,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Swap a plugin in on the running node
+    Set {
+        kind: Kind,
+        /// A component file, or `builtin:NAME`
+        plugin: String,
+        /// Configuration of the plugin, repeatable
+        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
+        config: Vec<(String, String)>,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Let the native fallback answer
+    Unset {
+        kind: Kind,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Go back to the plugin before
+    Rollback {
+        kind: Kind,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Find out whether a file would do, without a node
+    Check {
+        file: PathBuf,
+        /// Configuration of the plugin, repeatable
+        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
+        config: Vec<(String, String)>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// What clap cannot see, such as a missing configuration. Exit status 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_parses() {
+        let lines = [
+            "demo --json",
+            "node --config a.toml --name a --seed 10.0.0.1:7400 --address 127.0.1.1 --port 7401",
+            "keygen --out k",
+            "adapters --json",
+            "routes plan --json --config a.toml",
+            "table --digest --socket s",
+            "members --json",
+            "forget b",
+            "send --to b --mode ordered --count 10 --interval 5ms --size 64",
+            "send --to role:shard-1 file",
+            "send --to all -",
+            "send --to b --lines",
+            "listen --json --count 3",
+            "policy list",
+            "policy set failover builtin:knet-compat",
+            "policy set assignment x.wasm --config a=b",
+            "policy rollback sizing",
+            "policy check x.wasm",
+        ];
+        for line in lines {
+            let words = std::iter::once("overlan").chain(line.split(' '));
+            assert!(Args::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn bad_usage_is_status_2() {
+        for line in
+            ["send", "send --to b --size 4 --count 1", "policy set size x", "listen --count x", "frobnicate"]
+        {
+            let words = std::iter::once("overlan").chain(line.split(' '));
+            assert_eq!(Args::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

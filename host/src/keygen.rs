@@ -1,0 +1,29 @@
+//! `overlan keygen`.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use anyhow::Context as _;
+
+use crate::args::KeygenArgs;
+
+pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
+    let text = overlan_node::new_cluster_key();
+    let Some(path) = &args.out else {
+        std::io::stdout().write_all(text.as_bytes())?;
+        return Ok(());
+    };
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = opened.with_context(|| {
+        format!("{}: a key is never written over another file; choose another name", path.display())
+    })?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| path.display().to_string())?;
+    eprintln!(
+        "wrote {}; copy it to every member (it is a secret), and name it as [cluster] key_file",
+        path.display()
+    );
+    Ok(())
+}
