@@ -64,6 +64,7 @@ impl Cluster {
         }
         self.nodes.iter_mut().for_each(Node::wait_ready);
         self.wait_settled();
+        self.nodes.iter().for_each(Node::wait_plugins);
     }
 
     /// The lab.

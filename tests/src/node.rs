@@ -178,6 +178,16 @@ impl Node {
         wait_until(&what, limit, || self.state_of(member), |seen| seen == state);
     }
 
+    /// Waits until plugins answer every kind: they are compiled while the native fallbacks answer already.
+    ///
+    /// # Panics
+    /// Where they do not.
+    pub fn wait_plugins(&self) {
+        let active = || self.run(&["policy", "list", "--json"]).json()["active"].clone();
+        let all = |active: &Value| crate::json::rows(active).iter().all(|row| row["plugin"] != "native");
+        wait_until("plugins to answer every kind", READY, active, all);
+    }
+
     /// A counter of its status.
     pub fn counter(&self, name: &str) -> u64 {
         crate::json::number(&self.listing("status")["counters"], name)

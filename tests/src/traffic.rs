@@ -178,9 +178,6 @@ pub struct Outcome {
     pub doubled: usize,
     /// Longest silence at the receiver from just before the fault on, in milliseconds.
     pub gap_ms: f64,
-    /// From the fault until the first message sent after it arrived, in milliseconds: the silence
-    /// counted from the fault itself.
-    pub resumed_ms: f64,
 }
 
 /// Sends a stream and brings the fault about in the middle of it.
@@ -219,12 +216,10 @@ fn outcome(arrivals: &[Arrival], count: usize, fault_at: u64) -> Outcome {
     at.sort_unstable();
     let before = at.partition_point(|&t| t <= fault_at).saturating_sub(1);
     let gap = at[before..].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(u64::MAX);
-    let resumed = at[before..].windows(2).find(|pair| pair[1] - pair[0] == gap).map_or(0, |pair| pair[1]);
     Outcome {
         lost: count - times.len().min(count),
         doubled: arrivals.len() - times.len(),
         gap_ms: gap as f64 / 1e6,
-        resumed_ms: resumed.saturating_sub(fault_at) as f64 / 1e6,
     }
 }
 

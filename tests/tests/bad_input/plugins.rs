@@ -21,7 +21,7 @@ fn what_is_no_plugin_is_refused_and_the_old_one_stays() {
     for (name, bytes, said) in [
         ("empty", &b""[..], "component"),
         ("text", b"fn main() {}", "component"),
-        ("cut", cut, "component"),
+        ("cut", cut, "damaged"),
         ("module", MODULE, "component"),
         ("component", EMPTY_COMPONENT, "overlan:policy"),
     ] {
@@ -52,7 +52,7 @@ fn the_list_shows_what_answers_each_kind() {
     let cluster = Cluster::started_on_loopback(1, |_, _| {});
     let listed = cluster.nodes[0].run(&["policy", "list", "--json"]).json();
     for (kind, default) in [("assignment", "rendezvous"), ("sizing", "mtu-fit"), ("failover", "fast")] {
-        let shown = row(&listed, "kind", kind).to_string();
+        let shown = row(&listed["active"], "kind", kind).to_string();
         assert!(shown.contains(default), "{shown}");
     }
 }
