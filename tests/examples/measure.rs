@@ -44,8 +44,7 @@ fn main() {
             let outcomes: Vec<Outcome> = (0..runs).map(|_| once(plugin, fault)).collect();
             let of = |field: fn(&Outcome) -> f64| outcomes.iter().map(field).collect::<Vec<f64>>();
             let worst = of(|outcome| outcome.gap_ms).into_iter().fold(0.0, f64::max);
-            let (gap, resumed) =
-                (median(of(|outcome| outcome.gap_ms)), median(of(|outcome| outcome.resumed_ms)));
+            let gap = median(of(|outcome| outcome.gap_ms));
             let lost: usize = outcomes.iter().map(|outcome| outcome.lost).sum();
             let doubled: usize = outcomes.iter().map(|outcome| outcome.doubled).sum();
             println!("| {name} | {plugin} | {gap:.0} | {worst:.0} | {lost} | {doubled} |");

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::binary::{Ran, overlan, wait_child};
 use crate::node::Node;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::{wait_for, wait_until, within};
 
 /// What a listener printed for one message.
 #[derive(Clone, Debug)]
@@ -65,19 +65,13 @@ impl Listener {
     /// Where none comes through.
     pub fn connected(node: &Node, from: &Node) -> Listener {
         let listener = Listener::start(node);
-        let sent = from.run(&[
-            "send",
-            "--to",
-            &node.config.name,
-            "--mode",
-            "reliable",
-            "--count",
-            "1",
-            "--size",
-            "8",
-        ]);
-        sent.ok();
-        listener.wait_count(1, Duration::from_secs(15));
+        let what = format!("the listener at {} to hear", node.config.name);
+        // What is accepted before this listener is connected is not repeated for it.
+        wait_for(&what, Duration::from_secs(20), || {
+            let to = node.config.name.as_str();
+            from.run(&["send", "--to", to, "--mode", "reliable", "--count", "1", "--size", "8"]).ok();
+            within(Duration::from_millis(500), || listener.arrivals().first().map(|_| ()))
+        });
         listener
     }
 
@@ -176,6 +170,8 @@ pub struct Outcome {
     pub lost: usize,
     /// Arrivals beyond the first of a sequence number.
     pub doubled: usize,
+    /// Arrivals with a lower sequence number than the one before.
+    pub out_of_order: usize,
     /// Longest silence at the receiver from just before the fault on, in milliseconds.
     pub gap_ms: f64,
 }
@@ -219,6 +215,7 @@ fn outcome(arrivals: &[Arrival], count: usize, fault_at: u64) -> Outcome {
     Outcome {
         lost: count - times.len().min(count),
         doubled: arrivals.len() - times.len(),
+        out_of_order: arrivals.windows(2).filter(|pair| pair[1].seq < pair[0].seq).count(),
         gap_ms: gap as f64 / 1e6,
     }
 }
