@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
-use overlan_wire::{Digest, Frame, NodeId, Record, SignedRecord};
+use overlan_wire::{Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
 use super::cluster::Origin;
@@ -24,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Hellos sent and not yet answered.
 const MAX_SENT: usize = 64;
+/// An answered hello is good for this long.
+const NEWCOMER: Duration = Duration::from_secs(10);
 /// Hellos answered and not yet confirmed.
 const MAX_ANSWERED: usize = 256;
 
@@ -33,7 +35,7 @@ pub(super) struct Hellos {
     next: Instant,
     pause: Duration,
     sent: BTreeMap<u64, Instant>,
-    answered: BTreeMap<u64, SignedRecord>,
+    answered: BTreeMap<u64, (SignedRecord, Instant)>,
     pub(super) joined: bool,
     pub(super) refused: Option<u8>,
 }
@@ -52,6 +54,15 @@ impl Hellos {
 
     pub(super) fn next_deadline(&self, settled: bool) -> Option<Instant> {
         (!settled).then_some(self.next)
+    }
+
+    /// Entries of those whose hello was answered a short while ago.
+    pub(super) fn newcomers(&self, now: Instant) -> impl Iterator<Item = &Entry> {
+        let recent = self.answered.values().filter(move |(_, at)| now.since(*at) < NEWCOMER);
+        recent.filter_map(|(signed, _)| match &signed.record {
+            Record::Entry(entry) => Some(entry),
+            Record::Forgotten(_) => None,
+        })
     }
 
     /// Adapters or members changed: try again soon.
@@ -167,7 +178,10 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_limit += 1;
         }
         let reply = self.rng.next_u64();
-        self.hellos.answered.insert(reply, record);
+        let now = self.now;
+        self.hellos.answered.retain(|_, (_, at)| now.since(*at) < NEWCOMER);
+        self.hellos.answered.insert(reply, (record, now));
+        self.events.push_back(Event::Routes);
         let digest = self.table.digest();
         self.answer(origin, |out| {
             Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(out);
@@ -206,7 +220,7 @@ impl<C: Crypto> Core<C> {
     }
 
     pub(super) fn handle_hello_done(&mut self, origin: Origin, echo: u64) {
-        let Some(record) = self.hellos.answered.remove(&echo) else {
+        let Some((record, _)) = self.hellos.answered.remove(&echo) else {
             self.counters.dropped_replayed += 1;
             return;
         };

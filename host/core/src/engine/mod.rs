@@ -318,10 +318,17 @@ impl<C: Crypto> Core<C> {
         self.peers.keys().copied().filter(|&id| is_live(self.state_of(id))).collect()
     }
 
-    /// Every address of every other member that has not left: host routes are wanted for these.
+    /// The addresses that host routes are wanted for: of every other member that has not left, of the seeds,
+    /// and of newcomers whose hello is being answered: first contact may need a route as well.
     pub fn remote_addresses(&self) -> Vec<SocketAddr> {
         let others = self.table.entries().filter(|entry| entry.id != self.id && !entry.left);
-        others.flat_map(|entry| entry.adapters.iter().map(crate::table::socket_address)).collect()
+        let newcomers = self.hellos.newcomers(self.now);
+        let adapters = others.chain(newcomers).flat_map(|entry| &entry.adapters);
+        let mut addresses: Vec<_> = adapters.map(crate::table::socket_address).collect();
+        addresses.extend(&self.config.seeds);
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
     /// The peer has something to send or another deadline.
