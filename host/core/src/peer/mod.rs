@@ -85,8 +85,8 @@ pub(crate) struct Peer<A> {
     pub(crate) ask_sizing: Vec<PathId>,
     /// Path ends on which the peer is to be told this node's entry: it does not know our boot yet.
     pub(crate) introduce: Vec<(SocketAddr, SocketAddr)>,
-    /// Membership takes it for alive; a dead member's paths are probed seldom.
-    pub(crate) alive: bool,
+    /// Membership takes it for alive.
+    alive: bool,
 }
 
 /// One packet-number space of the peer, and the path its packets came by.
