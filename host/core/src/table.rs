@@ -1,7 +1,8 @@
 //! The address table: signed records by node, and the hash tree that proves two copies identical.
 //!
 //! The tree has 256 buckets by the first byte of the node id (a hash, so they fill evenly):
-//! `leaf = SHA-256(record bytes)`, `bucket = SHA-256(1 || leaves in id order)`,
+//! `leaf = SHA-256(record bytes)` (of a removal only what is removed counts, not who signed it: two members that
+//! remove the same entry agree), `bucket = SHA-256(1 || leaves in id order)`,
 //! `digest = SHA-256(0 || (index || bucket) of non-empty buckets)`. A change rehashes one bucket and
 //! the root, and two members that differ exchange only the buckets that do.
 
@@ -109,7 +110,7 @@ impl Table {
     fn rehash_bucket(&mut self, bucket: u8) {
         let mut hash = Sha256::new_with_prefix([1]);
         for (_, signed) in self.bucket(bucket) {
-            hash.update(Sha256::digest(signed.bytes()));
+            hash.update(leaf(signed));
         }
         self.buckets[usize::from(bucket)] = Some(Digest(hash.finalize().into()));
     }
@@ -123,6 +124,19 @@ impl Table {
             }
         }
         self.root = Digest(hash.finalize().into());
+    }
+}
+
+/// Hash of one record. A removal is the same whoever signed it.
+fn leaf(signed: &SignedRecord) -> [u8; 32] {
+    match &signed.record {
+        Record::Entry(_) => Sha256::digest(signed.bytes()).into(),
+        Record::Forgotten(forgotten) => {
+            let mut hash = Sha256::new_with_prefix([2]);
+            hash.update(forgotten.id.0);
+            hash.update(forgotten.version.to_be_bytes());
+            hash.finalize().into()
+        }
     }
 }
 

@@ -148,6 +148,32 @@ impl World {
         self.pump(index);
     }
 
+    /// Changes a member's adapters in any way but their status, as its kernel would tell it.
+    pub fn change_adapters(&mut self, index: usize, change: impl FnOnce(&mut Vec<Adapter>)) {
+        let member = &mut self.members[index];
+        change(&mut member.adapters);
+        if let Some(core) = &mut member.core {
+            core.handle_adapters(self.now, member.adapters.clone()).expect("the entry fits");
+        }
+        self.pump(index);
+    }
+
+    /// A member forgets another, as an operator would have it do.
+    ///
+    /// # Panics
+    /// The other is alive.
+    pub fn forget(&mut self, by: usize, whom: usize) {
+        let (now, id) = (self.now, self.members[whom].id);
+        let core = self.members[by].core.as_mut().expect("it runs");
+        core.forget(now, id).expect("it is known and down");
+        self.pump(by);
+    }
+
+    /// A member loses its memory of the versions it has published; it shows at its next start.
+    pub fn forget_version(&mut self, index: usize) {
+        self.members[index].config.last_version = 0;
+    }
+
     /// Stops a member for a while as SIGSTOP does: datagrams wait in its sockets, which are drained before its
     /// timers fire.
     pub fn pause(&mut self, index: usize, duration: Duration) {

@@ -95,6 +95,12 @@ impl<A: Aead> Senders<A> {
         self.others.retain(|(key, _), _| accepted.contains(key));
     }
 
+    /// This node goes on under another boot: another key, and its count from 0.
+    pub(super) fn begin_again<C: Crypto<Aead = A>>(&mut self, crypto: &C, boot: BootId) {
+        self.rekey(crypto, boot);
+        self.counter = 0;
+    }
+
     fn bound(&mut self) {
         if self.others.len() > MAX_SENDERS
             && let Some(oldest) =

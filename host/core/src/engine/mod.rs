@@ -66,6 +66,8 @@ pub struct Core<C: Crypto> {
     version: u64,
     table: Table,
     boots: BTreeMap<BootId, NodeId>,
+    /// Boots of others whose sessions this node has dropped.
+    retired: VecDeque<BootId>,
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
     peers: BTreeMap<NodeId, Peer<C::Aead>>,
@@ -130,6 +132,7 @@ impl<C: Crypto> Core<C> {
             version,
             table: Table::new(),
             boots: BTreeMap::new(),
+            retired: VecDeque::new(),
             seen: BTreeMap::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use overlan_wire::entry::RecordTooLarge;
-use overlan_wire::{Adapter, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
+use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
+use rand::Rng;
 
 use super::{Core, is_live};
 use crate::crypto::Crypto;
@@ -14,6 +15,8 @@ use crate::table::Merge;
 
 /// Live members told of our own changes directly; the others hear of them by gossip.
 const DIRECT_PUSHES: usize = 32;
+/// Boots whose sessions are over that are remembered; the oldest gives way.
+const MAX_RETIRED: usize = 8_192;
 
 impl<C: Crypto> Core<C> {
     /// Writes the own entry anew, under the next version.
@@ -72,7 +75,9 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_signature += 1;
             return None;
         }
-        if !self.is_allowed(signed.record.id()) {
+        // A removal of one who may not join is welcome; refusing it would keep the tables apart.
+        let entry = matches!(signed.record, Record::Entry(_));
+        if entry && !self.is_allowed(signed.record.id()) {
             self.counters.dropped_not_allowed += 1;
             return None;
         }
@@ -85,12 +90,22 @@ impl<C: Crypto> Core<C> {
         if let Ok(parsed) = SignedRecord::parse(bytes)
             && let Some(held) = self.table.record(parsed.record.id())
             && held.record.precedence() >= parsed.record.precedence()
+            && !self.is_own_double(&parsed)
         {
             return;
         }
         if let Some(record) = self.verify(bytes) {
             self.merge(record);
         }
+    }
+
+    /// Whether the record claims our own version for something else: an earlier life used the version up and could
+    /// not remember it.
+    fn is_own_double(&self, record: &SignedRecord) -> bool {
+        record.record.id() == self.id
+            && self.table.record(self.id).is_some_and(|held| {
+                held.record.precedence() == record.record.precedence() && held.bytes() != record.bytes()
+            })
     }
 
     /// Takes a verified record.
@@ -102,10 +117,14 @@ impl<C: Crypto> Core<C> {
         // Only this node writes its entry: whatever outranks it is an earlier life, or a removal.
         let (version, _) = record.record.precedence();
         let ours = self.table.record(self.id).map(|held| held.record.precedence());
-        if ours.is_some_and(|ours| ours >= record.record.precedence()) || self.left {
+        let outranked = ours.is_none_or(|ours| ours < record.record.precedence());
+        if self.left || !outranked && !self.is_own_double(&record) {
             return;
         }
         self.version = self.version.max(version);
+        if matches!(record.record, Record::Forgotten(_)) {
+            self.begin_again();
+        }
         if self.publish().is_ok() {
             let identity = Identity::new(self.id, self.config.boot, self.version);
             self.membership.outrank(self.now, identity);
@@ -113,9 +132,53 @@ impl<C: Crypto> Core<C> {
         }
     }
 
+    /// This node was forgotten while it lived: others dropped their half of its sessions. It comes back as a newcomer,
+    /// under a boot of its own, so that no key, number or message of the old sessions is used again.
+    fn begin_again(&mut self) {
+        let mut boot = [0; 16];
+        self.rng.fill_bytes(&mut boot);
+        self.config.boot = BootId(boot);
+        self.senders.begin_again(&self.crypto, self.config.boot);
+        self.sessions.clear();
+        for (&id, peer) in &mut self.peers {
+            let fates = peer.restart(&self.crypto, &self.config, peer.boot);
+            peer.alive = self.seen.get(&id).is_some_and(|seen| is_live(seen.state));
+            self.sessions.extend(peer.session_ids().map(|session| (session, id)));
+            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            peer.report(fates, &mut env);
+            if let Some(entry) = self.table.entry(id) {
+                peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
+            }
+            self.to_transmit.insert(id);
+            self.to_schedule.insert(id);
+        }
+    }
+
+    /// Sessions with this boot are over for good: a session opened anew would use its nonces again.
+    fn retire(&mut self, boot: BootId) {
+        if self.retired.len() >= MAX_RETIRED {
+            self.retired.pop_front();
+        }
+        self.retired.push_back(boot);
+    }
+
     /// Puts a record into the table and acts on what changed.
     fn store(&mut self, record: SignedRecord) {
         let id = record.record.id();
+        if let Record::Entry(entry) = &record.record
+            && id != self.id
+            && self.retired.contains(&entry.boot)
+        {
+            // It lives on without knowing that it was forgotten: tell it, so that it begins again.
+            let outranks = self
+                .table
+                .record(id)
+                .is_none_or(|held| held.record.precedence() < record.record.precedence());
+            if let Some(removal) = self.removal(id, entry.version).filter(|_| outranks) {
+                self.store(removal);
+            }
+            return;
+        }
         match self.table.merge(record.clone()) {
             Merge::Known => return,
             Merge::Full => {
@@ -148,7 +211,9 @@ impl<C: Crypto> Core<C> {
                 self.peers.insert(id, peer);
             }
             Some(peer) if peer.boot != entry.boot => {
+                let before = peer.boot;
                 fates = peer.restart(&self.crypto, &self.config, entry.boot);
+                self.retire(before);
             }
             Some(_) => {}
         }
@@ -165,6 +230,7 @@ impl<C: Crypto> Core<C> {
     fn entry_removed(&mut self, id: NodeId) {
         self.sessions.retain(|_, node| *node != id);
         if let Some(mut peer) = self.peers.remove(&id) {
+            self.retire(peer.boot);
             let fates = peer.outbox.abandon();
             let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
             peer.report(fates, &mut env);
@@ -190,15 +256,19 @@ impl<C: Crypto> Core<C> {
         if is_live(self.state_of(node)) {
             return Err("the member is alive; stop it first");
         }
-        let record =
-            Record::Forgotten(Forgotten { id: node, version: entry.version, by_key: self.crypto.sign_key() });
-        let unsigned = record.to_unsigned_bytes().map_err(|_| "the removal does not fit a record")?;
-        let signature = self.crypto.sign(&unsigned);
-        let signed = SignedRecord::new(record, unsigned, &signature);
+        let signed = self.removal(node, entry.version).ok_or("the removal does not fit a record")?;
         self.store(signed.clone());
         for peer in self.live_peers().into_iter().take(DIRECT_PUSHES) {
             self.send_cluster(peer, |out| Frame::Record(signed.bytes()).emit(out));
         }
         Ok(())
+    }
+
+    /// The removal of a node's entry up to this version, signed by this node.
+    fn removal(&self, id: NodeId, version: u64) -> Option<SignedRecord> {
+        let record = Record::Forgotten(Forgotten { id, version, by_key: self.crypto.sign_key() });
+        let unsigned = record.to_unsigned_bytes().ok()?;
+        let signature = self.crypto.sign(&unsigned);
+        Some(SignedRecord::new(record, unsigned, &signature))
     }
 }

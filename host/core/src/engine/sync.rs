@@ -209,7 +209,11 @@ impl<C: Crypto> Core<C> {
             .collect();
         let wanted: Vec<NodeId> = theirs
             .iter()
-            .filter(|(id, theirs)| id.0[0] == bucket && ours.get(id).is_none_or(|ours| ours < theirs))
+            .filter(|(id, theirs)| {
+                // Our own at the same version may be what an earlier life wrote.
+                let own = **id == self.id && ours.get(id) == Some(theirs);
+                id.0[0] == bucket && (own || ours.get(id).is_none_or(|ours| ours < theirs))
+            })
             .map(|(&id, _)| id)
             .collect();
         for chunk in wanted.chunks((ROOM - FRAME_HEADER) / 16) {

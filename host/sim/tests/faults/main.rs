@@ -1,0 +1,4 @@
+//! Seeded runs against single promises: what must hold whatever dies, and when.
+
+mod common;
+mod membership;

@@ -1,0 +1,165 @@
+//! Members that are forgotten, cut off or taken for dead.
+
+use overlan_contract::assignment::Responsibility;
+use overlan_core::config::Quorum;
+use overlan_core::{Config, Fate};
+use overlan_sim::World;
+use overlan_wire::{BootId, MessageMode};
+
+use crate::common::{SECOND, address, check_exactly_once, core, isolate, lan, many, mode, payload};
+
+fn agreed(world: &World) -> bool {
+    let mut running = world.members.iter().filter_map(|member| member.core.as_ref());
+    world.converged() && running.all(|core| core.status(world.now).agreed)
+}
+
+/// A member that was forgotten while it lived on behind a cut comes back as a newcomer: nothing of the old
+/// session is used again, and messages pass both ways.
+#[test]
+fn a_forgotten_member_that_lives_comes_back_whole() {
+    for seed in 0..8 {
+        let mut world = many(seed, 3);
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}");
+        for token in 0..10 {
+            world.send(0, 1, mode(token), payload(token), token);
+            world.send(1, 0, mode(token), payload(token), token);
+        }
+        world.run_for(SECOND);
+        check_exactly_once(&world, 0..10, "before");
+        let boot = core(&world, 1).status(world.now).boot;
+        isolate(&mut world, &[1]);
+        world.send(0, 1, MessageMode::Ordered, payload(10), 10);
+        world.run_for(20 * SECOND);
+        world.forget(0, 1);
+        if seed % 2 == 1 {
+            // What it says of itself meanwhile outranks the removal.
+            world.change_adapters(1, |adapters| adapters[0].mtu = 1_400);
+        }
+        world.run_for(2 * SECOND);
+        assert_eq!(world.members[0].fates[&10], [Fate::Abandoned]);
+        world.network.heal();
+        assert!(world.run_until(30 * SECOND, agreed), "seed {seed}: no agreement");
+        assert_ne!(core(&world, 1).status(world.now).boot, boot, "seed {seed}: the old session goes on");
+        for token in 20..40 {
+            assert!(world.send(0, 1, mode(token), payload(token), token));
+            assert!(world.send(1, 0, mode(token), payload(token), token));
+        }
+        world.run_for(3 * SECOND);
+        check_exactly_once(&world, 20..40, &format!("seed {seed}"));
+        assert_eq!(world.members[1].fates.keys().filter(|&&token| token >= 20).count(), 20, "seed {seed}");
+        assert_eq!(core(&world, 0).status(world.now).counters.dropped_replayed, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_members_that_forget_the_same_one_agree() {
+    for seed in 0..4 {
+        let mut world = many(seed, 4);
+        assert!(world.run_until(5 * SECOND, World::converged));
+        world.kill(3);
+        world.run_for(20 * SECOND);
+        isolate(&mut world, &[1, 2]);
+        world.forget(0, 3);
+        world.forget(1, 3);
+        world.run_for(SECOND);
+        world.network.heal();
+        assert!(world.run_until(20 * SECOND, agreed), "seed {seed}: the tables differ");
+        // And it may come back.
+        world.start(3);
+        assert!(world.run_until(20 * SECOND, agreed), "seed {seed}: it does not come back");
+    }
+}
+
+/// A node that lost its memory of published versions starts under one that another life used.
+#[test]
+fn a_version_used_twice_is_outranked() {
+    let mut world = many(3, 3);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.forget_version(2);
+    world.kill(2);
+    world.start(2);
+    assert!(world.run_until(20 * SECOND, agreed));
+}
+
+#[test]
+fn the_leader_dies_while_tables_differ() {
+    for seed in 0..6 {
+        let mut world = many(seed, 5);
+        assert!(world.run_until(5 * SECOND, agreed), "seed {seed}");
+        let leader = (0..5).min_by_key(|&at| world.members[at].id).unwrap();
+        let victim = (0..5).find(|&at| at != leader && at != 0).unwrap();
+        isolate(&mut world, &[leader, victim]);
+        world.run_for((3 + seed as u32) * SECOND);
+        world.kill(leader);
+        world.network.heal();
+        assert!(world.run_until(60 * SECOND, agreed), "seed {seed}: no agreement without the leader");
+        world.start(leader);
+        assert!(world.run_until(60 * SECOND, agreed), "seed {seed}: no agreement with it");
+    }
+}
+
+#[test]
+fn a_false_death_keeps_message_state() {
+    for seed in 0..4 {
+        let mut world = many(seed, 3);
+        assert!(world.run_until(5 * SECOND, World::converged));
+        for token in 0..30 {
+            if token == 10 {
+                isolate(&mut world, &[1]);
+            }
+            world.send(0, 1, mode(token), payload(token), token);
+            world.run_for(SECOND);
+        }
+        assert!(
+            core(&world, 0)
+                .members(world.now)
+                .iter()
+                .any(|member| member.name == "n1" && member.state == overlan_core::status::MemberState::Down)
+        );
+        world.network.heal();
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}");
+        world.run_for(3 * SECOND);
+        check_exactly_once(&world, 0..30, &format!("seed {seed}"));
+    }
+}
+
+/// Five members with a quorum: the smaller piece owns nothing, the larger one everything.
+#[test]
+fn a_minority_owns_nothing() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, lan());
+        for index in 0..5 {
+            let mut config = Config::new(format!("n{index}"), BootId::default(), 0);
+            config.quorum = Quorum::Majority;
+            config.responsibilities = (0..8)
+                .map(|at| Responsibility {
+                    name: format!("r{at}"),
+                    replicas: 1,
+                    weight_milli: 1_000,
+                    requires: Vec::new(),
+                })
+                .collect();
+            if index > 0 {
+                config.seeds = vec!["10.0.0.2:7400".parse().unwrap()];
+            }
+            world.add_with(config, &[&address(index, 0).to_string()]);
+        }
+        assert!(world.run_until(5 * SECOND, World::converged));
+        world.run_for(5 * SECOND);
+        let owned = |world: &World, member: usize| {
+            (0..8).filter(|at| core(world, member).owner(&format!("r{at}")).is_some()).count()
+        };
+        assert!((0..5).all(|member| owned(&world, member) == 8), "seed {seed}");
+        isolate(&mut world, &[seed as usize, 4]);
+        world.run_for(30 * SECOND);
+        for member in 0..5 {
+            let minority = member == seed as usize || member == 4;
+            let expected = if minority && seed != 4 { 0 } else { 8 };
+            assert_eq!(owned(&world, member), expected, "seed {seed}, member {member}");
+        }
+        world.network.heal();
+        assert!(world.run_until(30 * SECOND, World::converged));
+        world.run_for(10 * SECOND);
+        assert!((0..5).all(|member| owned(&world, member) == 8), "seed {seed}: after healing");
+    }
+}
