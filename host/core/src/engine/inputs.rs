@@ -183,6 +183,7 @@ impl<C: Crypto> Core<C> {
         change(&mut self.crypto);
         self.senders.rekey(&self.crypto, self.config.boot);
         self.sessions.clear();
+        self.retired.values_mut().for_each(|peer| peer.rekey(&self.crypto, self.config.boot));
         for (&id, peer) in &mut self.peers {
             peer.rekey(&self.crypto, self.config.boot);
             self.sessions.extend(peer.session_ids().map(|session| (session, id)));

@@ -69,6 +69,9 @@ pub struct Core<C: Crypto> {
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
     peers: BTreeMap<NodeId, Peer<C::Aead>>,
+    /// Peers whose entry was removed: should one come back in the same life, its session goes on. Path ids, packet
+    /// and message numbers must never start again under the same keys.
+    retired: BTreeMap<NodeId, Peer<C::Aead>>,
     sessions: BTreeMap<SessionId, NodeId>,
     planner: Planner,
     plugin_digests: [Digest; 3],
@@ -132,6 +135,7 @@ impl<C: Crypto> Core<C> {
             boots: BTreeMap::new(),
             seen: BTreeMap::new(),
             peers: BTreeMap::new(),
+            retired: BTreeMap::new(),
             sessions: BTreeMap::new(),
             plugin_digests: [Digest([0; 32]); 3],
             facts_changed: true,

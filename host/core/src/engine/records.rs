@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use overlan_wire::entry::RecordTooLarge;
+use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
 
 use super::{Core, is_live};
@@ -96,6 +97,12 @@ impl<C: Crypto> Core<C> {
     /// Takes a verified record.
     pub(super) fn merge(&mut self, record: SignedRecord) {
         if record.record.id() != self.id {
+            let id = record.record.id();
+            if matches!(record.record, Record::Forgotten(_)) && is_live(self.state_of(id)) {
+                // It outranks its removal as soon as it hears of it; should it be dead, the removal comes again.
+                self.send_cluster(id, |out| Frame::Record(record.bytes()).emit(out));
+                return;
+            }
             self.store(record);
             return;
         }
@@ -144,7 +151,9 @@ impl<C: Crypto> Core<C> {
         let mut fates = Vec::new();
         match self.peers.get_mut(&id) {
             None => {
-                let Some(peer) = Peer::new(&self.crypto, &self.config, id, entry.boot) else { return };
+                let same_life = self.retired.remove(&id).filter(|peer| peer.boot == entry.boot);
+                let fresh = || Peer::new(&self.crypto, &self.config, id, entry.boot);
+                let Some(peer) = same_life.or_else(fresh) else { return };
                 self.peers.insert(id, peer);
             }
             Some(peer) if peer.boot != entry.boot => {
@@ -168,6 +177,8 @@ impl<C: Crypto> Core<C> {
             let fates = peer.outbox.abandon();
             let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
             peer.report(fates, &mut env);
+            peer.sync_paths(self.now, &[], &[], &mut env);
+            self.retired.insert(id, peer);
         }
         self.seen.remove(&id);
         self.agreement.forget(id);
@@ -189,6 +200,11 @@ impl<C: Crypto> Core<C> {
         };
         if is_live(self.state_of(node)) {
             return Err("the member is alive; stop it first");
+        }
+        if entry.version > MAX_REMOVED_VERSION {
+            return Err(
+                "the member's version is beyond what a removal can end; give it a new state directory",
+            );
         }
         let record =
             Record::Forgotten(Forgotten { id: node, version: entry.version, by_key: self.crypto.sign_key() });
