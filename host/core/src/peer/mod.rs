@@ -383,8 +383,16 @@ impl<A: Aead> Peer<A> {
         ends: (SocketAddr, SocketAddr),
         env: &mut Surroundings<'_>,
     ) {
-        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else { return };
+        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else {
+            // Of a path that went away, unless there never was one.
+            env.counters.dropped_malformed += u64::from(ack.path.0 >= self.next_path);
+            return;
+        };
         let path = &mut self.paths[at];
+        if ack.ranges.first().is_some_and(|&(_, largest)| largest >= path.recovery.peek_number()) {
+            env.counters.dropped_malformed += 1;
+            return;
+        }
         let datagram = path.datagram();
         let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
         if outcome.progress && (path.local, path.remote) == ends {
