@@ -1,4 +1,6 @@
 //! Seeded runs against single promises: what must hold whatever dies, and when.
 
 mod common;
+mod delivery;
 mod membership;
+mod modes;
