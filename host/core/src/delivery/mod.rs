@@ -2,6 +2,8 @@
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+#[cfg(test)]
+mod tests;
 
 /// Messages to and from applications.
 pub(crate) const CLASS_APPLICATION: u8 = 0;

@@ -273,9 +273,10 @@ impl Outbox {
     }
 
     /// What the peer's consumers accepted, and its credit. Returns the fates to report, or `None` where the
-    /// frame speaks of messages that were never opened.
+    /// frame speaks of messages that were never sent.
     pub(crate) fn handle_accepted(&mut self, accepted: &Accepted) -> Option<Vec<(u64, Fate)>> {
-        if accepted.floor.0 > self.next_id {
+        // Nor can one be accepted before all of it was sent.
+        if accepted.floor.0 > self.current.unwrap_or(self.next_id) {
             return None;
         }
         self.credit = self.credit.max(accepted.credit);
