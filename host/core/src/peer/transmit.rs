@@ -64,7 +64,7 @@ impl<A: Aead> Peer<A> {
                 return Some(self.mtu_probe(at, size, now, buffer));
             }
             let path = &self.paths[at];
-            if path.ping_due || !path.pongs_due.is_empty() {
+            if path.ping_due || !path.pongs_due.is_empty() || path.recovery.probe_due() {
                 return Some(self.single(at, now, buffer));
             }
         }
@@ -228,9 +228,10 @@ impl<A: Aead> Peer<A> {
             self.paths[draft.at].note_ping(token, now);
             Frame::Ping { token, padding: 0 }.emit(buffer);
         }
-        if self.inbox.accepted_changed()
-            && (Some(draft.at) == self.active_index(now) || self.active_index(now).is_none())
-        {
+        let usual = self.inbox.accepted_changed()
+            && (Some(draft.at) == self.active_index(now) || self.active_index(now).is_none());
+        // It wants an acknowledgement and can always be said once more: it serves as the probe, too.
+        if usual || self.paths[draft.at].recovery.probe_due() {
             let accepted = self.inbox.take_accepted();
             if draft.room(buffer) >= FRAME_HEADER + 16 + accepted.bitmap.len() {
                 Frame::Accepted(accepted).emit(buffer);
