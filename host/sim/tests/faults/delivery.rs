@@ -8,11 +8,18 @@ use overlan_wire::MessageMode;
 
 use crate::common::{MS, SECOND, address, check_exactly_once, core, lan, mode, payload, two};
 
+/// The seeds of short runs: 300 of them, or those in `OVERLAN_SIM_SEEDS` ("from..to") for a longer search.
+fn runs() -> std::ops::Range<u64> {
+    let given = std::env::var("OVERLAN_SIM_SEEDS").ok();
+    let range = given.as_deref().and_then(|text| text.split_once(".."));
+    range.map_or(0..300, |(from, to)| from.parse().expect("a seed")..to.parse().expect("a seed"))
+}
+
 /// A path dies at every moment of a burst, in each way, for a while that differs from run to run; another
 /// dies while the first one comes back.
 #[test]
 fn paths_that_die_at_any_moment_lose_nothing() {
-    for seed in 0..1_000u64 {
+    for seed in runs() {
         let losses = [0, 0, 20_000, 100_000];
         let network = Network { loss_ppm: losses[seed as usize % 4], ..lan() };
         let mut world = two(seed, 2, network);

@@ -2,5 +2,6 @@
 
 mod common;
 mod delivery;
+mod flow;
 mod membership;
 mod modes;
