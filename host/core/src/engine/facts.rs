@@ -107,6 +107,10 @@ impl<C: Crypto> Core<C> {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.alive = is_live(state);
             }
+            if before.is_some_and(is_live) && state == MemberState::Down {
+                // It may be back already, under a boot that nobody knows.
+                self.hellos.hurry(now);
+            }
             if before.is_some_and(is_live) != is_live(state) {
                 self.facts_changed = true;
                 self.agreement.hurry(now);

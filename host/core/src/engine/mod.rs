@@ -182,7 +182,7 @@ impl<C: Crypto> Core<C> {
             peer,
             self.membership.next_deadline(),
             self.planner.poll_timeout(),
-            self.hellos.next_deadline(self.left || self.hellos_settled()),
+            self.hellos.next_deadline(self.left),
             Some(self.agreement.next_deadline()),
         ];
         own.into_iter().flatten().min()
