@@ -28,7 +28,8 @@ pub enum MessageMode {
 /// Bytes of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
-    /// The message. Reliable and ordered ones share one count, unreliable ones have another.
+    /// The message. Reliable and ordered ones share one count, unreliable ones have another, and the cluster's own
+    /// (class 1) a third, from 2^63 on: they are done when all their bytes are acknowledged, and take no credit.
     pub message: MessageId,
     /// What the sender asked for.
     pub mode: MessageMode,
@@ -65,7 +66,7 @@ pub struct Accepted {
     pub floor: MessageId,
     /// Bit `i` (least significant first): message `floor + i` is accepted.
     pub bitmap: Vec<u8>,
-    /// Total bytes of reliable messages that the sender may have opened since the session began.
+    /// Total bytes of the applications' reliable messages that the sender may have opened since the session began.
     pub credit: u64,
 }
 

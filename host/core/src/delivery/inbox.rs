@@ -11,7 +11,7 @@ use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
 use overlan_wire::{Fragment, MessageId, MessageMode};
 use rangemap::RangeSet;
 
-use super::{CLASS_CLUSTER, INITIAL_CREDIT, MESSAGE_COST};
+use super::{CLASS_CLUSTER, CLUSTER_BYTES, CLUSTER_FIRST, CLUSTER_WINDOW, INITIAL_CREDIT, MESSAGE_COST};
 use crate::time::Instant;
 
 /// Unreliable messages in reassembly; the oldest gives way.
@@ -70,6 +70,10 @@ pub(crate) struct Inbox {
     early: BTreeMap<u64, Ready>,
     ready: VecDeque<Ready>,
     internal: VecDeque<Vec<u8>>,
+    internal_partial: BTreeMap<u64, Partial>,
+    /// The cluster's own messages that are complete: all below the floor, and these.
+    internal_floor: u64,
+    internal_done: BTreeSet<u64>,
     unreliable: BTreeMap<u64, Partial>,
     unreliable_seen: BTreeSet<u64>,
     unreliable_floor: u64,
@@ -94,6 +98,9 @@ impl Inbox {
             early: BTreeMap::new(),
             ready: VecDeque::new(),
             internal: VecDeque::new(),
+            internal_partial: BTreeMap::new(),
+            internal_floor: CLUSTER_FIRST,
+            internal_done: BTreeSet::new(),
             unreliable: BTreeMap::new(),
             unreliable_seen: BTreeSet::new(),
             unreliable_floor: 0,
@@ -116,7 +123,35 @@ impl Inbox {
     ) -> Taken {
         match fragment.mode {
             MessageMode::Unreliable => self.handle_unreliable(fragment, path, now),
+            _ if fragment.class == CLASS_CLUSTER => self.handle_internal(fragment, now),
             MessageMode::Reliable | MessageMode::Ordered => self.handle_reliable(fragment, path, now),
+        }
+    }
+
+    /// The cluster's own: no credit, and accepted when complete.
+    fn handle_internal(&mut self, fragment: &Fragment<'_>, now: Instant) -> Taken {
+        let id = fragment.message.0;
+        let Some(ahead) = id.checked_sub(self.internal_floor) else { return Taken::Duplicate };
+        if self.internal_done.contains(&id) {
+            return Taken::Duplicate;
+        }
+        let held: usize = self.internal_partial.values().map(|partial| partial.bytes.len()).sum();
+        let opens = !self.internal_partial.contains_key(&id);
+        if ahead >= CLUSTER_WINDOW || opens && held + fragment.total as usize > CLUSTER_BYTES {
+            return Taken::Refused;
+        }
+        match assemble(&mut self.internal_partial, fragment, now) {
+            Assembled::Incomplete => Taken::New,
+            Assembled::Duplicate => Taken::Duplicate,
+            Assembled::Contradiction => Taken::Refused,
+            Assembled::Complete(payload) => {
+                self.internal_done.insert(id);
+                while self.internal_done.remove(&self.internal_floor) {
+                    self.internal_floor += 1;
+                }
+                self.internal.push_back(payload);
+                Taken::New
+            }
         }
     }
 
@@ -149,10 +184,7 @@ impl Inbox {
             Assembled::Complete(payload) => {
                 self.complete.insert(id);
                 let ready = Ready { id: fragment.message, mode: fragment.mode, payload, path };
-                if fragment.class == CLASS_CLUSTER {
-                    self.accept(ready.id, ready.payload.len());
-                    self.internal.push_back(ready.payload);
-                } else if fragment.mode == MessageMode::Ordered {
+                if fragment.mode == MessageMode::Ordered {
                     return self.queue_ordered(fragment.order, ready);
                 } else {
                     self.ready.push_back(ready);

@@ -13,7 +13,10 @@ use overlan_wire::limits::MESSAGE_WINDOW;
 use overlan_wire::{Fragment, MessageId, MessageMode, PathId};
 use rangemap::RangeSet;
 
-use super::{CLASS_APPLICATION, INITIAL_CREDIT, MESSAGE_COST};
+use super::{
+    CLASS_APPLICATION, CLASS_CLUSTER, CLUSTER_BYTES, CLUSTER_FIRST, CLUSTER_WINDOW, INITIAL_CREDIT,
+    MESSAGE_COST,
+};
 use crate::event::Fate;
 use crate::path::recovery::Content;
 use crate::time::Instant;
@@ -80,6 +83,9 @@ pub(crate) struct Outbox {
     current_unreliable: Option<(MessageId, Outgoing, u32)>,
     resend: VecDeque<Resend>,
     next_id: u64,
+    next_cluster: u64,
+    /// Bytes of the cluster's own open messages.
+    cluster_bytes: usize,
     next_unreliable: u64,
     next_order: u64,
     opened_cost: u64,
@@ -89,6 +95,8 @@ pub(crate) struct Outbox {
     queued_bytes: usize,
     limit: usize,
     refused: bool,
+    /// No message's deadline is earlier.
+    earliest: Option<Instant>,
 }
 
 impl Outbox {
@@ -100,6 +108,8 @@ impl Outbox {
             current_unreliable: None,
             resend: VecDeque::new(),
             next_id: 0,
+            next_cluster: CLUSTER_FIRST,
+            cluster_bytes: 0,
             next_unreliable: 0,
             next_order: 0,
             opened_cost: 0,
@@ -108,6 +118,7 @@ impl Outbox {
             queued_bytes: 0,
             limit,
             refused: false,
+            earliest: None,
         }
     }
 
@@ -119,6 +130,7 @@ impl Outbox {
             return Err(message);
         }
         self.queued_bytes += cost(&message);
+        self.earliest = [self.earliest, message.deadline].into_iter().flatten().min();
         self.queues[usize::from(application)].push_back(message);
         Ok(())
     }
@@ -142,6 +154,13 @@ impl Outbox {
     }
 
     fn may_open(&self, next: &Outgoing) -> bool {
+        if next.class == CLASS_CLUSTER {
+            let oldest = self.open.range(CLUSTER_FIRST..).next();
+            return oldest.is_none_or(|(&oldest, _)| {
+                self.next_cluster < oldest + CLUSTER_WINDOW
+                    && self.cluster_bytes + next.payload.len() <= CLUSTER_BYTES
+            });
+        }
         next.mode == MessageMode::Unreliable
             || self.next_id < self.floor + MESSAGE_WINDOW
                 && self.opened_cost + next.payload.len() as u64 + MESSAGE_COST <= self.credit
@@ -231,13 +250,20 @@ impl Outbox {
         }
         let order = self.next_order;
         self.next_order += u64::from(message.mode == MessageMode::Ordered);
-        self.opened_cost += message.payload.len() as u64 + MESSAGE_COST;
         let total = message.payload.len() as u32;
+        let next = if message.class == CLASS_CLUSTER {
+            self.cluster_bytes += message.payload.len();
+            &mut self.next_cluster
+        } else {
+            self.opened_cost += u64::from(total) + MESSAGE_COST;
+            &mut self.next_id
+        };
+        let id = *next;
+        *next += 1;
         let open =
             Open { message, order, sent: 0, acked: RangeSet::new(), complete: false, total, expired: false };
-        self.open.insert(self.next_id, open);
-        self.current = Some(self.next_id);
-        self.next_id += 1;
+        self.open.insert(id, open);
+        self.current = Some(id);
     }
 
     /// A fragment arrived at the peer.
@@ -251,6 +277,11 @@ impl Outbox {
             open.complete = true;
             open.message.payload = Vec::new();
             open.acked.clear();
+            if message.0 >= CLUSTER_FIRST {
+                self.cluster_bytes -= open.total as usize;
+                self.queued_bytes -= open.total as usize + MESSAGE_COST as usize;
+                self.open.remove(&message.0);
+            }
         }
     }
 
@@ -276,7 +307,7 @@ impl Outbox {
     /// frame speaks of messages that were not sent yet.
     pub(crate) fn handle_accepted(&mut self, accepted: &Accepted) -> Option<Vec<(u64, Fate)>> {
         // A message can't be accepted before all of it was sent.
-        let sent = self.current.unwrap_or(self.next_id);
+        let sent = self.current.filter(|&id| id < CLUSTER_FIRST).unwrap_or(self.next_id);
         let floor = accepted.floor.0;
         let end = accepted
             .bitmap
@@ -307,22 +338,24 @@ impl Outbox {
     fn close(&mut self, id: u64, fates: &mut Vec<(u64, Fate)>) {
         if let Some(open) = self.open.remove(&id) {
             self.queued_bytes -= open.total as usize + MESSAGE_COST as usize;
-            if !open.expired && open.message.class == CLASS_APPLICATION {
+            if !open.expired {
                 fates.push((open.message.token, Fate::Delivered));
             }
         }
     }
 
-    /// The earliest deadline of any message.
+    /// When [`expire`](Self::expire) is due. The message may have gone since: looking at each for every datagram
+    /// would cost more than a call in vain.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let queued = self.queues.iter().flatten().filter_map(|message| message.deadline);
-        let open = self.open.values().filter(|open| !open.expired).filter_map(|open| open.message.deadline);
-        queued.chain(open).min()
+        self.earliest
     }
 
     /// Messages whose deadline passed: those not opened are dropped, the others go on without a report.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<(u64, Fate)> {
         let mut fates = Vec::new();
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return fates;
+        }
         let late = |message: &Outgoing| message.deadline.is_some_and(|deadline| deadline <= now);
         for queue in &mut self.queues {
             queue.retain(|message| {
@@ -339,6 +372,8 @@ impl Outbox {
             open.expired = true;
             fates.push((open.message.token, Fate::Expired));
         }
+        let open = self.open.values().filter(|open| !open.expired).map(|open| &open.message);
+        self.earliest = self.queues.iter().flatten().chain(open).filter_map(|message| message.deadline).min();
         fates
     }
 
@@ -355,6 +390,7 @@ impl Outbox {
         fresh.queues[0].clear();
         fresh.queued_bytes = fresh.queues.iter().flatten().map(cost).sum();
         fresh.refused = self.refused;
+        fresh.earliest = self.earliest;
         *self = fresh;
         fates
     }

@@ -104,6 +104,10 @@ impl<C: Crypto> Core<C> {
                 // Not yet heard of: no news.
                 continue;
             }
+            if before.is_some_and(is_live) && state == MemberState::Down {
+                // It may be back already, under a boot that nobody knows.
+                self.hellos.hurry(now);
+            }
             if before.is_some_and(is_live) != is_live(state) {
                 self.facts_changed = true;
                 self.agreement.hurry(now);

@@ -52,8 +52,10 @@ impl Hellos {
         }
     }
 
-    pub(super) fn next_deadline(&self, settled: bool) -> Option<Instant> {
-        (!settled).then_some(self.next)
+    /// When to look again for somebody to greet. Whether there is anybody is not asked before: it takes a look at
+    /// the whole table, and this is called for every datagram.
+    pub(super) fn next_deadline(&self, left: bool) -> Option<Instant> {
+        (!left).then_some(self.next)
     }
 
     /// Entries of those whose hello was answered a short while ago.
@@ -73,11 +75,6 @@ impl Hellos {
 }
 
 impl<C: Crypto> Core<C> {
-    /// Whether every seed is known and nobody has vanished: no hello is needed.
-    pub(super) fn hellos_settled(&self) -> bool {
-        self.unknown_seeds().is_empty() && self.vanished().is_empty()
-    }
-
     /// Seeds at which no live member is known. With nobody alive, all seeds but ourselves.
     fn unknown_seeds(&self) -> Vec<SocketAddr> {
         let own = |seed: &SocketAddr| {

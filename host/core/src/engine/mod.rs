@@ -23,8 +23,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
 use crate::crypto::Crypto;
-use crate::delivery::CLASS_APPLICATION;
 use crate::delivery::outbox::Outgoing;
+use crate::delivery::{CLASS_APPLICATION, MESSAGE_COST};
 use crate::event::{Event, Fate, Message, SendError, Transmit};
 use crate::membership::{Identity, Membership};
 use crate::peer::Peer;
@@ -86,7 +86,10 @@ pub struct Core<C: Crypto> {
     questions: VecDeque<(Ticket, crate::policy::Question)>,
     /// Messages to this node itself.
     own_messages: VecDeque<Message>,
-    own_token: u64,
+    /// What they count for in the queue.
+    own_bytes: usize,
+    /// One was refused, and there has been no room since.
+    own_refused: bool,
     deadlines: BTreeSet<(Instant, NodeId)>,
     scheduled: BTreeMap<NodeId, Instant>,
     to_transmit: BTreeSet<NodeId>,
@@ -145,7 +148,8 @@ impl<C: Crypto> Core<C> {
             next_ticket: 0,
             questions: VecDeque::new(),
             own_messages: VecDeque::new(),
-            own_token: 0,
+            own_bytes: 0,
+            own_refused: false,
             deadlines: BTreeSet::new(),
             scheduled: BTreeMap::new(),
             to_transmit: BTreeSet::new(),
@@ -178,7 +182,7 @@ impl<C: Crypto> Core<C> {
             peer,
             self.membership.next_deadline(),
             self.planner.poll_timeout(),
-            self.hellos.next_deadline(self.left || self.hellos_settled()),
+            self.hellos.next_deadline(self.left),
             Some(self.agreement.next_deadline()),
         ];
         own.into_iter().flatten().min()
@@ -212,6 +216,11 @@ impl<C: Crypto> Core<C> {
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
         self.now = now;
         if let Some(message) = self.own_messages.pop_front() {
+            self.own_bytes -= message.payload.len() + MESSAGE_COST as usize;
+            if self.own_refused && self.own_bytes <= self.config.send_queue_bytes / 2 {
+                self.own_refused = false;
+                self.events.push_back(Event::Writable { node: self.id });
+            }
             self.counters.messages_received += 1;
             if message.mode != MessageMode::Unreliable {
                 self.counters.messages_delivered += 1;
@@ -283,11 +292,11 @@ impl<C: Crypto> Core<C> {
         payload: Vec<u8>,
         token: u64,
     ) -> Result<(), (SendError, Vec<u8>)> {
-        let waiting: usize = self.own_messages.iter().map(|message| message.payload.len() + 64).sum();
-        if waiting >= self.config.send_queue_bytes {
+        if self.own_bytes >= self.config.send_queue_bytes {
+            self.own_refused = true;
             return Err((SendError::QueueFull, payload));
         }
-        self.own_token += 1;
+        self.own_bytes += payload.len() + MESSAGE_COST as usize;
         self.counters.messages_sent += 1;
         self.own_messages.push_back(Message {
             from: self.id,

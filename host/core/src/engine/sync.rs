@@ -143,14 +143,15 @@ impl<C: Crypto> Core<C> {
     /// As the leader: does everybody hold this table?
     pub(super) fn check_agreement(&mut self) {
         let digest = self.table.digest();
-        if self.leader() != self.id || self.left || self.agreement.digest == digest {
+        // The cheap question first: the leader hears every member each second.
+        if self.agreement.digest == digest || self.left || self.leader() != self.id {
             return;
         }
         let peers = self.live_peers();
         if !peers.iter().all(|peer| self.agreement.digests.get(peer) == Some(&digest)) {
             return;
         }
-        self.agreement.epoch += 1;
+        self.agreement.epoch = self.agreement.epoch.saturating_add(1);
         self.agreement.digest = digest;
         self.note_agreement();
         for peer in peers {

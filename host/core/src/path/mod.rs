@@ -54,8 +54,8 @@ pub(crate) struct Path {
     flaps: VecDeque<Instant>,
     pub(crate) sent: u64,
     pub(crate) received: u64,
-    /// Bytes spread here so far, scaled by weight: for `Mode::Spread`.
-    pub(crate) spread_share: u64,
+    /// Bytes spread here so far, scaled by weight: for `Mode::Spread`. (64 bits would wrap within hours.)
+    pub(crate) spread_share: u128,
 }
 
 impl Path {

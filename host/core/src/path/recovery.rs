@@ -69,6 +69,8 @@ pub(crate) struct Recovery {
     slow_start_until: usize,
     recovery_start: Option<Instant>,
     backoff: u32,
+    /// Something that provokes an acknowledgement is to be sent, whatever the window says.
+    probe_due: bool,
     last_sent: Instant,
     lost_count: u64,
     /// Lost per million, averaged.
@@ -87,6 +89,7 @@ impl Recovery {
             slow_start_until: usize::MAX,
             recovery_start: None,
             backoff: 0,
+            probe_due: false,
             last_sent: Instant::ZERO,
             lost_count: 0,
             loss_ppm: 0,
@@ -114,8 +117,14 @@ impl Recovery {
         now: Instant,
     ) {
         self.in_flight += size;
+        self.probe_due = false;
         self.last_sent = now;
         self.sent.insert(number.0, SentPacket { at: now, size, late: false, contents });
+    }
+
+    /// Whether a probe for an acknowledgement is to be sent.
+    pub(crate) fn probe_due(&self) -> bool {
+        self.probe_due
     }
 
     /// Bytes that may be sent now, given the path's datagram size.
@@ -242,7 +251,7 @@ impl Recovery {
     }
 
     fn probe_deadline(&self, rtt: &RttEstimator) -> Instant {
-        self.last_sent + rtt.probe_timeout() * (1 << self.backoff.min(MAX_BACKOFF))
+        self.last_sent + rtt.probe_timeout() * (1 << self.backoff)
     }
 
     /// Time has passed: what is lost, late (its reply timeout is over; it matters only where
@@ -272,15 +281,14 @@ impl Recovery {
             }
         }
         if !self.sent.is_empty() && self.probe_deadline(rtt) <= now {
-            // RFC 9002 section 6.2.4: send something that provokes an acknowledgement. What is
-            // oldest is offered again; its first copy still counts.
-            self.backoff += 1;
+            // RFC 9002 section 6.2.4: send something that provokes an acknowledgement, so that what is lost is found
+            // lost and leaves the window. What is oldest is offered again too; its first copy still counts.
+            self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
+            self.probe_due = true;
             self.last_sent = now;
             if let Some(packet) = self.sent.values_mut().next() {
                 late.extend(packet.contents.iter().copied());
                 packet.late = true;
-                // The window must not keep the probe back.
-                self.in_flight -= core::mem::take(&mut packet.size);
             }
         }
         (outcome, late)
@@ -291,10 +299,48 @@ impl Recovery {
         self.in_flight = 0;
         self.loss_time = None;
         self.backoff = 0;
+        self.probe_due = false;
         self.window = 0;
         self.slow_start_until = usize::MAX;
         self.recovery_start = None;
         let sent = core::mem::take(&mut self.sent);
         sent.into_values().filter(|packet| !packet.late).flat_map(|packet| packet.contents).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    /// A window full of packets that were lost while the path was cut for a moment: probes go on until an answer
+    /// shows what was lost, and the window opens again.
+    #[test]
+    fn a_window_of_lost_packets_opens_again() {
+        let (mut recovery, mut rtt) = (Recovery::new(), RttEstimator::default());
+        rtt.sample(Duration::from_millis(1), Duration::ZERO);
+        let mut now = Instant::ZERO;
+        while recovery.room(1_200) >= 1_200 {
+            let number = recovery.next_number();
+            recovery.note_sent(number, 1_200, vec![Content::Accepted], now);
+        }
+        let reply_timeout = Duration::from_millis(20);
+        for _ in 0..3 {
+            now = recovery.next_deadline(&rtt, reply_timeout, true).expect("a probe is due");
+            while !recovery.probe_due() {
+                recovery.handle_timeout(&rtt, reply_timeout, true, 1_200, now);
+                now = recovery.next_deadline(&rtt, reply_timeout, true).expect("a probe is due");
+            }
+            assert_eq!(recovery.room(1_200), 0);
+            let number = recovery.next_number();
+            recovery.note_sent(number, 60, vec![Content::Accepted], now);
+            assert!(!recovery.probe_due());
+        }
+        let number = PacketNumber(recovery.peek_number().0 - 1);
+        let ack = Ack { path: overlan_wire::PathId(0), delay_us: 0, ranges: vec![(number, number)] };
+        let outcome = recovery.handle_ack(&ack, &mut rtt, 1_200, now + Duration::from_millis(1));
+        assert!(outcome.progress);
+        assert!(recovery.room(1_200) >= 1_200);
     }
 }

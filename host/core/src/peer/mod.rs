@@ -65,9 +65,12 @@ pub(crate) struct Peer<A> {
     /// Indices into `paths`, most preferred first.
     order: Vec<usize>,
     mode: Mode,
+    /// In spread mode, the share at which the last path was chosen.
+    spread_clock: u128,
     /// The path that carries new traffic.
     pub(crate) active: Option<PathId>,
     spaces: BTreeMap<PathId, Space>,
+    /// Below it, a space that is not held is not opened any more.
     space_floor: u32,
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
@@ -112,6 +115,7 @@ impl<A: Aead> Peer<A> {
             next_path: 0,
             order: Vec::new(),
             mode: Mode::Passive,
+            spread_clock: 0,
             active: None,
             spaces: BTreeMap::new(),
             space_floor: 0,
@@ -279,9 +283,11 @@ impl<A: Aead> Peer<A> {
         (header, sealed): (&[u8], &mut [u8]),
         env: &mut Surroundings<'_>,
     ) {
-        if path.0 < self.space_floor
-            || self.spaces.get(&path).is_some_and(|space| !space.received.is_new(number))
-        {
+        let replayed = match self.spaces.get(&path) {
+            Some(space) => !space.received.is_new(number),
+            None => path.0 < self.space_floor,
+        };
+        if replayed {
             env.counters.dropped_replayed += 1;
             return;
         }
@@ -320,11 +326,14 @@ impl<A: Aead> Peer<A> {
         }
     }
 
+    /// Path ids are never used twice, so that what is forgotten are the spaces silent for longest; ids up to theirs
+    /// open no new space, lest old packets be replayed.
     fn bound_spaces(&mut self) {
         while self.spaces.len() > MAX_SPACES {
-            if let Some((path, _)) = self.spaces.pop_first() {
-                self.space_floor = path.0.saturating_add(1);
-            }
+            let silent = self.spaces.iter().min_by_key(|(_, space)| space.received.last_at);
+            let Some(path) = silent.map(|(&path, _)| path) else { return };
+            self.spaces.remove(&path);
+            self.space_floor = self.space_floor.max(path.0.saturating_add(1));
         }
     }
 
@@ -486,6 +495,9 @@ impl<A: Aead> Peer<A> {
         let mut order: Vec<usize> = (0..self.paths.len()).collect();
         order.sort_by_key(|&at| rank(&self.paths[at]).unwrap_or(usize::MAX));
         self.order = order;
+        if self.mode == Mode::Active && answer.mode != Mode::Active {
+            self.paths.iter().for_each(|path| self.outbox.drop_copies(path.id));
+        }
         self.mode = answer.mode.clone();
         self.choose_active(now, env);
     }

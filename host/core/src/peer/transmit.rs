@@ -22,6 +22,8 @@ const MAX_SEGMENTS: usize = 64;
 const MAX_CROSS_ACKS: usize = 3;
 /// How long after its last packet a path's acknowledgement is repeated.
 const CROSS_ACK_MEMORY: Duration = Duration::from_secs(1);
+/// Shares of paths are counted in this fraction of a byte per weight.
+const SHARE_SCALE: u128 = 1_000_000;
 /// A fragment smaller than this is not worth starting at the end of a datagram.
 const MIN_FRAGMENT: usize = 64;
 
@@ -62,7 +64,7 @@ impl<A: Aead> Peer<A> {
                 return Some(self.mtu_probe(at, size, now, buffer));
             }
             let path = &self.paths[at];
-            if path.ping_due || !path.pongs_due.is_empty() {
+            if path.ping_due || !path.pongs_due.is_empty() || path.recovery.probe_due() {
                 return Some(self.single(at, now, buffer));
             }
         }
@@ -123,6 +125,12 @@ impl<A: Aead> Peer<A> {
     fn data_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let active =
             self.spreads().then(|| self.spread_index(now)).flatten().or_else(|| self.active_index(now))?;
+        if self.spreads() {
+            // Start-time fair queueing: a path that was away does not make up for it.
+            let path = &mut self.paths[active];
+            path.spread_share = path.spread_share.max(self.spread_clock);
+            self.spread_clock = path.spread_share;
+        }
         let take = self.take_for(active, true, now);
         if let Some(transmit) = self.bulk(active, take, now, buffer) {
             return Some(transmit);
@@ -220,9 +228,10 @@ impl<A: Aead> Peer<A> {
             self.paths[draft.at].note_ping(token, now);
             Frame::Ping { token, padding: 0 }.emit(buffer);
         }
-        if self.inbox.accepted_changed()
-            && (Some(draft.at) == self.active_index(now) || self.active_index(now).is_none())
-        {
+        let usual = self.inbox.accepted_changed()
+            && (Some(draft.at) == self.active_index(now) || self.active_index(now).is_none());
+        // It wants an acknowledgement and can always be said once more: it serves as the probe, too.
+        if usual || self.paths[draft.at].recovery.probe_due() {
             let accepted = self.inbox.take_accepted();
             if draft.room(buffer) >= FRAME_HEADER + 16 + accepted.bitmap.len() {
                 Frame::Accepted(accepted).emit(buffer);
@@ -294,7 +303,9 @@ impl<A: Aead> Peer<A> {
         buffer.extend_from_slice(&tag);
         let size = buffer.len() - draft.start;
         path.sent += 1;
-        path.spread_share += size as u64 * 1_000_000 / u64::from(path.weight.max(1));
+        if draft.wants_ack && matches!(self.mode, overlan_contract::failover::Mode::Spread(_)) {
+            path.spread_share += size as u128 * SHARE_SCALE / u128::from(path.weight.max(1));
+        }
         if draft.wants_ack {
             path.recovery.note_sent(number, size, draft.contents, now);
             path.health.note_asked(now);

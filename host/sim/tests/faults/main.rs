@@ -1,4 +1,7 @@
 //! Seeded runs against single promises: what must hold whatever dies, and when.
 
 mod common;
+mod delivery;
+mod flow;
 mod membership;
+mod modes;

@@ -1,0 +1,75 @@
+//! Back-pressure holds up those whom it must, and nobody else.
+
+use std::time::Duration;
+
+use overlan_contract::assignment::Responsibility;
+use overlan_core::{Config, Event, SendError};
+use overlan_sim::World;
+use overlan_wire::{BootId, MessageMode};
+
+use crate::common::{MS, SECOND, core, lan};
+
+fn duty(name: &str) -> Responsibility {
+    Responsibility { name: name.into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() }
+}
+
+/// Messages that nobody takes fill the application's window; the cluster's own still pass.
+#[test]
+fn a_member_without_a_consumer_still_gets_plans() {
+    let mut world = World::new(5, lan());
+    for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let mut config = Config::new(name, BootId::default(), 0);
+        config.responsibilities = (0..16).map(|at| duty(&format!("shard-{at}"))).collect();
+        config.receive_window_bytes = 16 << 20;
+        if index > 0 {
+            config.seeds = vec!["10.0.0.2:7400".parse().unwrap()];
+        }
+        let address = format!("10.{index}.0.2");
+        world.add_with(config, &[&address]);
+    }
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.run_for(SECOND);
+    for member in &mut world.members {
+        member.consuming = false;
+    }
+    // Each counts for 64 bytes beside its own: to the last byte of the credit.
+    let last = (16 << 20) + 64 - 15 * ((1 << 20) + 64) - 64;
+    for (token, len) in [1 << 20; 15].into_iter().chain([last]).enumerate() {
+        for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            world.send(from, to, MessageMode::Reliable, vec![0; len], token as u64);
+        }
+        world.run_for(5 * MS);
+    }
+    world.run_for(SECOND);
+    let epoch = |world: &World, member: usize| core(world, member).plan().epoch;
+    let before = epoch(&world, 0).max(epoch(&world, 1)).max(epoch(&world, 2));
+    // A change that needs a new plan, agreed by those that remain.
+    world.kill(2);
+    world.run_for(30 * SECOND);
+    let epochs: Vec<u64> = (0..2).map(|member| epoch(&world, member)).collect();
+    assert!(epochs.iter().all(|&epoch| epoch > before && epoch == epochs[0]), "{before}: {epochs:?}");
+}
+
+/// Whoever was refused for a full queue to the node itself hears when there is room.
+#[test]
+fn a_full_queue_to_oneself_becomes_writable() {
+    let mut world = World::new(6, lan());
+    let mut config = Config::new("a", BootId::default(), 0);
+    config.send_queue_bytes = 1_000;
+    world.add_with(config, &["10.0.0.2"]);
+    world.members[0].consuming = false;
+    world.run_for(Duration::from_millis(10));
+    let (now, id) = (world.now, world.members[0].id);
+    let core = world.members[0].core.as_mut().unwrap();
+    let send = |core: &mut overlan_core::Core<_>, token| {
+        core.send(now, id, MessageMode::Reliable, vec![0; 400], token, None).map_err(|(error, _)| error)
+    };
+    let mut token = 0;
+    while send(core, token).is_ok() {
+        token += 1;
+    }
+    assert_eq!(send(core, token), Err(SendError::QueueFull));
+    while core.poll_message(now).is_some() {}
+    let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
+    assert!(events.contains(&Event::Writable { node: id }), "{events:?}");
+}
