@@ -11,7 +11,9 @@ use core::net::IpAddr;
 
 use crate::codec::{DecodeError, Reader, put_block, put_ip, put_text};
 use crate::ids::{BootId, NodeId};
-use crate::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_TEXT};
+use crate::limits::{
+    MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_TEXT, MAX_VERSION,
+};
 
 /// Bytes of the signature at the end of a record.
 pub const SIGNATURE: usize = 64;
@@ -176,7 +178,7 @@ impl SignedRecord {
             1 => Record::Entry(parse_entry(&mut reader)?),
             2 => Record::Forgotten(Forgotten {
                 id: NodeId(reader.array("node id")?),
-                version: reader.u64("version")?,
+                version: parse_version(&mut reader)?,
                 by_key: reader.array("author key")?,
             }),
             _ => return Err(DecodeError::OutOfRange("record kind")),
@@ -220,7 +222,7 @@ fn emit_entry(entry: &Entry, out: &mut Vec<u8>) {
 fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let id = NodeId(reader.array("node id")?);
     let boot = BootId(reader.array("boot id")?);
-    let version = reader.u64("version")?;
+    let version = parse_version(reader)?;
     let left = reader.u8("left")? & 1 == 1;
     let name = reader.text(MAX_NODE_NAME, "name")?;
     if name.is_empty() {
@@ -246,6 +248,14 @@ fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
         attributes.push((reader.text(MAX_TEXT, "attribute key")?, reader.text(MAX_TEXT, "attribute value")?));
     }
     Ok(Entry { id, boot, version, name, sign_key, exchange_key, adapters, attributes, left })
+}
+
+fn parse_version(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    let version = reader.u64("version")?;
+    if version > MAX_VERSION {
+        return Err(DecodeError::OutOfRange("version"));
+    }
+    Ok(version)
 }
 
 fn emit_adapter(adapter: &Adapter, out: &mut Vec<u8>) {

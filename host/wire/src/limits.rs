@@ -10,6 +10,9 @@ pub const BASE_DATAGRAM: usize = 1_200;
 pub const TAG: usize = 16;
 /// Largest encoded table record, in bytes, signature included: it must fit a membership broadcast.
 pub const MAX_RECORD: usize = 1_024;
+/// Highest version of a record. Nobody counts so far; it keeps a hostile removal from making its victim's next
+/// version overflow.
+pub const MAX_VERSION: u64 = 1 << 62;
 /// Most adapter addresses in one entry.
 pub const MAX_ADAPTERS: usize = 8;
 /// Most gateways listed for one adapter.

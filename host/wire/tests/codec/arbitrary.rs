@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlan_wire::entry::{Adapter, AdapterStatus, Entry, Forgotten, Record};
-use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS};
+use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_VERSION};
 use overlan_wire::{BootId, Digest, Header, KeyId, Kind, NodeId, PacketNumber, PathId, SessionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -63,7 +63,7 @@ prop_compose! {
 
 prop_compose! {
     fn entry()(
-        (boot, version, left) in any::<([u8; 16], u64, bool)>(),
+        (boot, version, left) in (any::<[u8; 16]>(), 0..=MAX_VERSION, any::<bool>()),
         id in node_id(),
         name in text(40).prop_filter("a name", |name| !name.is_empty()),
         (sign_key, exchange_key) in any::<([u8; 32], [u8; 32])>(),
@@ -75,7 +75,7 @@ prop_compose! {
 }
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
-    let forgotten = (node_id(), any::<u64>(), any::<[u8; 32]>())
+    let forgotten = (node_id(), 0..=MAX_VERSION, any::<[u8; 32]>())
         .prop_map(|(id, version, by_key)| Record::Forgotten(Forgotten { id, version, by_key }));
     prop_oneof![4 => entry().prop_map(Record::Entry), 1 => forgotten]
 }

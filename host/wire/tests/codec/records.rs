@@ -1,7 +1,7 @@
 //! The table's records.
 
 use overlan_wire::entry::SIGNATURE;
-use overlan_wire::limits::MAX_RECORD;
+use overlan_wire::limits::{MAX_RECORD, MAX_VERSION};
 use overlan_wire::{Adapter, AdapterStatus, BootId, DecodeError, Entry, NodeId, Record, SignedRecord};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -123,4 +123,16 @@ fn addresses_that_are_not_one_hosts_are_refused() {
         let refused = SignedRecord::parse(forged.bytes());
         assert_eq!(refused, Err(DecodeError::OutOfRange("address")), "{address}");
     }
+}
+
+#[test]
+fn a_version_beyond_the_limit_is_refused() {
+    let removal = |version| {
+        let record =
+            Record::Forgotten(overlan_wire::Forgotten { id: NodeId([1; 16]), version, by_key: [2; 32] });
+        SignedRecord::parse(signed(record, [0; SIGNATURE]).expect("it fits").bytes()).map(drop)
+    };
+    assert_eq!(removal(MAX_VERSION), Ok(()));
+    assert_eq!(removal(MAX_VERSION + 1), Err(DecodeError::OutOfRange("version")));
+    assert_eq!(removal(u64::MAX), Err(DecodeError::OutOfRange("version")));
 }
