@@ -19,6 +19,8 @@ use crate::args::{ListenArgs, SendArgs};
 
 /// Messages sent and not yet answered.
 const MAX_OPEN: usize = 4096;
+/// After this long without the last answers, a hint is due.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 /// Messages the node may send ahead of what is printed.
 const CREDIT: u32 = 256;
 
@@ -51,10 +53,23 @@ pub(crate) async fn send(args: SendArgs) -> anyhow::Result<ExitCode> {
         sender = &mut sending => {
             // The writer stays open until the last answer.
             let _open = sender??;
-            answers.await??
+            with_hint(answers).await??
         }
     };
     report(&summary, json)
+}
+
+/// Waits for the last answers, and says once what may hold them up.
+async fn with_hint<T>(answers: impl Future<Output = T>) -> T {
+    let mut answers = std::pin::pin!(answers);
+    tokio::select! {
+        done = &mut answers => return done,
+        () = tokio::time::sleep(PATIENCE) => eprintln!(
+            "overlan: not all is accepted yet; still waiting. Does a listener (`overlan listen`) run at the \
+             receiver, and does `overlan members` show it alive? --lifetime bounds the wait"
+        ),
+    }
+    answers.await
 }
 
 fn report(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {

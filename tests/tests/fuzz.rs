@@ -87,3 +87,120 @@ fn identifiers() {
         }
     });
 }
+
+#[test]
+fn application_frames() {
+    use overlan_node::app::frame::MAX_FRAME;
+    use overlan_node::app::{Frame, Received, Target};
+    let (token, node) = (7, overlan_wire::NodeId([1; 16]));
+    let (mode, payload) = (overlan_wire::MessageMode::Ordered, b"hello".to_vec());
+    let to = |text: &str| Target::parse(text);
+    let send = |to| Frame::Send { token, mode, lifetime_ms: 9, to, payload: payload.clone() };
+    let received = Received {
+        from: node,
+        name: "a".into(),
+        id: overlan_wire::MessageId(3),
+        mode,
+        time_ns: 1,
+        path: "10.1.1.2:7400<-10.2.1.2:7400".into(),
+        payload: payload.clone(),
+    };
+    let frames = [
+        send(to("b")),
+        send(to("role:leader")),
+        send(to("all")),
+        Frame::Listen { credit: 1 },
+        Frame::Credit { credit: u32::MAX },
+        Frame::Queued { token, nodes: vec![node; 3] },
+        Frame::Fate { token, node, fate: overlan_node::Fate::Delivered },
+        Frame::Failed { token, error: "no such member".into() },
+        Frame::Message(received),
+        Frame::Error("malformed".into()),
+    ];
+    let bodies: Vec<Vec<u8>> = frames
+        .iter()
+        .map(|frame| {
+            let mut bytes = Vec::new();
+            frame.emit(&mut bytes);
+            bytes.split_off(4)
+        })
+        .collect();
+    fuzz("application frames", &bodies, |input| {
+        let Ok(frame) = Frame::parse(input) else { return };
+        let mut written = Vec::new();
+        frame.emit(&mut written);
+        let length = u32::from_be_bytes(written[..4].try_into().expect("a length")) as usize;
+        assert_eq!(length, written.len() - 4);
+        assert!((1..=MAX_FRAME).contains(&length));
+        assert_eq!(Frame::parse(&written[4..]).expect("what was written can be read"), frame);
+    });
+}
+
+#[test]
+fn configurations() {
+    use overlan_node::config::{Config, Overrides};
+    let file = std::path::Path::new("node.toml");
+    let sections: Vec<Vec<u8>> = CONFIGURATION.split_inclusive("\n\n").map(Into::into).collect();
+    let corpus: Vec<Vec<u8>> = [vec![CONFIGURATION.into()], sections].concat();
+    fuzz("configurations", &corpus, |input| {
+        let text = String::from_utf8_lossy(input);
+        match Config::parse(&text, file, &Overrides::default()) {
+            Ok(config) => {
+                let printable = |text: &str| text.chars().all(overlan_wire::codec::is_printable);
+                let pairs = config.attributes.iter();
+                assert!(pairs.flat_map(|(key, value)| [key, value]).all(|text| printable(text)));
+                assert!(config.responsibilities.iter().all(|duty| printable(&duty.name)));
+                assert!(config.adapters.len() <= MAX_ADAPTERS && config.port != 0);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                // The key that every configuration needs has no line.
+                assert!(
+                    error.starts_with("node.toml:") || error.starts_with("[cluster] key_file"),
+                    "{error}"
+                );
+            }
+        }
+    });
+}
+
+const CONFIGURATION: &str = r#"[node]
+name = "a"
+state_dir = "state"
+control = "a.sock"
+port = 7401
+metrics = "127.0.0.1:9464"
+attributes = { site = "x" }
+
+[cluster]
+name = "prod"
+key_file = "cluster.key"
+seeds = ["10.2.0.2:7400", "fd00::2"]
+quorum = "majority"
+security = "key"
+allow = ["00112233445566778899aabbccddeeff"]
+
+[[adapter]]
+name = "eth0"
+address = "10.1.0.2"
+class_of_service = "af41"
+dscp = 10
+gateway = "10.1.0.1"
+speed = 1000
+
+[[route]]
+subnet = "10.9.0.0/16"
+via = "10.1.0.1"
+adapter = "eth0"
+
+[policy.failover]
+plugin = "builtin:fast"
+config = { key = "value" }
+
+[[responsibility]]
+name = "shard-{0..63}"
+replicas = 2
+weight = 1.5
+requires = { site = "x" }
+
+"#;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use overlan_seal::{Identity, IdentityError};
+use overlan_wire::limits::MAX_VERSION;
 
 /// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
 const VERSION_MARGIN: u64 = 256;
@@ -77,7 +78,10 @@ impl StateDir {
         let identity = identity(path)?;
         let version_path = path.join("version");
         let stored_version = match fs::read_to_string(&version_path) {
-            Ok(text) => text.trim().parse().map_err(|_| StateError::Version(version_path))?,
+            Ok(text) => {
+                let version = text.trim().parse().ok().filter(|version| *version < MAX_VERSION);
+                version.ok_or(StateError::Version(version_path))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(at(&version_path)(source)),
         };

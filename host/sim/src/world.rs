@@ -127,6 +127,19 @@ impl World {
         self.pump(index);
     }
 
+    /// A member's keys and present boot: what it takes to send in its name.
+    pub fn credentials(&self, index: usize) -> (Seal, BootId) {
+        let member = &self.members[index];
+        let identity = Identity::from_seeds(&member.seeds.0, &member.seeds.1);
+        (Seal::new(identity, Keyring::public_lab(), "sim"), member.config.boot)
+    }
+
+    /// Puts a datagram from one member's first address to another's on the network, whoever wrote it.
+    pub fn inject(&mut self, from: usize, to: usize, datagram: &[u8]) {
+        let end = |index: usize| SocketAddr::new(self.members[index].adapters[0].address, PORT);
+        self.transmit(end(from), end(to), datagram);
+    }
+
     /// Stops a member as `kill -9` does.
     pub fn kill(&mut self, index: usize) {
         self.members[index].core = None;

@@ -13,8 +13,8 @@ pub enum DecodeError {
     /// The field holds a value outside its range.
     #[error("{0} is out of range")]
     OutOfRange(&'static str),
-    /// The text is not UTF-8.
-    #[error("{0} is not UTF-8")]
+    /// The text is not UTF-8, or holds what is not printable.
+    #[error("{0} is not printable UTF-8")]
     NotText(&'static str),
     /// The datagram speaks another wire version.
     #[error("wire version {0} is not supported")]
@@ -99,14 +99,15 @@ impl<'a> Reader<'a> {
     /// Takes text of at most `max` bytes behind a length byte.
     ///
     /// # Errors
-    /// Truncated, longer than `max`, or not UTF-8.
+    /// Truncated, longer than `max`, not UTF-8, or not [printable](is_printable).
     pub fn text(&mut self, max: usize, what: &'static str) -> Result<String, DecodeError> {
         let len = usize::from(self.u8(what)?);
         if len > max {
             return Err(DecodeError::OutOfRange(what));
         }
         let bytes = self.take(len, what)?;
-        core::str::from_utf8(bytes).map(String::from).map_err(|_| DecodeError::NotText(what))
+        let text = core::str::from_utf8(bytes).map_err(|_| DecodeError::NotText(what))?;
+        if text.chars().all(is_printable) { Ok(text.into()) } else { Err(DecodeError::NotText(what)) }
     }
 
     /// Takes an address: 4 or 6, then its bytes.
@@ -139,11 +140,24 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends text behind a length byte, cut at a character boundary to `max` (at most 255) bytes.
-pub(crate) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
-    let kept = &text[..text.floor_char_boundary(max.min(255))];
-    out.push(kept.len() as u8);
-    out.extend_from_slice(kept.as_bytes());
+/// Whether a character may stand in texts of the wire. They end on terminals and in logs: control characters,
+/// line and paragraph separators, and what reverses the direction of the text around it may not.
+pub fn is_printable(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Appends text behind a length byte, cut at a character boundary to `max` (at most 255) bytes, with U+FFFD in
+/// the place of what is not [printable](is_printable).
+pub fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
+    let at = out.len();
+    out.push(0);
+    for c in text.chars().map(|c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER }) {
+        if out.len() - at - 1 + c.len_utf8() > max.min(255) {
+            break;
+        }
+        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    out[at] = (out.len() - at - 1) as u8;
 }
 
 /// Appends an address: 4 or 6, then its bytes.

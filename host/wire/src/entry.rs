@@ -12,7 +12,8 @@ use core::net::IpAddr;
 use crate::codec::{DecodeError, Reader, put_block, put_ip, put_text};
 use crate::ids::{BootId, NodeId};
 use crate::limits::{
-    MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_TEXT, MAX_VERSION,
+    MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_REMOVED_VERSION, MAX_TEXT,
+    MAX_VERSION,
 };
 
 /// Bytes of the signature at the end of a record.
@@ -167,7 +168,7 @@ impl SignedRecord {
     /// Reads a record. The signature is not checked here.
     ///
     /// # Errors
-    /// Truncated, over a limit, or not text where text belongs.
+    /// Truncated, over a limit, or not printable text where text belongs.
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > MAX_RECORD {
             return Err(DecodeError::OutOfRange("record length"));
@@ -178,7 +179,7 @@ impl SignedRecord {
             1 => Record::Entry(parse_entry(&mut reader)?),
             2 => Record::Forgotten(Forgotten {
                 id: NodeId(reader.array("node id")?),
-                version: parse_version(&mut reader)?,
+                version: parse_version(&mut reader, MAX_REMOVED_VERSION)?,
                 by_key: reader.array("author key")?,
             }),
             _ => return Err(DecodeError::OutOfRange("record kind")),
@@ -219,10 +220,15 @@ fn emit_entry(entry: &Entry, out: &mut Vec<u8>) {
     }
 }
 
+fn parse_version(reader: &mut Reader<'_>, max: u64) -> Result<u64, DecodeError> {
+    let version = reader.u64("version")?;
+    if version > max { Err(DecodeError::OutOfRange("version")) } else { Ok(version) }
+}
+
 fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let id = NodeId(reader.array("node id")?);
     let boot = BootId(reader.array("boot id")?);
-    let version = parse_version(reader)?;
+    let version = parse_version(reader, MAX_VERSION)?;
     let left = reader.u8("left")? & 1 == 1;
     let name = reader.text(MAX_NODE_NAME, "name")?;
     if name.is_empty() {
@@ -248,14 +254,6 @@ fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
         attributes.push((reader.text(MAX_TEXT, "attribute key")?, reader.text(MAX_TEXT, "attribute value")?));
     }
     Ok(Entry { id, boot, version, name, sign_key, exchange_key, adapters, attributes, left })
-}
-
-fn parse_version(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
-    let version = reader.u64("version")?;
-    if version > MAX_VERSION {
-        return Err(DecodeError::OutOfRange("version"));
-    }
-    Ok(version)
 }
 
 fn emit_adapter(adapter: &Adapter, out: &mut Vec<u8>) {

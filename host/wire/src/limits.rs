@@ -10,9 +10,6 @@ pub const BASE_DATAGRAM: usize = 1_200;
 pub const TAG: usize = 16;
 /// Largest encoded table record, in bytes, signature included: it must fit a membership broadcast.
 pub const MAX_RECORD: usize = 1_024;
-/// Highest version of a record. Nobody counts so far; it keeps a hostile removal from making its victim's next
-/// version overflow.
-pub const MAX_VERSION: u64 = 1 << 62;
 /// Most adapter addresses in one entry.
 pub const MAX_ADAPTERS: usize = 8;
 /// Most gateways listed for one adapter.
@@ -23,6 +20,11 @@ pub const MAX_ATTRIBUTES: usize = 16;
 pub const MAX_NODE_NAME: usize = 63;
 /// Longest other short text (adapter name, kind, class of service, attribute), in bytes.
 pub const MAX_TEXT: usize = 64;
+/// Highest version of an entry: no member gets there, and it leaves room to count on.
+pub const MAX_VERSION: u64 = u64::MAX >> 1;
+/// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
+/// outrank it.
+pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
 /// Largest message, in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// Most ranges in one acknowledgement.

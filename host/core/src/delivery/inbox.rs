@@ -22,6 +22,9 @@ const MAX_UNRELIABLE_BYTES: usize = 32 << 20;
 const UNRELIABLE_LIFETIME: Duration = Duration::from_secs(5);
 /// Unreliable message numbers this far below the newest are taken for copies.
 const UNRELIABLE_WINDOW: u64 = 4_096;
+/// A message has at most one gap for each so many of its bytes: no sender cuts fragments that small, and what is
+/// remembered of gaps stays in proportion to the message.
+const BYTES_FOR_A_GAP: usize = 32;
 
 /// What became of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +185,7 @@ impl Inbox {
                 self.complete.insert(id);
                 let ready = Ready { id: fragment.message, mode: fragment.mode, payload, path };
                 if fragment.mode == MessageMode::Ordered {
-                    self.queue_ordered(fragment.order, ready);
+                    return self.queue_ordered(fragment.order, ready);
                 } else {
                     self.ready.push_back(ready);
                 }
@@ -191,14 +194,17 @@ impl Inbox {
         }
     }
 
-    fn queue_ordered(&mut self, order: u64, ready: Ready) {
-        if order >= self.next_order {
-            self.early.insert(order, ready);
+    fn queue_ordered(&mut self, order: u64, ready: Ready) -> Taken {
+        // Two messages in one place: the sender contradicts itself.
+        if order < self.next_order || self.early.contains_key(&order) {
+            return Taken::Refused;
         }
+        self.early.insert(order, ready);
         while let Some(next) = self.early.remove(&self.next_order) {
             self.next_order += 1;
             self.ready.push_back(next);
         }
+        Taken::New
     }
 
     fn handle_unreliable(
@@ -343,6 +349,9 @@ fn assemble(partials: &mut BTreeMap<u64, Partial>, fragment: &Fragment<'_>, now:
     if range.is_empty() || partial.got.gaps(&range).next().is_none() {
         return Assembled::Duplicate;
     }
+    if partial.got.len() > partial.bytes.len() / BYTES_FOR_A_GAP + 1 {
+        return Assembled::Contradiction;
+    }
     partial.bytes[range.start as usize..range.end as usize].copy_from_slice(fragment.payload);
     partial.got.insert(range);
     if partial.got.iter().next() == Some(&(0..fragment.total)) {
@@ -350,4 +359,49 @@ fn assemble(partials: &mut BTreeMap<u64, Partial>, fragment: &Fragment<'_>, now:
         return Assembled::Complete(partial.bytes);
     }
     Assembled::Incomplete
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fragment(message: u64, total: u32, offset: u32) -> Fragment<'static> {
+        let (mode, message) = (MessageMode::Ordered, MessageId(message));
+        Fragment { message, mode, class: 0, stream: 0, order: 0, total, offset, payload: b"x" }
+    }
+
+    fn take(inbox: &mut Inbox, fragment: &Fragment<'_>) -> Taken {
+        let end = SocketAddr::from(([10, 0, 0, 1], 7400));
+        inbox.handle_fragment(fragment, (end, end), Instant::ZERO)
+    }
+
+    #[test]
+    fn endless_partial_messages_stay_within_the_window() {
+        let mut inbox = Inbox::new(0);
+        let taken =
+            (0..1_000).filter(|&id| take(&mut inbox, &fragment(id, 1 << 20, 0)) == Taken::New).count();
+        assert_eq!(taken, 15, "INITIAL_CREDIT holds no more of this size");
+        assert!(inbox.partial.values().map(|partial| partial.bytes.len()).sum::<usize>() <= 16 << 20);
+        for id in 0..1_000 {
+            let unreliable = Fragment { mode: MessageMode::Unreliable, ..fragment(id, 1 << 20, 0) };
+            take(&mut inbox, &unreliable);
+        }
+        assert!(inbox.unreliable.len() <= 32);
+    }
+
+    #[test]
+    fn gaps_stay_in_proportion_to_the_message() {
+        let mut inbox = Inbox::new(0);
+        for offset in (0..100_000).step_by(2) {
+            take(&mut inbox, &fragment(0, 100_000, offset));
+        }
+        assert!(inbox.partial[&0].got.len() <= 100_000 / BYTES_FOR_A_GAP + 2);
+    }
+
+    #[test]
+    fn two_messages_in_one_place_of_the_order_are_refused() {
+        let mut inbox = Inbox::new(0);
+        assert_eq!(take(&mut inbox, &fragment(0, 1, 0)), Taken::New);
+        assert_eq!(take(&mut inbox, &fragment(1, 1, 0)), Taken::Refused);
+    }
 }

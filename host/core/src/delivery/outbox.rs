@@ -304,11 +304,21 @@ impl Outbox {
     }
 
     /// What the peer's consumers accepted, and its credit. Returns the fates to report, or `None` where the
-    /// frame speaks of messages that were never sent.
+    /// frame speaks of messages that were not sent yet.
     pub(crate) fn handle_accepted(&mut self, accepted: &Accepted) -> Option<Vec<(u64, Fate)>> {
-        // Nor can one be accepted before all of it was sent.
-        let current = self.current.filter(|&id| id < CLUSTER_FIRST);
-        if accepted.floor.0 > current.unwrap_or(self.next_id) {
+        // A message can't be accepted before all of it was sent.
+        let sent = self.current.filter(|&id| id < CLUSTER_FIRST).unwrap_or(self.next_id);
+        let floor = accepted.floor.0;
+        let end = accepted
+            .bitmap
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, byte)| **byte != 0)
+            .map_or(floor, |(index, byte)| {
+                floor.saturating_add(index as u64 * 8 + u64::from(8 - byte.leading_zeros()))
+            });
+        if end > sent {
             return None;
         }
         self.credit = self.credit.max(accepted.credit);
@@ -326,10 +336,6 @@ impl Outbox {
     }
 
     fn close(&mut self, id: u64, fates: &mut Vec<(u64, Fate)>) {
-        // A message can't be accepted before all of it was sent.
-        if self.current == Some(id) {
-            return;
-        }
         if let Some(open) = self.open.remove(&id) {
             self.queued_bytes -= open.total as usize + MESSAGE_COST as usize;
             if !open.expired {
@@ -389,17 +395,24 @@ impl Outbox {
         fates
     }
 
-    /// The peer is gone for good.
+    /// The peer was given up. Messages that are open stay, without a report: should the peer come back in the same
+    /// life, it waits for their numbers.
     pub(crate) fn abandon(&mut self) -> Vec<(u64, Fate)> {
-        let open = core::mem::take(&mut self.open)
-            .into_values()
-            .filter(|open| !open.expired)
-            .map(|open| open.message);
-        let queued = core::mem::take(&mut self.queues).into_iter().flatten();
-        open.chain(queued)
-            .filter(|message| message.class == CLASS_APPLICATION && message.mode != MessageMode::Unreliable)
-            .map(|message| (message.token, Fate::Abandoned))
-            .collect()
+        let mut fates = Vec::new();
+        let mut give_up = |message: &Outgoing| {
+            if message.class == CLASS_APPLICATION && message.mode != MessageMode::Unreliable {
+                fates.push((message.token, Fate::Abandoned));
+            }
+        };
+        for open in self.open.values_mut().filter(|open| !open.expired) {
+            open.expired = true;
+            give_up(&open.message);
+        }
+        for message in self.queues.iter_mut().flat_map(|queue| queue.drain(..)) {
+            self.queued_bytes -= cost(&message);
+            give_up(&message);
+        }
+        fates
     }
 }
 

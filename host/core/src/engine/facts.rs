@@ -17,8 +17,6 @@ use crate::plan::Facts;
 use crate::status::MemberState;
 use crate::table::contract_adapter;
 
-/// A member of the table that membership has not heard of yet is given this long.
-const INTRODUCTION: Duration = Duration::from_secs(3);
 /// A newcomer with seeds waits this long for one to answer before it plans alone.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 /// States are looked at this often at the least, while there is input.
@@ -64,7 +62,7 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    /// Suspicion and the end of an introduction come without an event of membership.
+    /// Suspicion comes without an event of membership.
     fn refresh_waiting(&mut self) {
         if self.now.since(self.refreshed) >= REFRESH {
             self.refresh_members();
@@ -81,18 +79,12 @@ impl<C: Crypto> Core<C> {
             .entries()
             .filter(|entry| entry.id != self.id)
             .map(|entry| {
-                let seen = self.seen.get(&entry.id).filter(|seen| seen.boot == entry.boot);
+                // Membership may still speak of an earlier boot: it will hear of this one by gossip. Of whom it
+                // has never heard, an entry alone says nothing: its owner may be long dead.
                 let state = match heard.get(&entry.id) {
                     _ if entry.left => MemberState::Left,
-                    Some(&(boot, state)) if boot == entry.boot => state,
-                    // Never heard of: a newcomer, for a while.
-                    _ => match seen {
-                        None => MemberState::Suspect,
-                        Some(seen) if is_live(seen.state) && now.since(seen.since) < INTRODUCTION => {
-                            seen.state
-                        }
-                        Some(_) => MemberState::Down,
-                    },
+                    Some(&(_, state)) => state,
+                    None => MemberState::Down,
                 };
                 (entry.id, entry.boot, state)
             })
@@ -105,7 +97,12 @@ impl<C: Crypto> Core<C> {
             let before = held.map(|seen| seen.state);
             self.seen.insert(id, Seen { boot, state, since: now });
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.alive = is_live(state);
+                peer.set_alive(is_live(state), now);
+                self.to_schedule.insert(id);
+            }
+            if before.is_none() && state == MemberState::Down {
+                // Not yet heard of: no news.
+                continue;
             }
             if before.is_some_and(is_live) && state == MemberState::Down {
                 // It may be back already, under a boot that nobody knows.

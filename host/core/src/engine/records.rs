@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use overlan_wire::entry::RecordTooLarge;
+use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
@@ -142,7 +143,7 @@ impl<C: Crypto> Core<C> {
         self.sessions.clear();
         for (&id, peer) in &mut self.peers {
             let fates = peer.restart(&self.crypto, &self.config, peer.boot);
-            peer.alive = self.seen.get(&id).is_some_and(|seen| is_live(seen.state));
+            peer.set_alive(self.seen.get(&id).is_some_and(|seen| is_live(seen.state)), self.now);
             self.sessions.extend(peer.session_ids().map(|session| (session, id)));
             let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
             peer.report(fates, &mut env);
@@ -255,6 +256,11 @@ impl<C: Crypto> Core<C> {
         };
         if is_live(self.state_of(node)) {
             return Err("the member is alive; stop it first");
+        }
+        if entry.version > MAX_REMOVED_VERSION {
+            return Err(
+                "the member's version is beyond what a removal can end; give it a new state directory",
+            );
         }
         let signed = self.removal(node, entry.version).ok_or("the removal does not fit a record")?;
         self.store(signed.clone());

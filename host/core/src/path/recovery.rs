@@ -143,7 +143,7 @@ impl Recovery {
         self.lost_count
     }
 
-    /// Takes an acknowledgement of this path's packets. Numbers never sent are ignored.
+    /// Takes an acknowledgement of this path's packets. The caller has refused numbers never sent.
     pub(crate) fn handle_ack(
         &mut self,
         ack: &Ack,

@@ -88,8 +88,8 @@ pub(crate) struct Peer<A> {
     pub(crate) ask_sizing: Vec<PathId>,
     /// Path ends on which the peer is to be told this node's entry: it does not know our boot yet.
     pub(crate) introduce: Vec<(SocketAddr, SocketAddr)>,
-    /// Membership takes it for alive; a dead member's paths are probed seldom.
-    pub(crate) alive: bool,
+    /// Membership takes it for alive.
+    alive: bool,
 }
 
 /// One packet-number space of the peer, and the path its packets came by.
@@ -392,8 +392,16 @@ impl<A: Aead> Peer<A> {
         ends: (SocketAddr, SocketAddr),
         env: &mut Surroundings<'_>,
     ) {
-        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else { return };
+        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else {
+            // Of a path that went away, unless there never was one.
+            env.counters.dropped_malformed += u64::from(ack.path.0 >= self.next_path);
+            return;
+        };
         let path = &mut self.paths[at];
+        if ack.ranges.first().is_some_and(|&(_, largest)| largest >= path.recovery.peek_number()) {
+            env.counters.dropped_malformed += 1;
+            return;
+        }
         let datagram = path.datagram();
         let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
         if outcome.progress && (path.local, path.remote) == ends {

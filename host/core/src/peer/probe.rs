@@ -69,6 +69,16 @@ impl<A: Aead> Peer<A> {
         paths.flatten().chain(self.outbox.next_deadline()).min()
     }
 
+    /// What membership says of the peer: the paths of the dead are probed seldom.
+    pub(crate) fn set_alive(&mut self, alive: bool, now: Instant) {
+        if alive && !self.alive {
+            for path in &mut self.paths {
+                path.next_probe = path.next_probe.min(now);
+            }
+        }
+        self.alive = alive;
+    }
+
     /// This node itself was asleep: nobody is late on that account.
     pub(crate) fn forgive(&mut self, now: Instant) {
         for path in &mut self.paths {

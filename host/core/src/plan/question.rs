@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use overlan_contract::assignment::{
     MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Node, Question, Responsibility,
 };
+use overlan_wire::codec::is_printable;
 use overlan_wire::limits::MAX_ATTRIBUTES;
 use overlan_wire::{BootId, Digest, NodeId};
 use sha2::{Digest as _, Sha256};
@@ -63,7 +64,7 @@ pub(crate) fn checked_document(document: Vec<Responsibility>) -> (Vec<Responsibi
     let given = document.len();
     let mut names = BTreeSet::new();
     let mut bytes = 4;
-    let fits = |text: &str| text.len() <= MAX_DUTY_TEXT;
+    let fits = |text: &str| text.len() <= MAX_DUTY_TEXT && text.chars().all(is_printable);
     let kept: Vec<_> = document
         .into_iter()
         .filter(|duty| {

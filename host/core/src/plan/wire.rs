@@ -10,6 +10,7 @@ use core::cmp::Ordering;
 
 use overlan_contract::Attributes;
 use overlan_contract::assignment::{MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
+use overlan_wire::codec::put_text;
 use overlan_wire::limits::{MAX_ATTRIBUTES, MAX_MESSAGE};
 use overlan_wire::{BootId, DecodeError, Digest, NodeId, Reader};
 
@@ -145,12 +146,6 @@ impl PlanMessage {
         }
         out
     }
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
-    let kept = &text[..text.floor_char_boundary(max.min(255))];
-    out.push(kept.len() as u8);
-    out.extend_from_slice(kept.as_bytes());
 }
 
 fn emit_ballot(out: &mut Vec<u8>, ballot: Ballot) {

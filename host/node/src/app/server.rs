@@ -11,8 +11,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::frame::{Frame, FrameError, PREFACE};
+use crate::control::PATIENCE;
 use crate::{Listener, NodeHandle};
 
 /// Messages of one client whose fate is still open; beyond that the node stops reading from it.
@@ -28,8 +30,8 @@ pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
     let mut preface = [0; PREFACE.len()];
     let (answers, to_write) = mpsc::channel(MAX_WAITING);
     let (listens, to_listen) = mpsc::channel(1);
-    let fine = read.read_exact(&mut preface).await.is_ok() && preface == PREFACE;
-    if !fine {
+    let came = timeout(PATIENCE, read.read_exact(&mut preface)).await;
+    if !matches!(came, Ok(Ok(_))) || preface != PREFACE {
         let text = "the first 8 bytes must be the preface of stream version 1; see APPSOCKET.md".to_owned();
         let _ = Frame::Error(text).write(&mut { write }).await;
         return;

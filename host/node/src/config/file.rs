@@ -90,5 +90,5 @@ pub(super) struct ResponsibilitySection {
     pub(super) replicas: Option<Spanned<i64>>,
     pub(super) weight: Option<Spanned<f64>>,
     #[serde(default)]
-    pub(super) requires: BTreeMap<String, String>,
+    pub(super) requires: BTreeMap<String, Text>,
 }

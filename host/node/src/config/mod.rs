@@ -6,6 +6,7 @@
 
 mod expand;
 mod file;
+mod keys;
 mod overrides;
 mod paths;
 mod validate;

@@ -14,7 +14,7 @@ use super::expand::expand;
 use super::file::{AdapterSection, File, PolicySection, ResponsibilitySection, RouteSection, Text};
 use super::{
     AdapterChoice, Config, ConfigError, DEFAULT_PORT, Overrides, PluginSource, PolicyChoice, RouteChoice,
-    Security, paths, value,
+    Security, keys, paths, value,
 };
 
 /// Largest weight of a responsibility; its thousandths must fit the contract's type.
@@ -40,8 +40,12 @@ impl Config {
     /// The first thing that is wrong, with its place and what is allowed.
     pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let source = Source { text, path };
-        let file: File =
-            toml::from_str(text).map_err(|error| source.error(error.span(), error.message().to_owned()))?;
+        let file: File = toml::from_str(text).map_err(|error| source.refused(&error))?;
+        if let Some((span, message)) =
+            keys::date(text).and_then(|span| Some((span.clone(), keys::explain(text, &span)?)))
+        {
+            return Err(source.error(Some(span), message));
+        }
         Reading { source, overrides }.config(file)
     }
 }
@@ -56,6 +60,14 @@ impl Source<'_> {
         let before = self.text.get(..span.map_or(0, |span| span.start)).unwrap_or("");
         let line = before.matches('\n').count() + 1;
         ConfigError::Invalid { place: format!("{}:{line}", self.path.display()), message }
+    }
+
+    /// What the parser says of a wrong type lacks the key and what is allowed.
+    fn refused(&self, error: &toml::de::Error) -> ConfigError {
+        let wrong_type =
+            error.message().starts_with("invalid type") || error.message().starts_with("invalid value");
+        let explained = error.span().filter(|_| wrong_type).and_then(|span| keys::explain(self.text, &span));
+        self.error(error.span(), explained.unwrap_or_else(|| error.message().to_owned()))
     }
 
     /// Adds the place of `at` to an error.
@@ -285,6 +297,21 @@ impl Reading<'_> {
         Ok(PolicyChoice { kind, source, config: section.config.clone().into_iter().collect() })
     }
 
+    fn requires(&self, section: &Spanned<ResponsibilitySection>) -> Result<Attributes, ConfigError> {
+        let map = &section.get_ref().requires;
+        if map.len() > MAX_ATTRIBUTES {
+            let many = format!("a responsibility requires at most {MAX_ATTRIBUTES} attributes");
+            return self.source.at(section, Err(many));
+        }
+        let pair = |(key, text): (&String, &Text)| {
+            let key = self.source.at(text, value::short_text("a required attribute's key", key))?;
+            let value =
+                self.source.text(text, |text| value::printable("a required attribute's value", text))?;
+            Ok((key, value))
+        };
+        map.iter().map(pair).collect()
+    }
+
     fn responsibilities(
         &self,
         sections: &[Spanned<ResponsibilitySection>],
@@ -299,6 +326,7 @@ impl Reading<'_> {
             })?;
             let weight_milli =
                 optional(&this.weight, |weight| self.source.at(weight, milli(*weight.get_ref())))?;
+            let requires = self.requires(section)?;
             for name in self.source.text(&this.name, expand)? {
                 let name =
                     self.source.text(&this.name, |_| value::short_text("a responsibility's name", &name))?;
@@ -310,7 +338,7 @@ impl Reading<'_> {
                     name,
                     replicas: replicas.unwrap_or(1),
                     weight_milli: weight_milli.unwrap_or(1000),
-                    requires: this.requires.clone().into_iter().collect(),
+                    requires: requires.clone(),
                 });
             }
             if duties.len() > MAX_RESPONSIBILITIES {

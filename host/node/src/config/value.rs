@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use overlan_core::config::Quorum;
 use overlan_wire::NodeId;
+use overlan_wire::codec::is_printable;
 use overlan_wire::limits::{MAX_NODE_NAME, MAX_TEXT};
 
 /// A node's name: 1 to 63 bytes of letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
@@ -24,8 +25,16 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
 
 /// Short text that the table carries.
 pub(super) fn short_text(what: &str, text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control) {
-        return Err(format!("{what} must be 1 to {MAX_TEXT} bytes without control characters"));
+    if text.is_empty() {
+        return Err(format!("{what} must be 1 to {MAX_TEXT} bytes of printable text"));
+    }
+    printable(what, text)
+}
+
+/// Short text that may be empty.
+pub(super) fn printable(what: &str, text: &str) -> Result<String, String> {
+    if text.len() > MAX_TEXT || !text.chars().all(is_printable) {
+        return Err(format!("{what} must be at most {MAX_TEXT} bytes of printable text"));
     }
     Ok(text.to_owned())
 }

@@ -1,5 +1,8 @@
 //! The control API; `CONTROL.md` documents it for people.
 
+use std::time::Duration;
+
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -8,6 +11,7 @@ use axum::{Json, Router};
 use overlan_contract::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::config::PluginSource;
 use crate::handle::{NodeHandle, Stopped};
@@ -15,6 +19,8 @@ use crate::policy::PolicyError;
 
 /// Largest component that may be uploaded.
 const MAX_PLUGIN: usize = 64 << 20;
+/// A component must have come by then.
+const UPLOAD: Duration = Duration::from_secs(60);
 
 /// An error, and what to do next where that is not in the error.
 #[derive(Debug, Serialize, Deserialize)]
@@ -143,6 +149,18 @@ struct SetBuiltin {
 /// How an uploaded component is called; all other parameters of the query are its configuration.
 const NAME: &str = "name";
 
+/// The whole body. One that says it is too large is refused before it comes.
+async fn body(request: Request) -> Result<Bytes, ApiError> {
+    let hint = "a component has at most 64 MiB";
+    if request.body().size_hint().lower() > MAX_PLUGIN as u64 {
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", hint));
+    }
+    match timeout(UPLOAD, Bytes::from_request(request, &())).await {
+        Ok(read) => read.map_err(|error| ApiError::new(error.status(), error.body_text(), hint)),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come", "send it again")),
+    }
+}
+
 async fn policy_set(
     State(node): State<NodeHandle>,
     Path(kind_name): Path<String>,
@@ -155,17 +173,14 @@ async fn policy_set(
         .get("content-type")
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("application/json"));
-    let bad = |error: String| {
-        let hint = "send a component with --data-binary, or {\"builtin\": \"NAME\"} as application/json";
-        ApiError::new(StatusCode::BAD_REQUEST, error, hint)
-    };
+    let hint = "send a component with --data-binary, or {\"builtin\": \"NAME\"} as application/json";
+    let bad = |error: String| ApiError::new(StatusCode::BAD_REQUEST, error, hint);
+    let wasm = body(request).await?;
     if is_json {
-        let Json(set) =
-            Json::<SetBuiltin>::from_request(request, &()).await.map_err(|error| bad(error.body_text()))?;
+        let set: SetBuiltin = serde_json::from_slice(&wasm).map_err(|error| bad(error.to_string()))?;
         let config = set.config.into_iter().collect();
         return ok(node.policy_set(kind, &PluginSource::Builtin(set.builtin), config).await?);
     }
-    let wasm = axum::body::Bytes::from_request(request, &()).await.map_err(|error| bad(error.body_text()))?;
     if wasm.is_empty() {
         return Err(bad("there is no component in the request".to_owned()));
     }

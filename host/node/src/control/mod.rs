@@ -8,14 +8,16 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::handle::NodeHandle;
@@ -23,6 +25,8 @@ use crate::node::StartError;
 
 /// Clients served at a time; more wait to be accepted.
 const MAX_CLIENTS: usize = 256;
+/// A client has this long to say what it wants: silent ones must not keep others waiting.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What listens.
 pub(crate) struct Bound {
@@ -118,16 +122,16 @@ async fn accept(listener: UnixListener, node: &NodeHandle) {
             Err(error) => {
                 // Out of file descriptors, most likely: clients that go give some back.
                 tracing::warn!(%error, "control socket");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let (router, node) = (router.clone(), node.clone());
         tokio::spawn(async move {
-            match first_byte(&stream).await {
-                Ok(Some(0)) => crate::app::serve(stream, node).await,
-                Ok(Some(_)) => http(stream, router).await,
-                Ok(None) | Err(_) => {}
+            match timeout(PATIENCE, first_byte(&stream)).await {
+                Ok(Ok(Some(0))) => crate::app::serve(stream, node).await,
+                Ok(Ok(Some(_))) => http(stream, router).await,
+                Ok(Ok(None) | Err(_)) | Err(_) => {}
             }
             drop(permit);
         });
@@ -146,7 +150,9 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
 
 async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, router: Router) {
     let service = TowerToHyperService::new(router);
-    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let served = server.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a control client");
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlan_wire::entry::{Adapter, AdapterStatus, Entry, Forgotten, Record};
-use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_VERSION};
+use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{BootId, Digest, Header, KeyId, Kind, NodeId, PacketNumber, PathId, SessionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,7 +41,8 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 fn text(max: usize) -> impl Strategy<Value = String> {
-    vec(any::<char>(), 0..max / 4).prop_map(String::from_iter)
+    vec(any::<char>().prop_filter("printable", |&c| overlan_wire::codec::is_printable(c)), 0..max / 4)
+        .prop_map(String::from_iter)
 }
 
 prop_compose! {
@@ -63,7 +64,8 @@ prop_compose! {
 
 prop_compose! {
     fn entry()(
-        (boot, version, left) in (any::<[u8; 16]>(), 0..=MAX_VERSION, any::<bool>()),
+        (boot, left) in any::<([u8; 16], bool)>(),
+        version in 0..=MAX_VERSION,
         id in node_id(),
         name in text(40).prop_filter("a name", |name| !name.is_empty()),
         (sign_key, exchange_key) in any::<([u8; 32], [u8; 32])>(),
@@ -75,7 +77,7 @@ prop_compose! {
 }
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
-    let forgotten = (node_id(), 0..=MAX_VERSION, any::<[u8; 32]>())
+    let forgotten = (node_id(), 0..=MAX_REMOVED_VERSION, any::<[u8; 32]>())
         .prop_map(|(id, version, by_key)| Record::Forgotten(Forgotten { id, version, by_key }));
     prop_oneof![4 => entry().prop_map(Record::Entry), 1 => forgotten]
 }

@@ -1,8 +1,10 @@
 //! The table's records.
 
 use overlan_wire::entry::SIGNATURE;
-use overlan_wire::limits::{MAX_RECORD, MAX_VERSION};
-use overlan_wire::{Adapter, AdapterStatus, BootId, DecodeError, Entry, NodeId, Record, SignedRecord};
+use overlan_wire::limits::{MAX_RECORD, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::{
+    Adapter, AdapterStatus, BootId, DecodeError, Entry, Forgotten, NodeId, Record, SignedRecord,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -72,7 +74,7 @@ proptest! {
     #[test]
     fn precedence_puts_a_removal_behind_its_entry(entry in record(), version: u64) {
         let forgotten = |version| {
-            Record::Forgotten(overlan_wire::Forgotten { id: entry.id(), version, by_key: [0; 32] })
+            Record::Forgotten(Forgotten { id: entry.id(), version, by_key: [0; 32] })
         };
         if let Record::Entry(entry) = &entry {
             let precedence = Record::Entry(entry.clone()).precedence();
@@ -89,6 +91,51 @@ proptest! {
 #[test]
 fn a_record_over_the_limit_is_refused() {
     assert_eq!(SignedRecord::parse(&[1; MAX_RECORD + 1]), Err(DecodeError::OutOfRange("record length")));
+}
+
+fn entry(name: &str) -> Entry {
+    Entry {
+        id: NodeId([1; 16]),
+        boot: BootId([2; 16]),
+        version: 1,
+        name: name.into(),
+        sign_key: [3; 32],
+        exchange_key: [4; 32],
+        adapters: vec![],
+        attributes: vec![("key".into(), "value".into())],
+        left: false,
+    }
+}
+
+#[test]
+fn text_that_would_command_a_terminal_is_refused_and_never_written() {
+    let plain = signed(Record::Entry(entry("abcd")), [0; SIGNATURE]).expect("it fits");
+    for (text, what) in [(&b"abcd"[..], "name"), (b"key", "attribute key"), (b"value", "attribute value")] {
+        let at = plain.bytes().windows(text.len()).position(|bytes| bytes == text).expect("it is there");
+        let hostile: [&[u8]; 4] = [b"\x1b[", b"\n\0", "\u{9b}".as_bytes(), "\u{202e}".as_bytes()];
+        for hostile in hostile {
+            let mut bytes = plain.bytes().to_vec();
+            bytes[at..at + hostile.len()].copy_from_slice(hostile);
+            assert_eq!(SignedRecord::parse(&bytes), Err(DecodeError::NotText(what)), "{hostile:?}");
+        }
+    }
+    let replaced = signed(Record::Entry(entry("a\u{1b}[2Jb\u{2028}")), [0; SIGNATURE]).expect("it fits");
+    let read = SignedRecord::parse(replaced.bytes()).expect("what is written can be read");
+    assert!(matches!(read.record, Record::Entry(entry) if entry.name == "a\u{fffd}[2Jb\u{fffd}"));
+}
+
+#[test]
+fn versions_leave_room_for_the_owner() {
+    let parse = |record: Record| {
+        let signed = signed(record, [0; SIGNATURE]).expect("it fits");
+        SignedRecord::parse(signed.bytes()).map(drop)
+    };
+    let refused = Err(DecodeError::OutOfRange("version"));
+    let entry = |version| parse(Record::Entry(Entry { version, ..entry("a") }));
+    assert_eq!((entry(MAX_VERSION), entry(MAX_VERSION + 1)), (Ok(()), refused));
+    let removal =
+        |version| parse(Record::Forgotten(Forgotten { id: NodeId([1; 16]), version, by_key: [0; 32] }));
+    assert_eq!((removal(MAX_REMOVED_VERSION), removal(MAX_REMOVED_VERSION + 1)), (Ok(()), refused));
 }
 
 #[test]
@@ -108,31 +155,9 @@ fn addresses_that_are_not_one_hosts_are_refused() {
             status: AdapterStatus::Up,
             gateways: vec![],
         };
-        let entry = Entry {
-            id: NodeId([1; 16]),
-            boot: BootId([2; 16]),
-            version: 1,
-            name: "a".into(),
-            sign_key: [3; 32],
-            exchange_key: [4; 32],
-            adapters: vec![adapter],
-            attributes: vec![],
-            left: false,
-        };
+        let entry = Entry { adapters: vec![adapter], ..entry("a") };
         let forged = signed(Record::Entry(entry), [0; SIGNATURE]).expect("it fits");
         let refused = SignedRecord::parse(forged.bytes());
         assert_eq!(refused, Err(DecodeError::OutOfRange("address")), "{address}");
     }
-}
-
-#[test]
-fn a_version_beyond_the_limit_is_refused() {
-    let removal = |version| {
-        let record =
-            Record::Forgotten(overlan_wire::Forgotten { id: NodeId([1; 16]), version, by_key: [2; 32] });
-        SignedRecord::parse(signed(record, [0; SIGNATURE]).expect("it fits").bytes()).map(drop)
-    };
-    assert_eq!(removal(MAX_VERSION), Ok(()));
-    assert_eq!(removal(MAX_VERSION + 1), Err(DecodeError::OutOfRange("version")));
-    assert_eq!(removal(u64::MAX), Err(DecodeError::OutOfRange("version")));
 }

@@ -72,7 +72,15 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[node]\nname = \"a\"\ncolour = 1\n", ":3: ", "colour"),
         ("[node]\nname = \"a b\"\n", ":2: ", "letters"),
         ("[node]\nname = \"a\"\nport = 70000\n", ":3: ", "1 to 65535"),
-        ("[node]\nname = \"a\"\nport = \"x\"\n", ":3: ", "invalid type"),
+        (
+            "[node]\nname = \"a\"\nport = \"many\"\n",
+            ":3: ",
+            "node.port is text; it must be a whole number from 1 to 65535",
+        ),
+        ("[node]\nname = \"a\\u001b[2J\"\n", ":2: ", "letters"),
+        ("[node]\nname = \"a\"\nattributes = { site = \"\\u009b2J\" }\n", ":3: ", "printable"),
+        ("[[adapter]]\nname = \"e\"\nclass_of_service = \"\\u202e\"\n", ":3: ", "printable"),
+        ("[[responsibility]]\nname = \"x\"\nrequires = { site = \"\\u0007\" }\n", ":3: ", "printable"),
         ("[cluster]\nquorum = \"most\"\n[node]\nname=\"a\"", ":2: ", "majority"),
         ("[cluster]\nsecurity = \"off\"\n", ":2: ", "none"),
         ("[cluster]\nseeds = [\n\"10.0.0.1:7400\",\n\"nowhere\"]\n", ":4: ", "ADDRESS:PORT"),
@@ -100,6 +108,51 @@ fn errors_name_file_line_and_what_is_allowed() {
         let error = error(&text);
         assert!(error.contains(&format!("/etc/overlan/a.toml{line}")), "{error}\n{text}");
         assert!(error.contains(hint), "{error}");
+    }
+}
+
+#[test]
+fn a_value_of_another_type_names_its_key_and_what_is_allowed() {
+    let whole = FULL.lines().filter(|line| line.contains(" = "));
+    let sections = FULL.lines().scan("", |section, line| {
+        if line.starts_with('[') {
+            *section = line;
+        }
+        Some(*section)
+    });
+    let keys = FULL.lines().zip(sections).enumerate().filter(|(_, (line, _))| line.contains(" = "));
+    assert_eq!(keys.clone().count(), whole.count());
+    for (number, (line, section)) in keys {
+        let (key, _) = line.split_once(" = ").unwrap();
+        let path = format!("{}.{key}", section.trim_matches(['[', ']']));
+        for (wrong, kind) in [("true", "true or false"), ("1979-05-27", "a date or time"), ("[[1]]", "")] {
+            let mut lines: Vec<String> = FULL.lines().map(str::to_owned).collect();
+            lines[number] = format!("{key} = {wrong}");
+            let error = error(&lines.join("\n"));
+            let place = format!("/etc/overlan/a.toml:{}: {path} is {kind}", number + 1);
+            assert!(error.starts_with(&place), "{error}");
+            assert!(error.contains("; it must be "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_section_of_another_shape_is_explained() {
+    let cases = [
+        ("node = 1", "node is a whole number; it must be a table"),
+        ("adapter = \"eth0\"", "adapter is text; it must be a list of tables, each headed [[adapter]]"),
+        ("[adapter]\nname = \"eth0\"", "adapter is a table; it must be a list of tables"),
+        ("[policy]\nsizing = \"builtin:mtu-fit\"", "policy.sizing is text; it must be a table with plugin"),
+        ("[policy.sizing]\nplugin = \"x\"\nconfig = { a = 1 }", "policy.sizing.config.a is a whole number"),
+        (
+            "[cluster]\nseeds = [\"10.0.0.1\", 7]",
+            "cluster.seeds is a whole number; it must be a list of ADDRESS",
+        ),
+        ("[node]\nattributes = { a.b = \"x\" }", "node.attributes.a is a table; it must be text"),
+    ];
+    for (text, expected) in cases {
+        let error = error(text);
+        assert!(error.contains(expected), "{error}");
     }
 }
 

@@ -1,0 +1,89 @@
+//! Members that stop, die, or do not see each other.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use overlan_tests::cluster::{Cluster, NAMES};
+use overlan_tests::lab::faults::Hit;
+use overlan_tests::lab::{Plan, Router};
+use overlan_tests::skip_without_root;
+use overlan_tests::traffic::{Stream, assert_delivers, measure};
+use overlan_tests::wait::{stays, wait_until};
+
+const STREAM: Stream = Stream { mode: "reliable", count: 600, interval_ms: 5, size: 64 };
+/// Silence between healthy members that somebody else's trouble may cause on a busy machine.
+const UNTROUBLED_MS: f64 = 500.0;
+
+fn three() -> Cluster {
+    Cluster::started_in_lab(Plan::default(), |_, config| config.set_policy("failover", "builtin:fast"))
+}
+
+fn nobody_down(cluster: &Cluster, viewers: &[usize]) -> bool {
+    viewers.iter().all(|&viewer| NAMES[..3].iter().all(|name| cluster.nodes[viewer].state_of(name) != "down"))
+}
+
+#[test]
+fn two_members_that_only_the_third_sees_both_of_do_not_flap() {
+    skip_without_root!();
+    let cluster = three();
+    for router in Router::BOTH {
+        cluster.lab().drop_silently(router, Hit::one_way(0, 1));
+        cluster.lab().drop_silently(router, Hit::one_way(1, 0));
+    }
+    let outcome = measure(&cluster.nodes[0], &cluster.nodes[2], Stream { mode: "ordered", ..STREAM }, || {});
+    assert_eq!((outcome.lost, outcome.doubled, outcome.out_of_order), (0, 0, 0));
+    stays("nobody is down for anybody", Duration::from_secs(6), || nobody_down(&cluster, &[0, 1, 2]));
+    Router::BOTH.into_iter().for_each(|router| cluster.lab().heal(router));
+    cluster.wait_settled();
+    assert_delivers(&cluster.nodes[0], &cluster.nodes[1], "ordered");
+}
+
+#[test]
+fn a_stopped_third_member_troubles_nobody() {
+    skip_without_root!();
+    let cluster = three();
+    let third = &cluster.nodes[2];
+    let outcome = measure(&cluster.nodes[0], &cluster.nodes[1], STREAM, || {
+        third.signal(Signal::SIGSTOP);
+        stays("the healthy ones", Duration::from_secs(2), || {
+            cluster.nodes[0].state_of("b") == "alive" && cluster.nodes[1].state_of("a") == "alive"
+        });
+        third.signal(Signal::SIGCONT);
+    });
+    println!("third member stopped for 2 s: {outcome:?}");
+    assert_eq!((outcome.lost, outcome.doubled), (0, 0));
+    assert!(outcome.gap_ms <= UNTROUBLED_MS, "{outcome:?}");
+    cluster.wait_settled();
+    stays("nobody is down afterwards", Duration::from_secs(3), || nobody_down(&cluster, &[0, 1, 2]));
+    assert_delivers(&cluster.nodes[0], third, "reliable");
+}
+
+#[test]
+fn a_killed_third_member_leaves_no_silence_between_the_others() {
+    skip_without_root!();
+    let mut cluster = three();
+    let mut third = cluster.nodes.pop().expect("three members");
+    let outcome = measure(&cluster.nodes[0], &cluster.nodes[1], STREAM, || third.kill());
+    println!("third member killed: {outcome:?}");
+    assert_eq!((outcome.lost, outcome.doubled), (0, 0));
+    assert!(outcome.gap_ms <= UNTROUBLED_MS, "{outcome:?}");
+    cluster.nodes[0].wait_state("c", "down", Duration::from_secs(20));
+    assert_eq!(cluster.nodes[0].state_of("b"), "alive");
+}
+
+#[test]
+fn after_all_links_were_down_members_rejoin_and_agree() {
+    skip_without_root!();
+    let cluster = three();
+    let routers = |dead| Router::BOTH.into_iter().for_each(|router| cluster.lab().router_dead(router, dead));
+    routers(true);
+    let lonely = || (0..3).map(|viewer| nobody_down(&cluster, &[viewer])).collect::<Vec<_>>();
+    wait_until("all to be alone", Duration::from_secs(30), lonely, |alive| !alive.contains(&true));
+    // Longer than every timeout that declares death.
+    stays("alone", Duration::from_secs(12), || cluster.nodes[0].state_of("b") == "down");
+    routers(false);
+    cluster.wait_settled();
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        assert_delivers(&cluster.nodes[from], &cluster.nodes[to], "ordered");
+    }
+}
