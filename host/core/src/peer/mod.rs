@@ -1,6 +1,8 @@
 //! One peer: the session between two boots, its paths and its messages.
 
+mod decide;
 mod probe;
+mod receive;
 mod select;
 mod transmit;
 
@@ -9,20 +11,19 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use overlan_contract::failover;
 use overlan_contract::failover::{Mode, PathState};
-use overlan_contract::{failover, sizing};
-use overlan_wire::frame::{Accepted, Frames};
-use overlan_wire::{Ack, Adapter, BootId, Fragment, Frame, KeyId, NodeId, PacketNumber, PathId, SessionId};
+use overlan_wire::{Adapter, BootId, KeyId, NodeId, PacketNumber, PathId, SessionId};
 
 use crate::config::Config;
 use crate::crypto::{Aead, Crypto};
-use crate::delivery::inbox::{Inbox, Taken};
+use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Outgoing, Via};
 use crate::event::{Event, Fate};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
-use crate::path::recovery::{Content, Outcome};
+use crate::path::recovery::Content;
 use crate::policy::fallback;
 use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
@@ -273,173 +274,6 @@ impl<A: Aead> Peer<A> {
         }
     }
 
-    /// Takes one datagram of the session: decrypts and applies it.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        now: Instant,
-        ends: (SocketAddr, SocketAddr),
-        session: SessionId,
-        (path, number): (PathId, PacketNumber),
-        (header, sealed): (&[u8], &mut [u8]),
-        env: &mut Surroundings<'_>,
-    ) {
-        let replayed = match self.spaces.get(&path) {
-            Some(space) => !space.received.is_new(number),
-            None => path.0 < self.space_floor,
-        };
-        if replayed {
-            env.counters.dropped_replayed += 1;
-            return;
-        }
-        let Some(aead) = self.session.receive.get(&session) else {
-            env.counters.dropped_unknown_session += 1;
-            return;
-        };
-        let Some(len) = aead.open(nonce(path, number), header, sealed) else {
-            env.counters.dropped_forged += 1;
-            return;
-        };
-        self.confirmed = true;
-        let space = self.spaces.entry(path).or_insert_with(|| Space {
-            received: ReceiveSpace::default(),
-            local: ends.0,
-            remote: ends.1,
-        });
-        (space.local, space.remote) = ends;
-        space.received.note(number, now);
-        if let Some(at) = self.path_between(ends) {
-            self.paths[at].received += 1;
-        }
-        self.bound_spaces();
-        let mut wants_ack = false;
-        for frame in Frames::new(&sealed[..len]) {
-            match frame {
-                Ok(frame) => wants_ack |= self.handle_frame(now, ends, &frame, env),
-                Err(_) => env.counters.dropped_malformed += 1,
-            }
-        }
-        if wants_ack {
-            self.touch(now);
-            if let Some(space) = self.spaces.get_mut(&path) {
-                space.received.owed = true;
-            }
-        }
-    }
-
-    /// Path ids are never used twice, so that what is forgotten are the spaces silent for longest; ids up to theirs
-    /// open no new space, lest old packets be replayed.
-    fn bound_spaces(&mut self) {
-        while self.spaces.len() > MAX_SPACES {
-            let silent = self.spaces.iter().min_by_key(|(_, space)| space.received.last_at);
-            let Some(path) = silent.map(|(&path, _)| path) else { return };
-            self.spaces.remove(&path);
-            self.space_floor = self.space_floor.max(path.0.saturating_add(1));
-        }
-    }
-
-    /// Returns whether the frame wants an acknowledgement.
-    fn handle_frame(
-        &mut self,
-        now: Instant,
-        ends: (SocketAddr, SocketAddr),
-        frame: &Frame<'_>,
-        env: &mut Surroundings<'_>,
-    ) -> bool {
-        match frame {
-            Frame::Ping { token, .. } => self.handle_ping(*token, ends),
-            Frame::Pong { token } => self.handle_pong(now, *token, ends, env),
-            Frame::Ack(ack) => self.handle_ack(now, ack, ends, env),
-            Frame::Fragment(fragment) => {
-                self.handle_fragment(now, fragment, ends, env);
-                return true;
-            }
-            Frame::Accepted(accepted) => {
-                self.handle_accepted(accepted, env);
-                return true;
-            }
-            // Cluster frames do not belong in a data datagram.
-            _ => env.counters.dropped_malformed += 1,
-        }
-        false
-    }
-
-    fn handle_fragment(
-        &mut self,
-        now: Instant,
-        fragment: &Fragment<'_>,
-        ends: (SocketAddr, SocketAddr),
-        env: &mut Surroundings<'_>,
-    ) {
-        match self.inbox.handle_fragment(fragment, ends, now) {
-            Taken::New => {}
-            Taken::Duplicate => env.counters.fragments_duplicate += 1,
-            Taken::Refused => env.counters.dropped_limit += 1,
-        }
-        env.counters.unreliable_dropped += self.inbox.take_dropped();
-    }
-
-    fn handle_accepted(&mut self, accepted: &Accepted, env: &mut Surroundings<'_>) {
-        match self.outbox.handle_accepted(accepted) {
-            Some(fates) => self.report(fates, env),
-            None => env.counters.dropped_malformed += 1,
-        }
-    }
-
-    fn handle_ack(
-        &mut self,
-        now: Instant,
-        ack: &Ack,
-        ends: (SocketAddr, SocketAddr),
-        env: &mut Surroundings<'_>,
-    ) {
-        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else {
-            // Of a path that went away, unless there never was one.
-            env.counters.dropped_malformed += u64::from(ack.path.0 >= self.next_path);
-            return;
-        };
-        let path = &mut self.paths[at];
-        if ack.ranges.first().is_some_and(|&(_, largest)| largest >= path.recovery.peek_number()) {
-            env.counters.dropped_malformed += 1;
-            return;
-        }
-        let datagram = path.datagram();
-        let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
-        if outcome.progress && (path.local, path.remote) == ends {
-            self.handle_reply(at, now, env);
-        }
-        self.settle(at, outcome, now);
-    }
-
-    /// Acts on what an acknowledgement or a timeout brought to light.
-    fn settle(&mut self, at: usize, outcome: Outcome, now: Instant) {
-        for content in outcome.acked {
-            self.outbox.handle_acked(content);
-        }
-        if outcome.large {
-            self.paths[at].mtu.suspect(now);
-        }
-        // The path lives: its own window takes what it lost, unless another is better.
-        for content in outcome.lost {
-            match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(PathId(u32::MAX))),
-                Content::Accepted => self.inbox.owe_accepted(),
-            }
-        }
-    }
-
-    /// A reply came by the path: it works both ways.
-    fn handle_reply(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
-        let path = &mut self.paths[at];
-        let before = path.state();
-        if apply_health(self.id, path, HealthEvent::Reply, now, env) {
-            if before != PathState::Suspect {
-                path.mtu.restart(now);
-            }
-            self.ask_failover = true;
-            self.choose_active(now, env);
-        }
-    }
-
     pub(crate) fn report(&mut self, fates: Vec<(u64, Fate)>, env: &mut Surroundings<'_>) {
         for (token, fate) in fates {
             match fate {
@@ -457,109 +291,6 @@ impl<A: Aead> Peer<A> {
 
     fn path_between(&self, ends: (SocketAddr, SocketAddr)) -> Option<usize> {
         self.paths.iter().position(|path| (path.local, path.remote) == ends)
-    }
-
-    /// Applies a sizing decision.
-    pub(crate) fn apply_sizing(&mut self, now: Instant, path: PathId, answer: sizing::Answer) {
-        if let Some(path) = self.paths.iter_mut().find(|held| held.id == path) {
-            path.sizing = answer;
-            path.mtu.set_limit(path.datagram_limit(), now);
-        }
-    }
-
-    /// Applies a failover decision about the paths that were asked about.
-    pub(crate) fn apply_failover(
-        &mut self,
-        now: Instant,
-        asked: &[PathId],
-        answer: &failover::Answer,
-        env: &mut Surroundings<'_>,
-    ) {
-        let position = |id: PathId| asked.iter().position(|&asked| asked == id);
-        for path in &mut self.paths {
-            if let Some(at) = position(path.id) {
-                let earlier = path
-                    .next_probe
-                    .min(now + Duration::from_micros(answer.timings[at].probe_interval_us.into()));
-                path.timing = answer.timings[at];
-                path.next_probe = earlier;
-                if let Mode::Spread(weights) = &answer.mode {
-                    path.weight = weights[at];
-                }
-            }
-        }
-        // Paths that appeared meanwhile keep table order behind the others.
-        let rank = |path: &Path| {
-            position(path.id).and_then(|at| answer.order.iter().position(|&index| index as usize == at))
-        };
-        let mut order: Vec<usize> = (0..self.paths.len()).collect();
-        order.sort_by_key(|&at| rank(&self.paths[at]).unwrap_or(usize::MAX));
-        self.order = order;
-        if self.mode == Mode::Active && answer.mode != Mode::Active {
-            self.paths.iter().for_each(|path| self.outbox.drop_copies(path.id));
-        }
-        self.mode = answer.mode.clone();
-        self.choose_active(now, env);
-    }
-
-    /// Whether facts changed enough to ask again: a state at once, round trips after `pause`.
-    pub(crate) fn wants_failover(&self, now: Instant, pause: Duration) -> bool {
-        let Some((asked, spoken_of)) = &self.last_question else { return !self.paths.is_empty() };
-        let recent = |path: &Path| now.since(path.health.since()) < SETTLING;
-        self.ask_failover
-            || now.since(*asked) >= pause && *spoken_of != self.coarse_rtts()
-            || now.since(*asked) >= SETTLING_PAUSE && self.paths.iter().any(recent)
-    }
-
-    /// Round trips with their spread in steps of about a quarter: what a reply timeout depends on.
-    fn coarse_rtts(&self) -> Vec<u32> {
-        let coarse = |path: &Path| {
-            let (smoothed, variance, _) = path.rtt.measured()?;
-            let micros = (smoothed + 4 * variance).as_micros().max(4);
-            let exponent = micros.ilog2();
-            Some(exponent * 4 + (micros >> (exponent - 2)) as u32 % 4)
-        };
-        self.paths.iter().map(|path| coarse(path).unwrap_or(0)).collect()
-    }
-
-    /// The failover question as facts stand.
-    pub(crate) fn failover_question(&mut self, now: Instant, seed: u64) -> failover::Question {
-        self.ask_failover = false;
-        self.last_question = Some((now, self.coarse_rtts()));
-        let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-        let paths = self.paths.iter().map(|path| failover::Path {
-            local: path.local_adapter.clone(),
-            remote: path.remote_adapter.clone(),
-            rtt: path.rtt.measured().map(|(smoothed, variance, min)| failover::Rtt {
-                smoothed_us: micros(smoothed),
-                variance_us: micros(variance),
-                min_us: micros(min),
-            }),
-            loss_ppm: path.recovery.loss_ppm(),
-            state: path.state(),
-            since_ms: u64::try_from(now.since(path.health.since()).as_millis()).unwrap_or(u64::MAX),
-            flaps: path.flaps(now),
-            attributes: Vec::new(),
-        });
-        failover::Question { paths: paths.collect(), seed, attributes: Vec::new() }
-    }
-
-    /// The sizing question for one path.
-    pub(crate) fn sizing_question(&self, path: PathId) -> Option<sizing::Question> {
-        let path = self.paths.iter().find(|held| held.id == path)?;
-        let discovered = path.mtu.confirmed() > overlan_wire::limits::BASE_DATAGRAM;
-        Some(sizing::Question {
-            local: path.local_adapter.clone(),
-            remote: path.remote_adapter.clone(),
-            path_mtu: discovered.then(|| path.mtu.confirmed() as u32 + path.overhead()),
-            rtt_us: path
-                .rtt
-                .measured()
-                .map(|(smoothed, ..)| u32::try_from(smoothed.as_micros()).unwrap_or(u32::MAX)),
-            loss_ppm: path.recovery.loss_ppm(),
-            overhead: path.overhead(),
-            attributes: Vec::new(),
-        })
     }
 
     /// New keys: the sessions under all accepted cluster keys.

@@ -7,7 +7,7 @@ use overlan_contract::failover::PathState;
 use overlan_wire::frame::{FRAGMENT_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Ack, Frame, Header, Kind, PathId};
+use overlan_wire::{Ack, Frame, Header, Kind};
 
 use super::{Peer, nonce};
 use crate::crypto::Aead;
@@ -212,8 +212,11 @@ impl<A: Aead> Peer<A> {
 
     fn put_control(&mut self, draft: &mut Draft, now: Instant, buffer: &mut Vec<u8>) {
         for ack in self.acks_for(draft.at, now) {
-            let len = FRAME_HEADER + 8 + 16 * ack.ranges.len();
-            if draft.room(buffer) >= len {
+            // One that does not fit stays owed: the next datagram carries it.
+            if draft.room(buffer) >= FRAME_HEADER + 8 + 16 * ack.ranges.len() {
+                if let Some(space) = self.spaces.get_mut(&ack.path) {
+                    space.received.owed = false;
+                }
                 Frame::Ack(ack).emit(buffer);
             }
         }
@@ -244,25 +247,19 @@ impl<A: Aead> Peer<A> {
     }
 
     /// Acknowledgements owed on this path, and a few recent ones of others.
-    fn acks_for(&mut self, at: usize, now: Instant) -> Vec<Ack> {
-        let mut acks = Vec::new();
-        let owed: Vec<PathId> = self
+    fn acks_for(&self, at: usize, now: Instant) -> Vec<Ack> {
+        let (owed, others): (Vec<_>, Vec<_>) = self
             .spaces
             .iter()
-            .filter(|(_, space)| space.received.owed && self.ack_route(space, now) == Some(at))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in &owed {
-            if let Some(space) = self.spaces.get_mut(id) {
-                space.received.owed = false;
-                acks.extend(space.received.ack(*id, now));
-            }
-        }
+            .partition(|(_, space)| space.received.owed && self.ack_route(space, now) == Some(at));
+        let mut acks: Vec<Ack> =
+            owed.iter().filter_map(|(id, space)| space.received.ack(**id, now)).collect();
         if !acks.is_empty() {
-            let recent = self.spaces.iter().filter(|(id, space)| {
-                !owed.contains(id) && now.since(space.received.last_at) < CROSS_ACK_MEMORY
+            let recent = others.iter().filter(|(_, space)| {
+                !space.received.owed && now.since(space.received.last_at) < CROSS_ACK_MEMORY
             });
-            acks.extend(recent.filter_map(|(&id, space)| space.received.ack(id, now)).take(MAX_CROSS_ACKS));
+            let repeated = recent.filter_map(|(id, space)| space.received.ack(**id, now));
+            acks.extend(repeated.take(MAX_CROSS_ACKS));
         }
         acks
     }

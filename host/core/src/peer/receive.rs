@@ -1,0 +1,185 @@
+//! What arrives: datagrams of the session and their frames.
+
+use core::net::SocketAddr;
+
+use overlan_contract::failover::PathState;
+use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::{Ack, Fragment, Frame, PacketNumber, PathId, SessionId};
+
+use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health, nonce};
+use crate::crypto::Aead;
+use crate::delivery::inbox::Taken;
+use crate::delivery::outbox::Via;
+use crate::path::health::HealthEvent;
+use crate::path::receive::ReceiveSpace;
+use crate::path::recovery::{Content, Outcome};
+use crate::time::Instant;
+
+impl<A: Aead> Peer<A> {
+    /// Takes one datagram of the session: decrypts and applies it.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        session: SessionId,
+        (path, number): (PathId, PacketNumber),
+        (header, sealed): (&[u8], &mut [u8]),
+        env: &mut Surroundings<'_>,
+    ) {
+        let replayed = match self.spaces.get(&path) {
+            Some(space) => !space.received.is_new(number),
+            None => path.0 < self.space_floor,
+        };
+        if replayed {
+            env.counters.dropped_replayed += 1;
+            return;
+        }
+        let Some(aead) = self.session.receive.get(&session) else {
+            env.counters.dropped_unknown_session += 1;
+            return;
+        };
+        let Some(len) = aead.open(nonce(path, number), header, sealed) else {
+            env.counters.dropped_forged += 1;
+            return;
+        };
+        self.confirmed = true;
+        let space = self.spaces.entry(path).or_insert_with(|| Space {
+            received: ReceiveSpace::default(),
+            local: ends.0,
+            remote: ends.1,
+        });
+        (space.local, space.remote) = ends;
+        space.received.note(number, now);
+        if let Some(at) = self.path_between(ends) {
+            self.paths[at].received += 1;
+        }
+        self.bound_spaces();
+        let mut wants_ack = false;
+        for frame in Frames::new(&sealed[..len]) {
+            match frame {
+                Ok(frame) => wants_ack |= self.handle_frame(now, ends, &frame, env),
+                Err(_) => env.counters.dropped_malformed += 1,
+            }
+        }
+        if wants_ack {
+            self.touch(now);
+            if let Some(space) = self.spaces.get_mut(&path) {
+                space.received.owed = true;
+            }
+        }
+    }
+
+    /// Path ids are never used twice, so that what is forgotten are the spaces silent for longest; ids up to theirs
+    /// open no new space, lest old packets be replayed.
+    fn bound_spaces(&mut self) {
+        while self.spaces.len() > MAX_SPACES {
+            let silent = self.spaces.iter().min_by_key(|(_, space)| space.received.last_at);
+            let Some(path) = silent.map(|(&path, _)| path) else { return };
+            self.spaces.remove(&path);
+            self.space_floor = self.space_floor.max(path.0.saturating_add(1));
+        }
+    }
+
+    /// Returns whether the frame wants an acknowledgement.
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        frame: &Frame<'_>,
+        env: &mut Surroundings<'_>,
+    ) -> bool {
+        match frame {
+            Frame::Ping { token, .. } => self.handle_ping(*token, ends),
+            Frame::Pong { token } => self.handle_pong(now, *token, ends, env),
+            Frame::Ack(ack) => self.handle_ack(now, ack, ends, env),
+            Frame::Fragment(fragment) => {
+                self.handle_fragment(now, fragment, ends, env);
+                return true;
+            }
+            Frame::Accepted(accepted) => {
+                self.handle_accepted(accepted, env);
+                return true;
+            }
+            // Cluster frames do not belong in a data datagram.
+            _ => env.counters.dropped_malformed += 1,
+        }
+        false
+    }
+
+    fn handle_fragment(
+        &mut self,
+        now: Instant,
+        fragment: &Fragment<'_>,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        match self.inbox.handle_fragment(fragment, ends, now) {
+            Taken::New => {}
+            Taken::Duplicate => env.counters.fragments_duplicate += 1,
+            Taken::Refused => env.counters.dropped_limit += 1,
+        }
+        env.counters.unreliable_dropped += self.inbox.take_dropped();
+    }
+
+    fn handle_accepted(&mut self, accepted: &Accepted, env: &mut Surroundings<'_>) {
+        match self.outbox.handle_accepted(accepted) {
+            Some(fates) => self.report(fates, env),
+            None => env.counters.dropped_malformed += 1,
+        }
+    }
+
+    fn handle_ack(
+        &mut self,
+        now: Instant,
+        ack: &Ack,
+        ends: (SocketAddr, SocketAddr),
+        env: &mut Surroundings<'_>,
+    ) {
+        let Some(at) = self.paths.iter().position(|path| path.id == ack.path) else {
+            // Of a path that went away, unless there never was one.
+            env.counters.dropped_malformed += u64::from(ack.path.0 >= self.next_path);
+            return;
+        };
+        let path = &mut self.paths[at];
+        if ack.ranges.first().is_some_and(|&(_, largest)| largest >= path.recovery.peek_number()) {
+            env.counters.dropped_malformed += 1;
+            return;
+        }
+        let datagram = path.datagram();
+        let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
+        if outcome.progress && (path.local, path.remote) == ends {
+            self.handle_reply(at, now, env);
+        }
+        self.settle(at, outcome, now);
+    }
+
+    /// Acts on what an acknowledgement or a timeout brought to light.
+    pub(super) fn settle(&mut self, at: usize, outcome: Outcome, now: Instant) {
+        for content in outcome.acked {
+            self.outbox.handle_acked(content);
+        }
+        if outcome.large {
+            self.paths[at].mtu.suspect(now);
+        }
+        // The path lives: its own window takes what it lost, unless another is better.
+        for content in outcome.lost {
+            match content {
+                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(PathId(u32::MAX))),
+                Content::Accepted => self.inbox.owe_accepted(),
+            }
+        }
+    }
+
+    /// A reply came by the path: it works both ways.
+    pub(super) fn handle_reply(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
+        let path = &mut self.paths[at];
+        let before = path.state();
+        if apply_health(self.id, path, HealthEvent::Reply, now, env) {
+            if before != PathState::Suspect {
+                path.mtu.restart(now);
+            }
+            self.ask_failover = true;
+            self.choose_active(now, env);
+        }
+    }
+}
