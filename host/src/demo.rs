@@ -15,9 +15,11 @@ use overlan_node::{Config, Fate, Impairment, Kind, Listener, MessageMode, Node, 
 use serde::Serialize;
 
 use crate::args::Json;
-use crate::table::{Table, print_json};
+use crate::table::Table;
 
 const NAMES: [&str; 3] = ["anna", "ben", "cleo"];
+/// Link speeds in Mbit/s, as the members are configured.
+const SPEEDS: [u32; 3] = [25_000, 1_000, 1_000];
 /// Duties of the demo's cluster.
 const DUTIES: usize = 30;
 /// Members start, compile their policies and find each other within this time, in a debug build on a busy machine.
@@ -62,7 +64,8 @@ pub(crate) async fn run(args: &Json) -> anyhow::Result<ExitCode> {
     let outcome = &demo.outcome;
     let fine = outcome.digests_equal && outcome.lost == 0 && outcome.doubled == 0;
     if args.json {
-        print_json(outcome)?;
+        // On one line, for scripts that take the last.
+        println!("{}", serde_json::to_string(outcome)?);
     } else {
         demo.summary();
     }
@@ -99,8 +102,11 @@ impl Demo {
         let key = folder.join("cluster.key");
         std::fs::write(&key, overlan_node::new_cluster_key())?;
         self.say(format!(
-            "1. Three members, each with two adapters on subnets of its own, UDP port {}.",
-            self.port
+            "1. Three members, each with two adapters on subnets of its own, UDP port {}. {}'s adapters are {} times \
+             as fast as the others'.",
+            self.port,
+            NAMES[0],
+            SPEEDS[0] / SPEEDS[1],
         ));
         for (member, name) in NAMES.iter().enumerate() {
             let config = self.config(member, name, folder, &key);
@@ -120,13 +126,15 @@ impl Demo {
     fn config(&self, member: usize, name: &str, folder: &Path, key: &Path) -> Config {
         let adapter = |number: u8| AdapterChoice {
             address: Some(address(member, number)),
+            speed: Some(SPEEDS[member]),
             class_of_service: if number == 1 { "control" } else { "best-effort" }.to_owned(),
             ..AdapterChoice::default()
         };
         let duty = |number| Responsibility {
             name: format!("shard-{number}"),
             replicas: 2,
-            // Some are heavier than others: one policy cares, the other does not.
+            // Some are heavier than others, and so are some members' adapters faster: one policy goes by the
+            // speed, the other by the load.
             weight_milli: [500, 1000, 2000, 4000][number % 4],
             requires: Vec::new(),
         };

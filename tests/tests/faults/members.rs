@@ -77,10 +77,14 @@ fn after_all_links_were_down_members_rejoin_and_agree() {
     let cluster = three();
     let routers = |dead| Router::BOTH.into_iter().for_each(|router| cluster.lab().router_dead(router, dead));
     routers(true);
-    let lonely = || (0..3).map(|viewer| nobody_down(&cluster, &[viewer])).collect::<Vec<_>>();
-    wait_until("all to be alone", Duration::from_secs(30), lonely, |alive| !alive.contains(&true));
+    let others_down = |viewer: usize| {
+        let others = (0..3).filter(|&other| other != viewer);
+        others.map(|other| cluster.nodes[viewer].state_of(NAMES[other])).all(|state| state == "down")
+    };
+    let lonely = || (0..3).map(others_down).collect::<Vec<_>>();
+    wait_until("all to be alone", Duration::from_secs(30), lonely, |alone| !alone.contains(&false));
     // Longer than every timeout that declares death.
-    stays("alone", Duration::from_secs(12), || cluster.nodes[0].state_of("b") == "down");
+    stays("alone", Duration::from_secs(12), || others_down(0));
     routers(false);
     cluster.wait_settled();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
