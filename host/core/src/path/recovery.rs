@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) progress: bool,
     /// A packet above the base datagram was lost or late.
     pub(crate) large: bool,
+    /// Size of the largest packet newly acknowledged.
+    pub(crate) largest_acked: usize,
 }
 
 /// Packet numbers, packets in flight and the congestion window of one path.
@@ -159,6 +161,7 @@ impl Recovery {
                 let packet = self.sent.remove(&number).expect("just listed");
                 newest = newest.max(Some((number, packet.at)));
                 self.on_acked(&packet, datagram);
+                outcome.largest_acked = outcome.largest_acked.max(packet.size);
                 outcome.acked.extend(packet.contents);
                 outcome.progress = true;
             }

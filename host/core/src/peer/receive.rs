@@ -158,6 +158,7 @@ impl<A: Aead> Peer<A> {
         for content in outcome.acked {
             self.outbox.handle_acked(content);
         }
+        self.paths[at].mtu.note_passed(outcome.largest_acked);
         if outcome.large {
             self.paths[at].mtu.suspect(now);
         }

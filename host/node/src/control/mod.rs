@@ -151,6 +151,8 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
 async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, router: Router) {
     let service = TowerToHyperService::new(router);
     let mut server = hyper::server::conn::http1::Builder::new();
+    // A client that ends its side after the request still gets its answer.
+    server.half_close(true);
     server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let served = server.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
