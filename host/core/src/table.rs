@@ -151,6 +151,14 @@ pub(crate) fn socket_address(adapter: &overlan_wire::Adapter) -> SocketAddr {
     SocketAddr::new(adapter.address, adapter.port)
 }
 
+/// The owner's word as policies and listings see it.
+pub(crate) fn contract_status(status: overlan_wire::AdapterStatus) -> overlan_contract::AdapterStatus {
+    match status {
+        overlan_wire::AdapterStatus::Up => overlan_contract::AdapterStatus::Up,
+        overlan_wire::AdapterStatus::Down => overlan_contract::AdapterStatus::Down,
+    }
+}
+
 /// An adapter of the table as policies see it.
 pub(crate) fn contract_adapter(adapter: &overlan_wire::Adapter) -> overlan_contract::Adapter {
     overlan_contract::Adapter {
@@ -162,10 +170,7 @@ pub(crate) fn contract_adapter(adapter: &overlan_wire::Adapter) -> overlan_contr
         speed: adapter.speed,
         class_of_service: adapter.class_of_service.clone(),
         dscp: adapter.dscp,
-        status: match adapter.status {
-            overlan_wire::AdapterStatus::Up => overlan_contract::AdapterStatus::Up,
-            overlan_wire::AdapterStatus::Down => overlan_contract::AdapterStatus::Down,
-        },
+        status: contract_status(adapter.status),
         attributes: Vec::new(),
     }
 }

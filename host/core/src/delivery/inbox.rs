@@ -186,9 +186,8 @@ impl Inbox {
                 let ready = Ready { id: fragment.message, mode: fragment.mode, payload, path };
                 if fragment.mode == MessageMode::Ordered {
                     return self.queue_ordered(fragment.order, ready);
-                } else {
-                    self.ready.push_back(ready);
                 }
+                self.ready.push_back(ready);
                 Taken::New
             }
         }

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::time::Duration;
 
-use overlan_contract::AdapterStatus;
 use overlan_contract::failover::PathState;
 use overlan_wire::{Adapter, Entry, NodeId, Record};
 
@@ -16,7 +15,7 @@ use crate::peer::Peer;
 use crate::status::{
     AdapterEntry, CoreStatus, MemberStatus, PathStatus, PlanStatus, Reachability, TableEntry, TableStatus,
 };
-use crate::table::socket_address;
+use crate::table::{contract_status, socket_address};
 use crate::time::Instant;
 
 impl<C: Crypto> Core<C> {
@@ -194,10 +193,7 @@ fn adapter_entry(adapter: &Adapter) -> AdapterEntry {
         speed: adapter.speed,
         class_of_service: adapter.class_of_service.clone(),
         dscp: adapter.dscp,
-        status: match adapter.status {
-            overlan_wire::AdapterStatus::Up => AdapterStatus::Up,
-            overlan_wire::AdapterStatus::Down => AdapterStatus::Down,
-        },
+        status: contract_status(adapter.status),
         gateways: adapter.gateways.clone(),
     }
 }
