@@ -1,10 +1,12 @@
 //! What comes out of the core.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
+use bytes::Bytes;
 use overlan_contract::failover::PathState;
+use overlan_wire::limits::MAX_STREAM;
 use overlan_wire::{Digest, MessageId, MessageMode, NodeId};
 use serde::Serialize;
 
@@ -22,17 +24,57 @@ pub struct Transmit {
     pub segment: usize,
 }
 
+/// A message to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// How.
+    pub mode: MessageMode,
+    /// In which stream: each is numbered, ordered and held up for itself. Up to
+    /// [`MAX_STREAM`](overlan_wire::limits::MAX_STREAM) for applications.
+    pub stream: u16,
+    /// It may have been delivered to another owner of its role before.
+    pub redelivered: bool,
+    /// The bytes, at most [`MAX_MESSAGE`](overlan_wire::limits::MAX_MESSAGE).
+    pub payload: Bytes,
+    /// Names the message in [`FateReport`].
+    pub token: u64,
+    /// Bounds the wait for delivery.
+    pub lifetime: Option<Duration>,
+}
+
+impl Outgoing {
+    /// A message in stream 0, for as long as it takes.
+    pub fn new(mode: MessageMode, payload: impl Into<Bytes>, token: u64) -> Self {
+        Outgoing { mode, stream: 0, redelivered: false, payload: payload.into(), token, lifetime: None }
+    }
+}
+
+/// What became of a reliable or ordered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FateReport {
+    /// From [`Outgoing::token`].
+    pub token: u64,
+    /// Whom the message was for.
+    pub node: NodeId,
+    /// What became of it.
+    pub fate: Fate,
+}
+
 /// A message that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Who sent it.
     pub from: NodeId,
-    /// The sender's count of messages to this node in this mode class.
+    /// The sender's count of messages to this node in this stream: one for unreliable messages, one for the others.
     pub id: MessageId,
     /// How it was sent.
     pub mode: MessageMode,
+    /// In which stream.
+    pub stream: u16,
+    /// It was for a role, and may have been delivered to another owner of it before.
+    pub redelivered: bool,
     /// The bytes.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// The path its last fragment came by: our adapter address, the peer's. `None`: from this node.
     pub path: Option<(SocketAddr, SocketAddr)>,
 }
@@ -61,9 +103,12 @@ pub enum SendError {
     /// The message exceeds 16 MiB.
     #[error("the message is larger than 16 MiB; split it")]
     TooLarge,
-    /// The peer's send queue is full; try again after [`Event::Writable`].
+    /// The stream's send queue is full; try again after [`Event::Writable`].
     #[error("the send queue to that member is full; try again when it drains")]
     QueueFull,
+    /// There is no such stream.
+    #[error("streams are numbered 0 to {MAX_STREAM}")]
+    UnknownStream,
 }
 
 /// Something happened.
@@ -117,19 +162,12 @@ pub enum Event {
         /// Its epoch.
         epoch: u64,
     },
-    /// What became of a message.
-    Fate {
-        /// The token given with it.
-        token: u64,
-        /// Whom it was for.
-        node: NodeId,
-        /// What became of it.
-        fate: Fate,
-    },
     /// A full send queue has room again.
     Writable {
         /// The peer.
         node: NodeId,
+        /// The stream.
+        stream: u16,
     },
     /// The own entry is published under this version: store it and give it as
     /// [`Config::last_version`](crate::Config::last_version) at the next start.

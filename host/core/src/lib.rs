@@ -29,5 +29,5 @@ mod table;
 
 pub use config::Config;
 pub use engine::Core;
-pub use event::{Event, Fate, Message, SendError, Transmit};
+pub use event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
 pub use time::Instant;

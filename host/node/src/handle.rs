@@ -163,7 +163,7 @@ impl NodeHandle {
         lifetime: Option<Duration>,
     ) -> Result<(NodeId, oneshot::Receiver<Fate>), SendFailure> {
         let (queued, answer) = oneshot::channel();
-        let outgoing = Outgoing { to, mode, payload, lifetime, queued };
+        let outgoing = Outgoing { to, mode, payload: payload.into(), lifetime, queued };
         self.command(Command::Send(outgoing)).await.map_err(|Stopped| SendFailure::Stopped)?;
         let queued = answer.await.unwrap_or(Err(SendFailure::Stopped))?;
         Ok((queued.node, queued.fate))

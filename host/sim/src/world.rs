@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use overlan_core::policy::{Answer, Question, fallback};
-use overlan_core::{Config, Core, Event, Fate, Instant, Message, plan};
+use overlan_core::{Config, Core, Event, Fate, Instant, Message, Outgoing, plan};
 use overlan_seal::{Identity, Keyring, Seal};
 use overlan_wire::{Adapter, AdapterStatus, BootId, MessageMode, NodeId};
 use rand::{Rng, RngExt, SeedableRng};
@@ -206,7 +206,7 @@ impl World {
         let sent = self.members[from]
             .core
             .as_mut()
-            .is_some_and(|core| core.send(now, to, mode, payload, token, None).is_ok());
+            .is_some_and(|core| core.send(now, to, Outgoing::new(mode, payload, token)).is_ok());
         self.pump(from);
         sent
     }
@@ -299,15 +299,16 @@ impl World {
             self.answer_questions(index);
             let member = &mut self.members[index];
             let Some(core) = &mut member.core else { return };
+            while let Some(report) = core.poll_fate() {
+                member.fates.entry(report.token).or_default().push(report.fate);
+            }
             while let Some(event) = core.poll_event() {
-                match event {
-                    Event::Fate { token, fate, .. } => member.fates.entry(token).or_default().push(fate),
-                    Event::Version(version) => member.config.last_version = version,
-                    _ => {}
+                if let Event::Version(version) = event {
+                    member.config.last_version = version;
                 }
             }
             while member.consuming
-                && let Some(message) = core.poll_message(now)
+                && let Some(message) = core.poll_message(now, |_| true)
             {
                 member.received.push(message);
                 busy = true;

@@ -25,6 +25,12 @@ pub const MAX_VERSION: u64 = u64::MAX >> 1;
 /// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
 /// outrank it.
 pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
+/// Highest stream of applications' messages.
+pub const MAX_STREAM: u16 = 255;
+/// The stream of the cluster's own messages (plans).
+pub const CLUSTER_STREAM: u16 = u16::MAX;
+/// The stream of measurements, which the node itself answers.
+pub const BENCH_STREAM: u16 = u16::MAX - 1;
 /// Largest message, in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// Most ranges in one acknowledgement.

@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use bytes::Bytes;
 use overlan_wire::frame::Accepted;
 use overlan_wire::limits::MESSAGE_WINDOW;
 use overlan_wire::{Fragment, MessageId, MessageMode, PathId};
@@ -23,10 +24,10 @@ use crate::time::Instant;
 
 /// A message as the application gave it.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct Queued {
     pub(crate) mode: MessageMode,
     pub(crate) class: u8,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Bytes,
     pub(crate) token: u64,
     pub(crate) deadline: Option<Instant>,
 }
@@ -42,7 +43,7 @@ pub(crate) enum Via {
 
 #[derive(Debug)]
 struct Open {
-    message: Outgoing,
+    message: Queued,
     order: u64,
     /// Bytes below it were sent at least once.
     sent: u32,
@@ -76,11 +77,11 @@ pub(crate) struct Take {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     /// Waiting: the cluster's own first, then the applications'.
-    queues: [VecDeque<Outgoing>; 2],
+    queues: [VecDeque<Queued>; 2],
     open: BTreeMap<u64, Open>,
     /// The open message whose bytes were not all sent yet, by number; and the unreliable one.
     current: Option<u64>,
-    current_unreliable: Option<(MessageId, Outgoing, u32)>,
+    current_unreliable: Option<(MessageId, Queued, u32)>,
     resend: VecDeque<Resend>,
     next_id: u64,
     next_cluster: u64,
@@ -123,7 +124,7 @@ impl Outbox {
     }
 
     /// Queues a message; gives it back where the queue is full. The cluster's own always fit.
-    pub(crate) fn push(&mut self, message: Outgoing) -> Result<(), Outgoing> {
+    pub(crate) fn push(&mut self, message: Queued) -> Result<(), Queued> {
         let application = message.class == CLASS_APPLICATION;
         if application && self.queued_bytes >= self.limit {
             self.refused = true;
@@ -153,7 +154,7 @@ impl Outbox {
                     || self.queues.iter().any(|queue| queue.front().is_some_and(|next| self.may_open(next))))
     }
 
-    fn may_open(&self, next: &Outgoing) -> bool {
+    fn may_open(&self, next: &Queued) -> bool {
         if next.class == CLASS_CLUSTER {
             let oldest = self.open.range(CLUSTER_FIRST..).next();
             return oldest.is_none_or(|(&oldest, _)| {
@@ -275,7 +276,7 @@ impl Outbox {
         }
         if open.total == 0 || open.acked.iter().next() == Some(&(0..open.total)) {
             open.complete = true;
-            open.message.payload = Vec::new();
+            open.message.payload = Bytes::new();
             open.acked.clear();
             if message.0 >= CLUSTER_FIRST {
                 self.cluster_bytes -= open.total as usize;
@@ -356,7 +357,7 @@ impl Outbox {
         if self.earliest.is_none_or(|earliest| earliest > now) {
             return fates;
         }
-        let late = |message: &Outgoing| message.deadline.is_some_and(|deadline| deadline <= now);
+        let late = |message: &Queued| message.deadline.is_some_and(|deadline| deadline <= now);
         for queue in &mut self.queues {
             queue.retain(|message| {
                 if late(message) {
@@ -399,7 +400,7 @@ impl Outbox {
     /// life, it waits for their numbers.
     pub(crate) fn abandon(&mut self) -> Vec<(u64, Fate)> {
         let mut fates = Vec::new();
-        let mut give_up = |message: &Outgoing| {
+        let mut give_up = |message: &Queued| {
             if message.class == CLASS_APPLICATION && message.mode != MessageMode::Unreliable {
                 fates.push((message.token, Fate::Abandoned));
             }
@@ -441,6 +442,6 @@ impl Open {
     }
 }
 
-fn cost(message: &Outgoing) -> usize {
+fn cost(message: &Queued) -> usize {
     message.payload.len() + MESSAGE_COST as usize
 }

@@ -7,14 +7,14 @@ use overlan_wire::frame::Accepted;
 use overlan_wire::{Fragment, MessageId, MessageMode, PathId};
 
 use super::inbox::{Inbox, Taken};
-use super::outbox::{Outbox, Outgoing, Take};
+use super::outbox::{Outbox, Queued, Take};
 use super::{CLASS_APPLICATION, CLASS_CLUSTER, CLUSTER_WINDOW};
 use crate::time::Instant;
 
 const TAKE: Take = Take { path: PathId(0), fresh: true, last_resort: true, instead_of: None };
 
-fn message(class: u8, len: usize, deadline: Option<Instant>) -> Outgoing {
-    Outgoing { mode: MessageMode::Ordered, class, payload: vec![7; len], token: 1, deadline }
+fn message(class: u8, len: usize, deadline: Option<Instant>) -> Queued {
+    Queued { mode: MessageMode::Ordered, class, payload: vec![7; len].into(), token: 1, deadline }
 }
 
 /// A peer that claims to have accepted what was not sent yet is refused; nothing hangs.

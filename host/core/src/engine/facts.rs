@@ -11,7 +11,7 @@ use super::{Core, Seen, is_live};
 use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::delivery::CLASS_CLUSTER;
-use crate::delivery::outbox::Outgoing;
+use crate::delivery::outbox::Queued;
 use crate::event::Event;
 use crate::plan::Facts;
 use crate::status::MemberState;
@@ -40,8 +40,13 @@ impl<C: Crypto> Core<C> {
 
     fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        let message =
-            Outgoing { mode: MessageMode::Reliable, class: CLASS_CLUSTER, payload, token: 0, deadline: None };
+        let message = Queued {
+            mode: MessageMode::Reliable,
+            class: CLASS_CLUSTER,
+            payload: payload.into(),
+            token: 0,
+            deadline: None,
+        };
         if peer.push(message, self.now).is_err() {
             self.counters.dropped_limit += 1;
         }

@@ -38,7 +38,11 @@ impl<C: Crypto> Core<C> {
         // The paths first: what was on a dead adapter leaves by another before anybody is told.
         for (id, peer) in &mut self.peers {
             let Some(entry) = self.table.entry(*id) else { continue };
-            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            let mut env = Surroundings {
+                counters: &mut self.counters,
+                events: &mut self.events,
+                fates: &mut self.fates,
+            };
             peer.sync_paths(now, &self.adapters, &entry.adapters, &mut env);
             self.to_transmit.insert(*id);
             self.to_schedule.insert(*id);
@@ -84,7 +88,11 @@ impl<C: Crypto> Core<C> {
                     return;
                 };
                 let Some(peer) = self.peers.get_mut(&id) else { return };
-                let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+                let mut env = Surroundings {
+                    counters: &mut self.counters,
+                    events: &mut self.events,
+                    fates: &mut self.fates,
+                };
                 let parts = datagram.split_at_mut(DATA_HEADER);
                 peer.handle_datagram(
                     now,
@@ -109,7 +117,11 @@ impl<C: Crypto> Core<C> {
         for id in peers {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             if peer.paths.iter().any(|path| (path.local, path.remote) == (local, remote)) {
-                let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+                let mut env = Surroundings {
+                    counters: &mut self.counters,
+                    events: &mut self.events,
+                    fates: &mut self.fates,
+                };
                 peer.handle_send_failure(now, (local, remote), &mut env);
                 self.touch(id);
             }
@@ -131,7 +143,11 @@ impl<C: Crypto> Core<C> {
             self.deadlines.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
         for id in due {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            let mut env = Surroundings {
+                counters: &mut self.counters,
+                events: &mut self.events,
+                fates: &mut self.fates,
+            };
             peer.handle_timeout(now, probe_all, &mut env);
             let introduce = core::mem::take(&mut peer.introduce);
             let boot = peer.boot;

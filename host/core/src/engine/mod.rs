@@ -13,19 +13,18 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use overlan_wire::entry::RecordTooLarge;
-use overlan_wire::limits::MAX_MESSAGE;
+use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};
 use overlan_wire::{Adapter, BootId, Digest, KeyId, MessageId, MessageMode, NodeId, SessionId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
 use crate::crypto::Crypto;
-use crate::delivery::outbox::Outgoing;
+use crate::delivery::outbox::Queued;
 use crate::delivery::{CLASS_APPLICATION, MESSAGE_COST};
-use crate::event::{Event, Fate, Message, SendError, Transmit};
+use crate::event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
 use crate::membership::{Identity, Membership};
 use crate::peer::Peer;
 use crate::plan::Planner;
@@ -97,6 +96,7 @@ pub struct Core<C: Crypto> {
     /// Where the search for ready messages goes on, so that every peer has its turn.
     next_reader: NodeId,
     events: VecDeque<Event>,
+    fates: VecDeque<FateReport>,
     counters: Counters,
     wrong_key: Option<(SocketAddr, KeyId)>,
     left: bool,
@@ -156,6 +156,7 @@ impl<C: Crypto> Core<C> {
             to_schedule: BTreeSet::new(),
             next_reader: NodeId([0; 16]),
             events: VecDeque::new(),
+            fates: VecDeque::new(),
             counters: Counters::default(),
             wrong_key: None,
             left: false,
@@ -172,6 +173,11 @@ impl<C: Crypto> Core<C> {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// What became of the next message.
+    pub fn poll_fate(&mut self) -> Option<FateReport> {
+        self.fates.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -211,29 +217,15 @@ impl<C: Crypto> Core<C> {
         None
     }
 
-    /// The next message for a consumer. Taking it is accepting it: the sender learns `delivered`. Do not
-    /// call while there is no consumer with room: that is the back-pressure.
-    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+    /// The next message for a consumer, of the streams that `takes` holds for. Taking it is accepting it: the sender
+    /// learns `delivered`. Let `takes` say no while a stream has no consumer with room: that is the back-pressure.
+    pub fn poll_message(&mut self, now: Instant, takes: impl Fn(u16) -> bool) -> Option<Message> {
         self.now = now;
-        if let Some(message) = self.own_messages.pop_front() {
-            self.own_bytes -= message.payload.len() + MESSAGE_COST as usize;
-            if self.own_refused && self.own_bytes <= self.config.send_queue_bytes / 2 {
-                self.own_refused = false;
-                self.events.push_back(Event::Writable { node: self.id });
-            }
-            self.counters.messages_received += 1;
-            if message.mode != MessageMode::Unreliable {
-                self.counters.messages_delivered += 1;
-                self.events.push_back(Event::Fate {
-                    token: message.id.0,
-                    node: self.id,
-                    fate: Fate::Delivered,
-                });
-            }
-            return Some(message);
+        if let Some(at) = self.own_messages.iter().position(|message| takes(message.stream)) {
+            return self.take_own(at);
         }
         // Round robin: each peer in turn.
-        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready();
+        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| takes(0) && peer.inbox.has_ready();
         let from = *self
             .peers
             .range(self.next_reader..)
@@ -251,34 +243,53 @@ impl<C: Crypto> Core<C> {
         let ready = self.peers.get_mut(&from)?.inbox.pop_ready()?;
         self.counters.messages_received += 1;
         self.touch(from);
-        Some(Message { from, id: ready.id, mode: ready.mode, payload: ready.payload, path: Some(ready.path) })
+        Some(Message {
+            from,
+            id: ready.id,
+            mode: ready.mode,
+            stream: 0,
+            redelivered: false,
+            payload: ready.payload.into(),
+            path: Some(ready.path),
+        })
     }
 
-    /// Queues a message. Unreliable messages get no fate. `lifetime` bounds the wait for delivery.
+    fn take_own(&mut self, at: usize) -> Option<Message> {
+        let message = self.own_messages.remove(at)?;
+        self.own_bytes -= message.payload.len() + MESSAGE_COST as usize;
+        if self.own_refused && self.own_bytes <= self.config.send_queue_bytes / 2 {
+            self.own_refused = false;
+            self.events.push_back(Event::Writable { node: self.id, stream: message.stream });
+        }
+        self.counters.messages_received += 1;
+        if message.mode != MessageMode::Unreliable {
+            self.counters.messages_delivered += 1;
+            self.fates.push_back(FateReport { token: message.id.0, node: self.id, fate: Fate::Delivered });
+        }
+        Some(message)
+    }
+
+    /// Queues a message. Unreliable messages get no fate.
     ///
     /// # Errors
-    /// The payload comes back; nothing was queued.
-    pub fn send(
-        &mut self,
-        now: Instant,
-        to: NodeId,
-        mode: MessageMode,
-        payload: Vec<u8>,
-        token: u64,
-        lifetime: Option<Duration>,
-    ) -> Result<(), (SendError, Vec<u8>)> {
+    /// The message comes back; nothing was queued.
+    pub fn send(&mut self, now: Instant, to: NodeId, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
         self.now = now;
-        if payload.len() > MAX_MESSAGE {
-            return Err((SendError::TooLarge, payload));
+        if message.payload.len() > MAX_MESSAGE {
+            return Err((SendError::TooLarge, message));
+        }
+        if message.stream > MAX_STREAM && message.stream != BENCH_STREAM {
+            return Err((SendError::UnknownStream, message));
         }
         if to == self.id {
-            return self.send_to_self(mode, payload, token);
+            return self.send_to_self(message);
         }
-        let Some(peer) = self.peers.get_mut(&to) else { return Err((SendError::UnknownNode, payload)) };
-        let deadline = lifetime.map(|lifetime| now + lifetime);
-        let message = Outgoing { mode, class: CLASS_APPLICATION, payload, token, deadline };
-        if let Err(message) = peer.push(message, now) {
-            return Err((SendError::QueueFull, message.payload));
+        let Some(peer) = self.peers.get_mut(&to) else { return Err((SendError::UnknownNode, message)) };
+        let deadline = message.lifetime.map(|lifetime| now + lifetime);
+        let Outgoing { mode, payload, token, .. } = message.clone();
+        let queued = Queued { mode, class: CLASS_APPLICATION, payload, token, deadline };
+        if peer.push(queued, now).is_err() {
+            return Err((SendError::QueueFull, message));
         }
         self.counters.messages_sent += 1;
         self.touch(to);
@@ -286,23 +297,20 @@ impl<C: Crypto> Core<C> {
     }
 
     /// The token takes the place of the number: a message to oneself needs no other.
-    fn send_to_self(
-        &mut self,
-        mode: MessageMode,
-        payload: Vec<u8>,
-        token: u64,
-    ) -> Result<(), (SendError, Vec<u8>)> {
+    fn send_to_self(&mut self, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
         if self.own_bytes >= self.config.send_queue_bytes {
             self.own_refused = true;
-            return Err((SendError::QueueFull, payload));
+            return Err((SendError::QueueFull, message));
         }
-        self.own_bytes += payload.len() + MESSAGE_COST as usize;
+        self.own_bytes += message.payload.len() + MESSAGE_COST as usize;
         self.counters.messages_sent += 1;
         self.own_messages.push_back(Message {
             from: self.id,
-            id: MessageId(token),
-            mode,
-            payload,
+            id: MessageId(message.token),
+            mode: message.mode,
+            stream: message.stream,
+            redelivered: message.redelivered,
+            payload: message.payload,
             path: None,
         });
         Ok(())

@@ -101,7 +101,8 @@ impl<C: Crypto> Core<C> {
         answer: Option<failover::Answer>,
     ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+        let mut env =
+            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
         // Without a good answer the last decision stands; paths that never had one have the fallback's.
         if let Some(answer) = answer {
             peer.decided = true;

@@ -145,7 +145,11 @@ impl<C: Crypto> Core<C> {
             let fates = peer.restart(&self.crypto, &self.config, peer.boot);
             peer.set_alive(self.seen.get(&id).is_some_and(|seen| is_live(seen.state)), self.now);
             self.sessions.extend(peer.session_ids().map(|session| (session, id)));
-            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            let mut env = Surroundings {
+                counters: &mut self.counters,
+                events: &mut self.events,
+                fates: &mut self.fates,
+            };
             peer.report(fates, &mut env);
             if let Some(entry) = self.table.entry(id) {
                 peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
@@ -221,7 +225,8 @@ impl<C: Crypto> Core<C> {
         self.sessions.retain(|_, node| *node != id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         self.sessions.extend(peer.session_ids().map(|session| (session, id)));
-        let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+        let mut env =
+            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
         peer.report(fates, &mut env);
         peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
         self.touch(id);
@@ -233,7 +238,11 @@ impl<C: Crypto> Core<C> {
         if let Some(mut peer) = self.peers.remove(&id) {
             self.retire(peer.boot);
             let fates = peer.outbox.abandon();
-            let mut env = Surroundings { counters: &mut self.counters, events: &mut self.events };
+            let mut env = Surroundings {
+                counters: &mut self.counters,
+                events: &mut self.events,
+                fates: &mut self.fates,
+            };
             peer.report(fates, &mut env);
         }
         self.seen.remove(&id);

@@ -18,8 +18,8 @@ use overlan_wire::{Adapter, BootId, KeyId, NodeId, PacketNumber, PathId, Session
 use crate::config::Config;
 use crate::crypto::{Aead, Crypto};
 use crate::delivery::inbox::Inbox;
-use crate::delivery::outbox::{Outbox, Outgoing, Via};
-use crate::event::{Event, Fate};
+use crate::delivery::outbox::{Outbox, Queued, Via};
+use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
@@ -44,6 +44,7 @@ pub(crate) const PROBE_ALL: usize = 8;
 pub(crate) struct Surroundings<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) events: &'a mut alloc::collections::VecDeque<Event>,
+    pub(crate) fates: &'a mut alloc::collections::VecDeque<FateReport>,
 }
 
 /// The peer's session: keys for both directions.
@@ -154,7 +155,7 @@ impl<A: Aead> Peer<A> {
     }
 
     /// Queues a message.
-    pub(crate) fn push(&mut self, message: Outgoing, now: Instant) -> Result<(), Outgoing> {
+    pub(crate) fn push(&mut self, message: Queued, now: Instant) -> Result<(), Queued> {
         self.outbox.push(message)?;
         self.touch(now);
         Ok(())
@@ -282,10 +283,10 @@ impl<A: Aead> Peer<A> {
                 Fate::PeerLostState => env.counters.messages_peer_lost_state += 1,
                 Fate::Abandoned => {}
             }
-            env.events.push_back(Event::Fate { token, node: self.id, fate });
+            env.fates.push_back(FateReport { token, node: self.id, fate });
         }
         if self.outbox.take_writable() {
-            env.events.push_back(Event::Writable { node: self.id });
+            env.events.push_back(Event::Writable { node: self.id, stream: 0 });
         }
     }
 

@@ -137,7 +137,7 @@ impl Listeners {
             mode: message.mode,
             time_ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
             path: message.path.map(|(local, remote)| format!("{local}<-{remote}")).unwrap_or_default(),
-            payload: message.payload,
+            payload: message.payload.into(),
         }
     }
 }

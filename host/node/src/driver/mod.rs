@@ -225,17 +225,19 @@ impl Driver {
         }
         let now = now(self.origin);
         while self.listeners.have_room() {
-            let Some(message) = self.core.poll_message(now) else { break };
+            let Some(message) = self.core.poll_message(now, |_| true) else { break };
             self.listeners.deliver(&self.core, now, message);
         }
         self.tell();
     }
 
     fn tell(&mut self) {
+        while let Some(report) = self.core.poll_fate() {
+            self.outbox.handle_fate(report.token, report.fate);
+        }
         while let Some(event) = self.core.poll_event() {
             match event {
-                Event::Fate { token, node: _, fate } => self.outbox.handle_fate(token, fate),
-                Event::Writable { node } => self.writable(node),
+                Event::Writable { node, .. } => self.writable(node),
                 Event::Version(version) => {
                     if let Err(error) = self.state.store_version(version) {
                         tracing::error!(%error, "the version of the table entry could not be stored");
@@ -308,10 +310,6 @@ fn log(event: &Event) {
         }
         Event::Plan { epoch } => tracing::info!(epoch, "plan"),
         Event::Refused(why) => tracing::warn!(why, "refused"),
-        Event::Table { .. }
-        | Event::Fate { .. }
-        | Event::Writable { .. }
-        | Event::Version(_)
-        | Event::Routes => {}
+        Event::Table { .. } | Event::Writable { .. } | Event::Version(_) | Event::Routes => {}
     }
 }

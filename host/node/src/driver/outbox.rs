@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use overlan_core::{Fate, Instant, SendError};
+use bytes::Bytes;
+use overlan_core::{Fate, Instant, Outgoing as Message, SendError};
 use overlan_wire::{MessageMode, NodeId};
 use tokio::sync::oneshot;
 
@@ -34,7 +35,7 @@ pub enum SendFailure {
 pub(crate) struct Outgoing {
     pub(crate) to: Target,
     pub(crate) mode: MessageMode,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Bytes,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) queued: oneshot::Sender<Result<Queued, SendFailure>>,
 }
@@ -87,7 +88,8 @@ impl Outbox {
         self.last_token += 1;
         let token = self.last_token;
         let payload = std::mem::take(&mut outgoing.payload);
-        match core.send(now, node, outgoing.mode, payload, token, outgoing.lifetime) {
+        let message = Message { lifetime: outgoing.lifetime, ..Message::new(outgoing.mode, payload, token) };
+        match core.send(now, node, message) {
             Ok(()) => {
                 let (sender, fate) = oneshot::channel();
                 if outgoing.mode != MessageMode::Unreliable {
@@ -96,14 +98,14 @@ impl Outbox {
                 let _ = outgoing.queued.send(Ok(Queued { node, fate }));
                 None
             }
-            Err((SendError::QueueFull, payload)) => {
-                outgoing.payload = payload;
+            Err((SendError::QueueFull, message)) => {
+                outgoing.payload = message.payload;
                 Some(outgoing)
             }
             Err((error, _)) => {
                 let failure = match error {
                     SendError::TooLarge => SendFailure::TooLarge,
-                    SendError::UnknownNode | SendError::QueueFull => {
+                    SendError::UnknownNode | SendError::QueueFull | SendError::UnknownStream => {
                         SendFailure::UnknownNode(outgoing.to.to_string())
                     }
                 };

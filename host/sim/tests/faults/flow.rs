@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use overlan_contract::assignment::Responsibility;
-use overlan_core::{Config, Event, SendError};
+use overlan_core::{Config, Event, Outgoing, SendError};
 use overlan_sim::World;
 use overlan_wire::{BootId, MessageMode};
 
@@ -62,14 +62,15 @@ fn a_full_queue_to_oneself_becomes_writable() {
     let (now, id) = (world.now, world.members[0].id);
     let core = world.members[0].core.as_mut().unwrap();
     let send = |core: &mut overlan_core::Core<_>, token| {
-        core.send(now, id, MessageMode::Reliable, vec![0; 400], token, None).map_err(|(error, _)| error)
+        let message = Outgoing::new(MessageMode::Reliable, vec![0; 400], token);
+        core.send(now, id, message).map_err(|(error, _)| error)
     };
     let mut token = 0;
     while send(core, token).is_ok() {
         token += 1;
     }
     assert_eq!(send(core, token), Err(SendError::QueueFull));
-    while core.poll_message(now).is_some() {}
+    while core.poll_message(now, |_| true).is_some() {}
     let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
-    assert!(events.contains(&Event::Writable { node: id }), "{events:?}");
+    assert!(events.contains(&Event::Writable { node: id, stream: 0 }), "{events:?}");
 }
