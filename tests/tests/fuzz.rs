@@ -44,6 +44,10 @@ fn packets() {
                     assert!(ack.ranges.iter().all(|(low, high)| low <= high));
                     assert!(ack.ranges.windows(2).all(|pair| pair[1].1 < pair[0].0));
                 }
+                Frame::Run(run) => {
+                    let bytes: usize = run.payloads().map(|payload| payload.len() + 2).sum();
+                    assert_eq!(bytes, run.len());
+                }
                 Frame::Accepted(accepted) => assert!(accepted.bitmap.len() <= MAX_ACCEPT_BITMAP),
                 Frame::Buckets { first, hashes } => assert!(usize::from(*first) + hashes.len() <= 256),
                 _ => {}

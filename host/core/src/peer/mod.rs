@@ -17,13 +17,13 @@ use overlan_wire::{Adapter, BootId, KeyId, NodeId, PacketNumber, PathId, Session
 
 use crate::config::Config;
 use crate::crypto::{Aead, Crypto};
+use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Queued, Via};
 use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
-use crate::path::recovery::Content;
 use crate::policy::fallback;
 use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
@@ -33,6 +33,8 @@ use crate::time::Instant;
 const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
 /// Traffic keeps a peer's paths probed this long in clusters larger than [`PROBE_ALL`].
 const TRAFFIC_MEMORY: Duration = Duration::from_secs(60);
+/// Memory that a burst took is given back after this long without traffic.
+const IDLE: Duration = Duration::from_secs(2);
 /// For this long after a change of state, policies that look at its age are asked again and again.
 const SETTLING: Duration = Duration::from_secs(30);
 /// How often, then.
@@ -66,6 +68,8 @@ pub(crate) struct Peer<A> {
     next_path: u32,
     /// Indices into `paths`, most preferred first.
     order: Vec<usize>,
+    /// Of these, the usable ones, the fittest first; see [`choose_active`](Self::choose_active).
+    ranked: Vec<usize>,
     mode: Mode,
     /// In spread mode, the share at which the last path was chosen.
     spread_clock: u128,
@@ -77,6 +81,8 @@ pub(crate) struct Peer<A> {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
     last_traffic: Option<Instant>,
+    /// Memory that a burst took was given back since the last traffic.
+    shrunk: bool,
     next_ping: u32,
     /// A failover question waits for its answer.
     pub(crate) asked_failover: bool,
@@ -116,6 +122,7 @@ impl<A: Aead> Peer<A> {
             paths: Vec::new(),
             next_path: 0,
             order: Vec::new(),
+            ranked: Vec::new(),
             mode: Mode::Passive,
             spread_clock: 0,
             active: None,
@@ -124,6 +131,7 @@ impl<A: Aead> Peer<A> {
             outbox: Outbox::new(config.send_queue_bytes),
             inbox: Inbox::new(config.receive_window_bytes),
             last_traffic: None,
+            shrunk: true,
             next_ping: 0,
             asked_failover: false,
             ask_failover: false,
@@ -141,22 +149,16 @@ impl<A: Aead> Peer<A> {
     }
 
     /// The peer restarted: a new session, new paths; messages it may have seen are reported.
-    pub(crate) fn restart<C: Crypto<Aead = A>>(
-        &mut self,
-        crypto: &C,
-        config: &Config,
-        boot: BootId,
-    ) -> Vec<(u64, Fate)> {
-        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return Vec::new() };
-        let fates = self.outbox.restart();
+    pub(crate) fn restart<C: Crypto<Aead = A>>(&mut self, crypto: &C, config: &Config, boot: BootId) {
+        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return };
+        self.outbox.restart();
         core::mem::swap(&mut fresh.outbox, &mut self.outbox);
         *self = fresh;
-        fates
     }
 
     /// Queues a message.
-    pub(crate) fn push(&mut self, message: Queued, now: Instant) -> Result<(), Queued> {
-        self.outbox.push(message)?;
+    pub(crate) fn push(&mut self, stream: u16, message: Queued, now: Instant) -> Result<(), Queued> {
+        self.outbox.push(stream, message)?;
         self.touch(now);
         Ok(())
     }
@@ -165,6 +167,7 @@ impl<A: Aead> Peer<A> {
     fn touch(&mut self, now: Instant) {
         let slept = self.last_traffic.is_none_or(|last| now.since(last) >= TRAFFIC_MEMORY);
         self.last_traffic = Some(now);
+        self.shrunk = false;
         if slept {
             for path in &mut self.paths {
                 path.next_probe = path.next_probe.min(now);
@@ -262,21 +265,22 @@ impl<A: Aead> Peer<A> {
     fn abandon(&mut self, at: usize) {
         let path = &mut self.paths[at];
         let (id, lost) = (path.id, path.recovery.abandon());
-        self.requeue(lost, id);
+        self.requeue(lost, Via::Not(id));
         self.outbox.drop_copies(id);
     }
 
-    fn requeue(&mut self, contents: Vec<Content>, from: PathId) {
+    fn requeue(&mut self, contents: impl IntoIterator<Item = Content>, via: Via) {
         for content in contents {
             match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(from)),
-                Content::Accepted => self.inbox.owe_accepted(),
+                Content::Accepted { stream } => self.inbox.owe_accepted(stream),
+                content => self.outbox.handle_lost(content, via),
             }
         }
     }
 
-    pub(crate) fn report(&mut self, fates: Vec<(u64, Fate)>, env: &mut Surroundings<'_>) {
-        for (token, fate) in fates {
+    /// Tells what became of messages, and where there is room again.
+    pub(crate) fn report(&mut self, env: &mut Surroundings<'_>) {
+        while let Some((token, fate)) = self.outbox.poll_fate() {
             match fate {
                 Fate::Delivered => env.counters.messages_delivered += 1,
                 Fate::Expired => env.counters.messages_expired += 1,
@@ -285,8 +289,8 @@ impl<A: Aead> Peer<A> {
             }
             env.fates.push_back(FateReport { token, node: self.id, fate });
         }
-        if self.outbox.take_writable() {
-            env.events.push_back(Event::Writable { node: self.id, stream: 0 });
+        while let Some(stream) = self.outbox.take_writable() {
+            env.events.push_back(Event::Writable { node: self.id, stream });
         }
     }
 

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use overlan_contract::failover::PathState;
-use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::frame::{Accepted, Frames, Run};
 use overlan_wire::{Ack, Fragment, Frame, PacketNumber, PathId, SessionId};
 
 use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health, nonce};
@@ -12,7 +12,7 @@ use crate::delivery::inbox::Taken;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
-use crate::path::recovery::{Content, Outcome};
+use crate::path::recovery::Outcome;
 use crate::time::Instant;
 
 impl<A: Aead> Peer<A> {
@@ -96,6 +96,10 @@ impl<A: Aead> Peer<A> {
                 self.handle_fragment(now, fragment, ends, env);
                 return true;
             }
+            Frame::Run(run) => {
+                self.handle_run(run, ends, env);
+                return true;
+            }
             Frame::Accepted(accepted) => {
                 self.handle_accepted(accepted, env);
                 return true;
@@ -121,11 +125,18 @@ impl<A: Aead> Peer<A> {
         env.counters.unreliable_dropped += self.inbox.take_dropped();
     }
 
-    fn handle_accepted(&mut self, accepted: &Accepted, env: &mut Surroundings<'_>) {
-        match self.outbox.handle_accepted(accepted) {
-            Some(fates) => self.report(fates, env),
-            None => env.counters.dropped_malformed += 1,
+    fn handle_run(&mut self, run: &Run<'_>, ends: (SocketAddr, SocketAddr), env: &mut Surroundings<'_>) {
+        let taken = self.inbox.handle_run(run, ends);
+        env.counters.fragments_duplicate += taken.duplicate;
+        env.counters.dropped_limit += taken.refused;
+        env.counters.unreliable_dropped += self.inbox.take_dropped();
+    }
+
+    fn handle_accepted(&mut self, accepted: &Accepted<'_>, env: &mut Surroundings<'_>) {
+        if !self.outbox.handle_accepted(accepted) {
+            env.counters.dropped_malformed += 1;
         }
+        self.report(env);
     }
 
     fn handle_ack(
@@ -163,12 +174,7 @@ impl<A: Aead> Peer<A> {
             self.paths[at].mtu.suspect(now);
         }
         // The path lives: its own window takes what it lost, unless another is better.
-        for content in outcome.lost {
-            match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(PathId(u32::MAX))),
-                Content::Accepted => self.inbox.owe_accepted(),
-            }
-        }
+        self.requeue(outcome.lost, Via::Any);
     }
 
     /// A reply came by the path: it works both ways.
