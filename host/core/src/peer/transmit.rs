@@ -7,9 +7,9 @@ use overlan_contract::failover::PathState;
 use overlan_wire::frame::{FRAGMENT_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Ack, Frame, Header, Kind};
+use overlan_wire::{Ack, Frame};
 
-use super::{Peer, nonce};
+use super::Peer;
 use crate::crypto::Aead;
 use crate::delivery::outbox::Take;
 use crate::event::Transmit;
@@ -204,9 +204,7 @@ impl<A: Aead> Peer<A> {
     fn start(&self, at: usize, limit: usize, buffer: &mut Vec<u8>) -> Draft {
         let path = &self.paths[at];
         let start = buffer.len();
-        let kind =
-            Kind::Data { session: self.session.send_id, path: path.id, number: path.recovery.peek_number() };
-        Header { key: self.session.send_key, kind }.emit(buffer);
+        self.session.header(path.id, path.recovery.peek_number()).emit(buffer);
         Draft { at, start, limit, wants_ack: false, contents: Vec::new() }
     }
 
@@ -296,7 +294,7 @@ impl<A: Aead> Peer<A> {
         let path = &mut self.paths[draft.at];
         let number = path.recovery.next_number();
         let (header, text) = buffer[draft.start..].split_at_mut(DATA_HEADER);
-        let tag = self.session.send.seal(nonce(path.id, number), header, text);
+        let tag = self.session.seal(path.id, number, header, text);
         buffer.extend_from_slice(&tag);
         let size = buffer.len() - draft.start;
         path.sent += 1;
