@@ -6,6 +6,7 @@
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+pub(crate) mod pool;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use overlan_wire::{Frame, MessageId, MessageMode, PathId};
 
 use super::inbox::{Inbox, Taken, TakenRun};
 use super::outbox::{Outbox, Queued, Space, Take};
+use super::pool::Pool;
 use super::{Content, INITIAL_CREDIT};
 use crate::event::Fate;
 use crate::time::Instant;
@@ -91,7 +92,7 @@ fn what_was_not_sent_cannot_be_accepted() {
 
 #[test]
 fn a_message_that_expires_in_the_queue_leaves_no_gap() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
     let soon = Instant::ZERO + Duration::from_secs(1);
     outbox.push(APPLICATION, message(10)).unwrap();
     outbox.push(APPLICATION, Queued { deadline: Some(soon), ..message(10) }).unwrap();
@@ -111,7 +112,7 @@ fn a_message_that_expires_in_the_queue_leaves_no_gap() {
 /// With no credit left for applications, the cluster's own messages pass, once each.
 #[test]
 fn the_clusters_own_need_no_credit_of_applications() {
-    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0));
+    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0, Pool::new()));
     outbox.push(APPLICATION, message(MAX_MESSAGE)).unwrap();
     datagram(&mut outbox, 17 << 20);
     outbox.push(APPLICATION, message(10)).unwrap();
@@ -130,7 +131,7 @@ fn the_clusters_own_need_no_credit_of_applications() {
 /// A consumer that takes nothing of one stream holds up that stream alone.
 #[test]
 fn a_stream_that_stands_still_leaves_room_to_others() {
-    let (mut outbox, mut inbox) = (Outbox::new(64 << 20), Inbox::new(64 << 20));
+    let (mut outbox, mut inbox) = (Outbox::new(64 << 20), Inbox::new(64 << 20, Pool::new()));
     accept(&mut inbox, &mut outbox);
     for round in 0..200 {
         while outbox.push(1, message(1 << 20)).is_ok() {}
@@ -158,7 +159,7 @@ fn what_a_sender_may_open_is_bounded() {
 /// A lost run is sent again, without what arrived by another path meanwhile, also through smaller datagrams.
 #[test]
 fn a_lost_run_goes_again() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
     for len in [300, 500, 100] {
         outbox.push(APPLICATION, message(len)).unwrap();
     }

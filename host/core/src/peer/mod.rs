@@ -4,6 +4,7 @@ mod decide;
 mod probe;
 mod receive;
 mod select;
+mod session;
 mod transmit;
 
 use alloc::collections::BTreeMap;
@@ -13,13 +14,14 @@ use core::time::Duration;
 
 use overlan_contract::failover;
 use overlan_contract::failover::{Mode, PathState};
-use overlan_wire::{Adapter, BootId, KeyId, NodeId, PacketNumber, PathId, SessionId};
+use overlan_wire::{Adapter, BootId, NodeId, PathId, SessionId};
 
 use crate::config::Config;
 use crate::crypto::{Aead, Crypto};
 use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Queued, Via};
+use crate::delivery::pool::Pool;
 use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
@@ -28,6 +30,8 @@ use crate::policy::fallback;
 use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
 use crate::time::Instant;
+
+use session::Session;
 
 /// Paths of a peer, in each direction, that are kept state for.
 const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
@@ -47,14 +51,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) events: &'a mut alloc::collections::VecDeque<Event>,
     pub(crate) fates: &'a mut alloc::collections::VecDeque<FateReport>,
-}
-
-/// The peer's session: keys for both directions.
-struct Session<A> {
-    send_key: KeyId,
-    send_id: SessionId,
-    send: A,
-    receive: BTreeMap<SessionId, A>,
 }
 
 /// One peer.
@@ -117,7 +113,7 @@ impl<A: Aead> Peer<A> {
         Some(Peer {
             id,
             boot,
-            session: open_session(crypto, config.boot, boot)?,
+            session: Session::open(crypto, config.boot, boot)?,
             confirmed: false,
             paths: Vec::new(),
             next_path: 0,
@@ -129,7 +125,7 @@ impl<A: Aead> Peer<A> {
             spaces: BTreeMap::new(),
             space_floor: 0,
             outbox: Outbox::new(config.send_queue_bytes),
-            inbox: Inbox::new(config.receive_window_bytes),
+            inbox: Inbox::new(config.receive_window_bytes, Pool::new()),
             last_traffic: None,
             shrunk: true,
             next_ping: 0,
@@ -145,7 +141,7 @@ impl<A: Aead> Peer<A> {
 
     /// Session ids under which this peer's datagrams arrive.
     pub(crate) fn session_ids(&self) -> impl Iterator<Item = SessionId> {
-        self.session.receive.keys().copied()
+        self.session.ids()
     }
 
     /// The peer restarted: a new session, new paths; messages it may have seen are reported.
@@ -300,24 +296,10 @@ impl<A: Aead> Peer<A> {
 
     /// New keys: the sessions under all accepted cluster keys.
     pub(crate) fn rekey<C: Crypto<Aead = A>>(&mut self, crypto: &C, own: BootId) {
-        if let Some(session) = open_session(crypto, own, self.boot) {
+        if let Some(session) = Session::open(crypto, own, self.boot) {
             self.session = session;
         }
     }
-}
-
-fn open_session<C: Crypto>(crypto: &C, own: BootId, peer: BootId) -> Option<Session<C::Aead>> {
-    let send_key = crypto.active_key();
-    let (send_id, send) = crypto.session_cipher(send_key, own, peer)?;
-    let receive = crypto.accepted_keys().into_iter().filter_map(|key| crypto.session_cipher(key, peer, own));
-    Some(Session { send_key, send_id, send, receive: receive.collect() })
-}
-
-fn nonce(path: PathId, number: PacketNumber) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&path.0.to_be_bytes());
-    nonce[4..].copy_from_slice(&number.0.to_be_bytes());
-    nonce
 }
 
 /// Addresses of one family, and loopback only with loopback.

@@ -6,7 +6,8 @@ use overlan_contract::failover::PathState;
 use overlan_wire::frame::{Accepted, Frames, Run};
 use overlan_wire::{Ack, Fragment, Frame, PacketNumber, PathId, SessionId};
 
-use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health, nonce};
+use super::session::nonce;
+use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health};
 use crate::crypto::Aead;
 use crate::delivery::inbox::Taken;
 use crate::delivery::outbox::Via;
@@ -34,7 +35,7 @@ impl<A: Aead> Peer<A> {
             env.counters.dropped_replayed += 1;
             return;
         }
-        let Some(aead) = self.session.receive.get(&session) else {
+        let Some(aead) = self.session.receiver(session) else {
             env.counters.dropped_unknown_session += 1;
             return;
         };

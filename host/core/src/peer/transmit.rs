@@ -8,9 +8,9 @@ use overlan_contract::failover::{Mode, PathState};
 use overlan_wire::frame::{ACCEPTED_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Frame, Header, Kind, PathId};
+use overlan_wire::{Frame, PathId};
 
-use super::{Peer, nonce};
+use super::Peer;
 use crate::crypto::Aead;
 use crate::delivery::Content;
 use crate::delivery::outbox::{Space, Take};
@@ -206,9 +206,7 @@ impl<A: Aead> Peer<A> {
     fn start(&self, at: usize, limit: usize, buffer: &mut Vec<u8>) -> Draft {
         let path = &self.paths[at];
         let start = buffer.len();
-        let kind =
-            Kind::Data { session: self.session.send_id, path: path.id, number: path.recovery.peek_number() };
-        Header { key: self.session.send_key, kind }.emit(buffer);
+        self.session.header(path.id, path.recovery.peek_number()).emit(buffer);
         Draft { at, start, limit, wants_ack: false, contents: Contents::new() }
     }
 
@@ -326,7 +324,7 @@ impl<A: Aead> Peer<A> {
         let path = &mut self.paths[draft.at];
         let number = path.recovery.next_number();
         let (header, text) = buffer[draft.start..].split_at_mut(DATA_HEADER);
-        let tag = self.session.send.seal(nonce(path.id, number), header, text);
+        let tag = self.session.seal(path.id, number, header, text);
         buffer.extend_from_slice(&tag);
         let size = buffer.len() - draft.start;
         path.sent += 1;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use overlan_wire::{Fragment, MessageMode};
 use rangemap::RangeSet;
 
+use crate::delivery::pool::Pool;
 use crate::time::Instant;
 
 /// A message has at most one gap for each so many of its bytes: no sender cuts fragments that small, and what is
@@ -42,28 +43,29 @@ pub(super) fn assemble<K: Ord + Copy>(
     partials: &mut BTreeMap<K, Partial>,
     key: K,
     fragment: &Fragment<'_>,
+    pool: &Pool,
     now: Instant,
 ) -> Assembled {
     if fragment.payload.len() as u32 == fragment.total && !partials.contains_key(&key) {
         return Assembled::Complete(Bytes::copy_from_slice(fragment.payload));
     }
-    let partial = partials.entry(key).or_insert_with(|| Partial::new(fragment, now));
+    let partial = partials.entry(key).or_insert_with(|| Partial::new(fragment, pool, now));
     if (partial.total, partial.mode, partial.order) != (fragment.total, fragment.mode, fragment.order) {
         return Assembled::Contradiction;
     }
     match partial.insert(fragment.offset, fragment.payload) {
         Assembled::Incomplete if partial.filled == partial.total => {
             let bytes = partials.remove(&key).map(|partial| partial.bytes);
-            Assembled::Complete(bytes.unwrap_or_default().into())
+            Assembled::Complete(pool.share(bytes.unwrap_or_default()))
         }
         assembled => assembled,
     }
 }
 
 impl Partial {
-    fn new(fragment: &Fragment<'_>, now: Instant) -> Self {
+    fn new(fragment: &Fragment<'_>, pool: &Pool, now: Instant) -> Self {
         Partial {
-            bytes: Vec::with_capacity(fragment.total as usize),
+            bytes: pool.take(fragment.total as usize),
             filled: 0,
             islands: RangeSet::new(),
             total: fragment.total,

@@ -12,6 +12,7 @@ use overlan_wire::frame::{Accepted, Run};
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP};
 use overlan_wire::{Fragment, MessageId, MessageMode};
 
+use super::pool::Pool;
 use super::{INITIAL_CREDIT, MESSAGE_COST, is_stream};
 use crate::time::Instant;
 use assembly::{Assembled, Partial, assemble};
@@ -72,10 +73,11 @@ pub(crate) struct Inbox {
     accepted_cost: u64,
     granted: u64,
     window: u64,
+    pool: Pool,
 }
 
 impl Inbox {
-    pub(crate) fn new(window: usize) -> Self {
+    pub(crate) fn new(window: usize, pool: Pool) -> Self {
         let window = (window as u64).max(INITIAL_CREDIT);
         Inbox {
             streams: BTreeMap::from([(0, InStream::new(0, window))]),
@@ -90,6 +92,7 @@ impl Inbox {
             accepted_cost: 0,
             granted: window,
             window,
+            pool,
         }
         .told(window > INITIAL_CREDIT)
     }
@@ -135,7 +138,7 @@ impl Inbox {
             Opened::Duplicate => return Taken::Duplicate,
         }
         let Some(stream) = self.streams.get_mut(&fragment.stream) else { return Taken::Refused };
-        match assemble(&mut stream.partial, id, fragment, now) {
+        match assemble(&mut stream.partial, id, fragment, &self.pool, now) {
             Assembled::Incomplete => {
                 stream.set(id, State::Partial);
                 Taken::New
@@ -263,7 +266,7 @@ impl Inbox {
         }
         self.drop_old_partials(!self.unreliable.contains_key(&key), total, now);
         let known = self.unreliable.contains_key(&key);
-        let assembled = assemble(&mut self.unreliable, key, fragment, now);
+        let assembled = assemble(&mut self.unreliable, key, fragment, &self.pool, now);
         match assembled {
             Assembled::Incomplete => {
                 self.unreliable_partial += if known { 0 } else { total };
@@ -381,6 +384,7 @@ impl Inbox {
     /// Nothing happens: gives back memory that a burst took.
     pub(crate) fn shrink(&mut self) {
         self.streams.values_mut().for_each(InStream::shrink);
+        self.pool.shrink();
     }
 }
 
@@ -412,7 +416,7 @@ mod tests {
 
     #[test]
     fn endless_partial_messages_stay_within_the_window() {
-        let mut inbox = Inbox::new(0);
+        let mut inbox = Inbox::new(0, Pool::new());
         let taken =
             (0..1_000).filter(|&id| take(&mut inbox, &fragment(id, 1 << 20, 0)) == Taken::New).count();
         assert_eq!(taken, 15, "INITIAL_CREDIT holds no more of this size");
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn gaps_stay_in_proportion_to_the_message() {
-        let mut inbox = Inbox::new(0);
+        let mut inbox = Inbox::new(0, Pool::new());
         for offset in (0..100_000).step_by(2) {
             take(&mut inbox, &fragment(0, 100_000, offset));
         }
@@ -435,7 +439,7 @@ mod tests {
 
     #[test]
     fn two_messages_in_one_place_of_the_order_are_refused() {
-        let mut inbox = Inbox::new(0);
+        let mut inbox = Inbox::new(0, Pool::new());
         assert_eq!(take(&mut inbox, &fragment(0, 1, 0)), Taken::New);
         assert_eq!(take(&mut inbox, &fragment(1, 1, 0)), Taken::Refused);
     }
