@@ -69,9 +69,14 @@ impl<C: Crypto> Core<C> {
 
     /// Suspicion comes without an event of membership.
     fn refresh_waiting(&mut self) {
-        if self.now.since(self.refreshed) >= REFRESH {
+        if self.refresh_due() {
             self.refresh_members();
         }
+    }
+
+    /// Whether the members' states are to be looked at again.
+    pub(super) fn refresh_due(&self) -> bool {
+        self.now.since(self.refreshed) >= REFRESH
     }
 
     /// Takes the members' states from membership and table.

@@ -102,8 +102,13 @@ impl<C: Crypto> Core<C> {
                     (parts.0, parts.1),
                     &mut env,
                 );
-                self.drain_internal(id);
+                // The rest of this is for every datagram: only what is new is looked at.
+                let news = peer.has_news() || self.refresh_due();
                 self.touch(id);
+                if self.drain_internal(id) || news {
+                    self.pump();
+                }
+                return;
             }
         }
         self.pump();
@@ -205,12 +210,16 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    fn drain_internal(&mut self, from: overlan_wire::NodeId) {
+    /// Hands plan messages to the planner; whether there were any.
+    fn drain_internal(&mut self, from: overlan_wire::NodeId) -> bool {
+        let mut any = false;
         while let Some(message) = self.peers.get_mut(&from).and_then(|peer| peer.inbox.pop_internal()) {
+            any = true;
             if self.planner.handle_message(self.now, from, &message).is_err() {
                 self.counters.dropped_malformed += 1;
             }
         }
+        any
     }
 
     /// Whether a member is taken for alive or suspect.

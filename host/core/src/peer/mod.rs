@@ -290,6 +290,11 @@ impl<A: Aead> Peer<A> {
         }
     }
 
+    /// Whether facts changed that policies are asked about.
+    pub(crate) fn has_news(&self) -> bool {
+        self.ask_failover && !self.asked_failover || !self.ask_sizing.is_empty()
+    }
+
     fn path_between(&self, ends: (SocketAddr, SocketAddr)) -> Option<usize> {
         self.paths.iter().position(|path| (path.local, path.remote) == ends)
     }

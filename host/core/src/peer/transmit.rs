@@ -114,7 +114,7 @@ impl<A: Aead> Peer<A> {
     fn single(&mut self, at: usize, now: Instant, buffer: &mut Vec<u8>) -> Transmit {
         let mut draft = self.start(at, self.paths[at].datagram(), buffer);
         self.put_control(&mut draft, now, buffer);
-        if Some(at) == self.active_index(now) {
+        if Some(at) == self.active_index(now) && self.paths[at].state() != PathState::Unverified {
             let take = self.take_for(at, true, now);
             self.put_messages(&mut draft, take, buffer);
         }
@@ -125,6 +125,10 @@ impl<A: Aead> Peer<A> {
     fn data_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let active =
             self.spreads().then(|| self.spread_index(now)).flatten().or_else(|| self.active_index(now))?;
+        // An address that has not answered a probe yet gets no more than probes (RFC 9000 section 8.2).
+        if self.paths[active].state() == PathState::Unverified {
+            return None;
+        }
         if self.spreads() {
             // Start-time fair queueing: a path that was away does not make up for it.
             let path = &mut self.paths[active];
