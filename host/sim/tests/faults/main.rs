@@ -5,3 +5,4 @@ mod delivery;
 mod flow;
 mod membership;
 mod modes;
+mod streams;
