@@ -9,6 +9,8 @@
 mod case;
 mod ceiling;
 mod net;
+#[cfg(feature = "overlan")]
+mod overlan;
 mod pingpong;
 mod process;
 mod quic;
@@ -116,6 +118,16 @@ fn work(kind: &str, role: &str, options: &Options) -> anyhow::Result<()> {
         ("tcp", "send") => tcp::send(options),
         ("pingpong", "receive") => pingpong::receive(options),
         ("pingpong", "send") => pingpong::send(options),
+        #[cfg(feature = "overlan")]
+        ("overlan", "receive") => overlan::node::receive(options),
+        #[cfg(feature = "overlan")]
+        ("overlan", "send") => overlan::node::send(options),
+        #[cfg(feature = "overlan")]
+        ("overlan", "idle") => overlan::node::idle(options),
+        #[cfg(feature = "overlan")]
+        ("overlan-app", "receive") => overlan::app::receive(options),
+        #[cfg(feature = "overlan")]
+        ("overlan-app", "send") => overlan::app::send(options),
         _ => bail!("there is no worker {kind} {role}"),
     }
 }
