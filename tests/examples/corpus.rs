@@ -71,7 +71,8 @@ fn fragment(mode: MessageMode, total: u32, offset: u32, payload: &[u8]) -> Frame
 fn packets() -> Vec<(&'static str, Vec<u8>)> {
     let digest = |byte| Digest([byte; 32]);
     let record = records().swap_remove(0).1;
-    let ranges = vec![(PacketNumber(90), PacketNumber(100)), (PacketNumber(5), PacketNumber(5))];
+    let ranges = [(PacketNumber(90), PacketNumber(100)), (PacketNumber(5), PacketNumber(5))];
+    let ack = Ack { path: PathId(1), delay_us: 250, ce: 3, ranges: ranges.into_iter().collect() };
     let mut unknown = packet(&[Frame::Pong { token: 1 }]);
     unknown.extend_from_slice(&[0xee, 0, 4, 1, 2, 3, 4]);
     unknown.extend_from_slice(&packet(&[Frame::Pong { token: 2 }]));
@@ -103,7 +104,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ("want", packet(&[Frame::Want(vec![NodeId([1; 16]), NodeId([2; 16])])])),
         ("record", packet(&[Frame::Record(&record)])),
         ("probe", packet(&[Frame::Ping { token: 77, padding: 1_100 }, Frame::Pong { token: 76 }])),
-        ("ack", packet(&[Frame::Ack(Ack { path: PathId(1), delay_us: 250, ranges })])),
+        ("ack", packet(&[Frame::Ack(ack)])),
         (
             "accepted",
             packet(&[Frame::Accepted(Accepted {

@@ -142,7 +142,8 @@ fn acknowledgements_of_what_was_never_sent_are_refused() {
         Frame::Ack(Ack {
             path: PathId(path),
             delay_us: u32::MAX,
-            ranges: vec![(PacketNumber(low), PacketNumber(high))],
+            ce: 0,
+            ranges: [(PacketNumber(low), PacketNumber(high))].into_iter().collect(),
         })
     };
     let frames = [ack(0, 0, u64::MAX), ack(u32::MAX, 0, 0), ack(1, 1 << 40, 1 << 41)];
@@ -184,7 +185,8 @@ fn a_flood_of_contradictions_harms_nobody_else() {
             let ack = Frame::Ack(Ack {
                 path: PathId(edge(&mut rng) as u32),
                 delay_us: edge(&mut rng) as u32,
-                ranges: vec![(PacketNumber(low.min(high)), PacketNumber(low.max(high)))],
+                ce: 0,
+                ranges: [(PacketNumber(low.min(high)), PacketNumber(low.max(high)))].into_iter().collect(),
             });
             let bitmap = vec![rng.random(); rng.random_range(0..512)];
             let accepted = Frame::Accepted(Accepted {

@@ -3,6 +3,8 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
+
 use crate::codec::{DecodeError, Reader, put_block};
 use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId};
 use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
@@ -60,9 +62,17 @@ pub struct Ack {
     pub path: PathId,
     /// Microseconds between the arrival of the largest and this acknowledgement (RFC 9002).
     pub delay_us: u32,
-    /// Inclusive ranges of packet numbers, descending, disjoint: at least one, at most
-    /// [`MAX_ACK_RANGES`].
-    pub ranges: Vec<(PacketNumber, PacketNumber)>,
+    /// Packets of this path that arrived marked CE, since the first (RFC 3168).
+    pub ce: u64,
+    /// Inclusive ranges of packet numbers, descending, disjoint: at least one.
+    pub ranges: ArrayVec<(PacketNumber, PacketNumber), MAX_ACK_RANGES>,
+}
+
+impl Ack {
+    /// Bytes of the frame, frame header included.
+    pub fn encoded_len(&self) -> usize {
+        FRAME_HEADER + 4 + 4 + 8 + 16 * self.ranges.len()
+    }
 }
 
 /// Whole messages with consecutive numbers, and consecutive places where they are ordered.
@@ -167,6 +177,10 @@ pub struct Accepted<'a> {
 
 /// One frame. Frames up to `Records` travel in cluster datagrams, the rest in data datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "frames live on the stack, one at a time; a box would be an allocation"
+)]
 pub enum Frame<'a> {
     /// First contact, padded so that the reply is never longer.
     Hello {
@@ -363,7 +377,8 @@ impl Frame<'_> {
 fn emit_ack(ack: &Ack, out: &mut Vec<u8>) {
     out.extend_from_slice(&ack.path.0.to_be_bytes());
     out.extend_from_slice(&ack.delay_us.to_be_bytes());
-    for (low, high) in ack.ranges.iter().take(MAX_ACK_RANGES) {
+    out.extend_from_slice(&ack.ce.to_be_bytes());
+    for (low, high) in &ack.ranges {
         out.extend_from_slice(&low.0.to_be_bytes());
         out.extend_from_slice(&high.0.to_be_bytes());
     }
@@ -485,17 +500,19 @@ fn parse_leaves<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
 fn parse_ack(body: &mut Reader<'_>) -> Result<Ack, DecodeError> {
     let path = PathId(body.u32("path")?);
     let delay_us = body.u32("ack delay")?;
-    let ranges =
-        parse_all(body, |body| Ok((PacketNumber(body.u64("range")?), PacketNumber(body.u64("range")?))))?;
-    let descending = ranges.windows(2).all(|pair| pair[1].1 < pair[0].0);
-    if ranges.is_empty()
-        || ranges.len() > MAX_ACK_RANGES
-        || !descending
-        || ranges.iter().any(|(low, high)| low > high)
-    {
+    let ce = body.u64("marked packets")?;
+    let mut ranges = ArrayVec::<_, MAX_ACK_RANGES>::new();
+    while !body.is_empty() {
+        let (low, high) = (PacketNumber(body.u64("range")?), PacketNumber(body.u64("range")?));
+        let descending = ranges.last().is_none_or(|&(above, _)| high < above);
+        if low > high || !descending || ranges.try_push((low, high)).is_err() {
+            return Err(DecodeError::OutOfRange("ack range"));
+        }
+    }
+    if ranges.is_empty() {
         return Err(DecodeError::OutOfRange("ack range"));
     }
-    Ok(Ack { path, delay_us, ranges })
+    Ok(Ack { path, delay_us, ce, ranges })
 }
 
 fn parse_fragment<'a>(body: &mut Reader<'a>) -> Result<Fragment<'a>, DecodeError> {

@@ -1,6 +1,7 @@
 //! One path: from a local adapter address to one of a peer's. All state that belongs to a path alone
 //! lives here, apart from the peer's messages, so that one message can cross from path to path.
 
+pub(crate) mod flight;
 pub(crate) mod health;
 pub(crate) mod mtu;
 pub(crate) mod receive;

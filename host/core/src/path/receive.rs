@@ -1,6 +1,7 @@
 //! What arrived on one of the peer's paths: the replay window, and what to acknowledge.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use overlan_wire::limits::MAX_ACK_RANGES;
 use overlan_wire::{PacketNumber, PathId};
@@ -10,17 +11,28 @@ use crate::time::Instant;
 /// Ranges of packet numbers remembered; older gaps close, so that what falls into them counts as
 /// replayed.
 const MAX_RANGES: usize = 64;
+/// A packet that wants an acknowledgement waits at most this long for something to carry it (RFC 9000 section
+/// 13.2.1): the answer of an application, say.
+pub(crate) const MAX_ACK_DELAY: Duration = Duration::from_millis(1);
+/// Packets that want an acknowledgement, as many as are acknowledged without waiting (RFC 9000 section 13.2.2).
+const ACK_FREQUENCY: u32 = 2;
 
 /// One packet-number space of the peer.
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveSpace {
-    /// Inclusive ranges, descending, disjoint and not adjacent.
+    /// Inclusive ranges, ascending, disjoint and not adjacent.
     ranges: Vec<(u64, u64)>,
     /// Numbers below it are refused.
     floor: u64,
     largest_at: Instant,
-    /// An acknowledgement is owed.
-    pub(crate) owed: bool,
+    /// Packets that arrived marked CE.
+    ce: u64,
+    /// Packets that want an acknowledgement and have none.
+    unacked: u32,
+    /// When the first of them arrived.
+    unacked_since: Instant,
+    /// One of them tells of a gap or of congestion: the sender should know at once.
+    urgent: bool,
     pub(crate) last_at: Instant,
 }
 
@@ -28,37 +40,89 @@ impl ReceiveSpace {
     /// Whether the number was not seen before and is not too old to tell.
     pub(crate) fn is_new(&self, number: PacketNumber) -> bool {
         // The last number is never used, so that its successor always exists.
-        number.0 >= self.floor
-            && number.0 < u64::MAX
-            && !self.ranges.iter().any(|&(low, high)| (low..=high).contains(&number.0))
+        if number.0 == u64::MAX || number.0 < self.floor {
+            return false;
+        }
+        let below = self.ranges.iter().rev().find(|&&(low, _)| low <= number.0);
+        below.is_none_or(|&(_, high)| number.0 > high)
     }
 
-    /// Notes an authenticated packet.
-    pub(crate) fn note(&mut self, number: PacketNumber, now: Instant) {
+    /// Notes an authenticated packet; whether it came in sequence.
+    pub(crate) fn note(&mut self, number: PacketNumber, now: Instant) -> bool {
         let number = number.0;
-        if self.ranges.first().is_none_or(|&(_, high)| number > high) {
+        self.last_at = now;
+        match self.ranges.last_mut() {
+            Some((_, high)) if number.checked_sub(1) == Some(*high) => {
+                *high = number;
+                self.largest_at = now;
+                true
+            }
+            _ => {
+                self.note_elsewhere(number, now);
+                false
+            }
+        }
+    }
+
+    /// The first, or one before or behind a gap.
+    fn note_elsewhere(&mut self, number: u64, now: Instant) {
+        if self.ranges.last().is_none_or(|&(_, high)| number > high) {
             self.largest_at = now;
         }
-        self.last_at = now;
-        let at = self.ranges.iter().position(|&(low, _)| number >= low).unwrap_or(self.ranges.len());
-        let joins_above = at > 0 && self.ranges[at - 1].0 == number + 1;
-        let joins_below = self.ranges.get(at).is_some_and(|&(_, high)| high + 1 == number);
-        match (joins_above, joins_below) {
+        // The first range above the number.
+        let at = self.ranges.iter().rposition(|&(low, _)| low < number).map_or(0, |below| below + 1);
+        let joins_below = at > 0 && self.ranges[at - 1].1 == number - 1;
+        let joins_above = self.ranges.get(at).is_some_and(|&(low, _)| low - 1 == number);
+        match (joins_below, joins_above) {
             (true, true) => {
-                self.ranges[at - 1].0 = self.ranges[at].0;
+                self.ranges[at - 1].1 = self.ranges[at].1;
                 self.ranges.remove(at);
             }
-            (true, false) => self.ranges[at - 1].0 = number,
-            (false, true) => self.ranges[at].1 = number,
+            (true, false) => self.ranges[at - 1].1 = number,
+            (false, true) => self.ranges[at].0 = number,
             (false, false) => self.ranges.insert(at, (number, number)),
         }
         if self.ranges.len() > MAX_RANGES {
-            let (low, _) = self.ranges.pop().expect("more than the limit");
-            self.floor = self.floor.max(low + 1);
-            if let Some(&(low, _)) = self.ranges.last() {
-                self.floor = low;
-            }
+            self.ranges.remove(0);
+            self.floor = self.ranges[0].0;
         }
+    }
+
+    /// Notes that the packet came marked CE (RFC 3168): the sender learns it at once.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the caller does not learn the mark yet"))]
+    pub(crate) fn note_marked(&mut self) {
+        self.ce += 1;
+        self.urgent = true;
+    }
+
+    /// The packet just noted wants an acknowledgement; one out of sequence at once.
+    pub(crate) fn owe(&mut self, in_sequence: bool, now: Instant) {
+        if self.unacked == 0 {
+            self.unacked_since = now;
+        }
+        self.unacked = self.unacked.saturating_add(1);
+        self.urgent |= !in_sequence;
+    }
+
+    /// Whether an acknowledgement is owed: what leaves anyway carries it.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.unacked > 0
+    }
+
+    /// Whether it is worth a datagram of its own. Asked at the end of a batch of received datagrams.
+    pub(crate) fn ack_due(&self, now: Instant) -> bool {
+        let enough = self.urgent || self.unacked >= ACK_FREQUENCY;
+        self.ack_deadline().is_some_and(|at| enough || at <= now)
+    }
+
+    /// When it will be, if nothing else happens.
+    pub(crate) fn ack_deadline(&self) -> Option<Instant> {
+        self.is_owed().then(|| self.unacked_since + MAX_ACK_DELAY)
+    }
+
+    /// The acknowledgement is sent, or there is no way to send it.
+    pub(crate) fn note_acked(&mut self) {
+        (self.unacked, self.urgent) = (0, false);
     }
 
     /// The acknowledgement of what arrived, if anything did.
@@ -66,15 +130,12 @@ impl ReceiveSpace {
         if self.ranges.is_empty() {
             return None;
         }
+        let newest = self.ranges.iter().rev().take(MAX_ACK_RANGES);
         Some(overlan_wire::Ack {
             path,
             delay_us: u32::try_from(now.since(self.largest_at).as_micros()).unwrap_or(u32::MAX),
-            ranges: self
-                .ranges
-                .iter()
-                .take(MAX_ACK_RANGES)
-                .map(|&(low, high)| (PacketNumber(low), PacketNumber(high)))
-                .collect(),
+            ce: self.ce,
+            ranges: newest.map(|&(low, high)| (PacketNumber(low), PacketNumber(high))).collect(),
         })
     }
 }
@@ -104,5 +165,30 @@ mod tests {
         }
         assert!(!space.is_new(PacketNumber(1)));
         assert!(space.is_new(PacketNumber(399)));
+    }
+
+    #[test]
+    fn one_packet_waits_and_two_or_a_gap_do_not() {
+        let mut space = ReceiveSpace::default();
+        space.note(PacketNumber(0), Instant::ZERO);
+        let owe = |space: &mut ReceiveSpace, number| {
+            let in_sequence = space.note(PacketNumber(number), Instant::ZERO);
+            space.owe(in_sequence, Instant::ZERO);
+        };
+        owe(&mut space, 1);
+        assert!(space.is_owed() && !space.ack_due(Instant::ZERO));
+        assert!(space.ack_due(space.ack_deadline().unwrap()));
+        owe(&mut space, 2);
+        assert!(space.ack_due(Instant::ZERO));
+        space.note_acked();
+        assert!(!space.is_owed() && space.ack_deadline().is_none());
+        owe(&mut space, 4);
+        assert!(space.ack_due(Instant::ZERO));
+        space.note_acked();
+        space.note_marked();
+        assert!(!space.ack_due(Instant::ZERO));
+        owe(&mut space, 5);
+        assert!(space.ack_due(Instant::ZERO));
+        assert_eq!(space.ack(PathId(0), Instant::ZERO).map(|ack| ack.ce), Some(1));
     }
 }

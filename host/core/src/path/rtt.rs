@@ -2,12 +2,14 @@
 
 use core::time::Duration;
 
+use super::receive::MAX_ACK_DELAY;
+
 /// Before the first sample (RFC 9002 section 6.2.2).
 const INITIAL: Duration = Duration::from_millis(333);
 /// Timer granularity (RFC 9002 section 6.1.2).
 const GRANULARITY: Duration = Duration::from_millis(1);
-/// Acknowledgements are sent at once; this allows for a busy peer.
-const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
+/// What an acknowledgement may wait for, and 4 ms for a busy peer.
+const ACK_DELAY: Duration = Duration::from_millis(MAX_ACK_DELAY.as_millis() as u64 + 4);
 
 /// Smoothed round-trip time, its mean deviation and minimum.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +34,7 @@ impl RttEstimator {
         };
         held.latest = rtt;
         held.min = held.min.min(rtt);
-        let delay = ack_delay.min(MAX_ACK_DELAY);
+        let delay = ack_delay.min(ACK_DELAY);
         let adjusted = if rtt >= held.min + delay { rtt - delay } else { rtt };
         held.variance = (3 * held.variance + held.smoothed.abs_diff(adjusted)) / 4;
         held.smoothed = (7 * held.smoothed + adjusted) / 8;
@@ -46,7 +48,7 @@ impl RttEstimator {
     /// Probe timeout without backoff (RFC 9002 section 6.2.1).
     pub(crate) fn probe_timeout(&self) -> Duration {
         match self.sampled {
-            Some(held) => held.smoothed + (4 * held.variance).max(GRANULARITY) + MAX_ACK_DELAY,
+            Some(held) => held.smoothed + (4 * held.variance).max(GRANULARITY) + ACK_DELAY,
             None => 3 * INITIAL,
         }
     }

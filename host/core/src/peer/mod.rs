@@ -26,6 +26,7 @@ use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
+use crate::path::recovery::Outcome;
 use crate::policy::fallback;
 use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
@@ -77,6 +78,9 @@ pub(crate) struct Peer<A> {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
     last_traffic: Option<Instant>,
+    /// Since when a change of acceptance waits for something to carry it.
+    accepted_since: Option<Instant>,
+    outcome: Outcome,
     /// Memory that a burst took was given back since the last traffic.
     shrunk: bool,
     next_ping: u32,
@@ -127,6 +131,8 @@ impl<A: Aead> Peer<A> {
             outbox: Outbox::new(config.send_queue_bytes),
             inbox: Inbox::new(config.receive_window_bytes, Pool::new()),
             last_traffic: None,
+            accepted_since: None,
+            outcome: Outcome::default(),
             shrunk: true,
             next_ping: 0,
             asked_failover: false,

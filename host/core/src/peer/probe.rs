@@ -1,17 +1,16 @@
 //! Probing the paths, and what time brings.
 
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_contract::failover::PathState;
-use overlan_wire::PathId;
 
 use super::{IDLE, Peer, Surroundings, TRAFFIC_MEMORY, apply_health};
 use crate::crypto::Aead;
-use crate::delivery::Content;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
+use crate::path::receive::MAX_ACK_DELAY;
+use crate::path::recovery::Outcome;
 use crate::time::Instant;
 
 /// Pongs that may wait on one path; more pings are not answered.
@@ -66,7 +65,14 @@ impl<A: Aead> Peer<A> {
                 path.health.held_until(now),
             ]
         });
-        paths.flatten().chain(self.outbox.next_deadline()).min()
+        let acks = self.spaces.values().filter_map(|space| space.received.ack_deadline());
+        let accepted = self.accepted_deadline().filter(|_| self.active_index(now).is_some());
+        paths.flatten().chain(acks).chain(accepted).chain(self.outbox.next_deadline()).min()
+    }
+
+    /// When what was accepted is told in a datagram of its own.
+    pub(super) fn accepted_deadline(&self) -> Option<Instant> {
+        self.accepted_since.map(|since| since + MAX_ACK_DELAY)
     }
 
     /// What membership says of the peer: the paths of the dead are probed seldom.
@@ -100,6 +106,8 @@ impl<A: Aead> Peer<A> {
             self.shrunk = true;
             self.inbox.shrink();
             self.outbox.shrink();
+            self.paths.iter_mut().for_each(|path| path.recovery.shrink());
+            self.outcome = Outcome::default();
         }
         self.choose_active(now, env);
     }
@@ -110,16 +118,19 @@ impl<A: Aead> Peer<A> {
         let has_alternate = self.alternate(id, now).is_some();
         let path = &mut self.paths[at];
         let (reply_timeout, datagram) = (path.reply_timeout(), path.datagram());
-        let (outcome, late) =
-            path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now);
+        let mut outcome = core::mem::take(&mut self.outcome);
+        path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now, &mut outcome);
         let alive = path.state() == PathState::Up;
         let before = path.mtu.confirmed();
         path.mtu.handle_timeout(now, alive);
         if path.mtu.confirmed() != before {
             self.ask_sizing.push(id);
         }
-        self.settle(at, outcome, now);
-        self.resend_late(late, id, env);
+        self.settle(at, &outcome, now);
+        env.counters.retransmissions += outcome.late.len() as u64;
+        self.requeue(outcome.late.iter().copied(), Via::Not(id));
+        outcome.clear();
+        self.outcome = outcome;
         let path = &mut self.paths[at];
         if probed && path.next_probe <= now {
             path.ping_due = true;
@@ -172,10 +183,5 @@ impl<A: Aead> Peer<A> {
             }
             self.choose_active(now, env);
         }
-    }
-
-    fn resend_late(&mut self, late: Vec<Content>, id: PathId, env: &mut Surroundings<'_>) {
-        env.counters.retransmissions += late.len() as u64;
-        self.requeue(late, Via::Not(id));
     }
 }

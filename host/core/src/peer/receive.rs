@@ -50,7 +50,7 @@ impl<A: Aead> Peer<A> {
             remote: ends.1,
         });
         (space.local, space.remote) = ends;
-        space.received.note(number, now);
+        let in_sequence = space.received.note(number, now);
         if let Some(at) = self.path_between(ends) {
             self.paths[at].received += 1;
         }
@@ -65,7 +65,7 @@ impl<A: Aead> Peer<A> {
         if wants_ack {
             self.touch(now);
             if let Some(space) = self.spaces.get_mut(&path) {
-                space.received.owed = true;
+                space.received.owe(in_sequence, now);
             }
         }
     }
@@ -158,16 +158,19 @@ impl<A: Aead> Peer<A> {
             return;
         }
         let datagram = path.datagram();
-        let outcome = path.recovery.handle_ack(ack, &mut path.rtt, datagram, now);
+        let mut outcome = core::mem::take(&mut self.outcome);
+        path.recovery.handle_ack(ack, &mut path.rtt, datagram, now, &mut outcome);
         if outcome.progress && (path.local, path.remote) == ends {
             self.handle_reply(at, now, env);
         }
-        self.settle(at, outcome, now);
+        self.settle(at, &outcome, now);
+        outcome.clear();
+        self.outcome = outcome;
     }
 
     /// Acts on what an acknowledgement or a timeout brought to light.
-    pub(super) fn settle(&mut self, at: usize, outcome: Outcome, now: Instant) {
-        for content in outcome.acked {
+    pub(super) fn settle(&mut self, at: usize, outcome: &Outcome, now: Instant) {
+        for &content in &outcome.acked {
             self.outbox.handle_acked(content);
         }
         self.paths[at].mtu.note_passed(outcome.largest_acked);
@@ -175,7 +178,7 @@ impl<A: Aead> Peer<A> {
             self.paths[at].mtu.suspect(now);
         }
         // The path lives: its own window takes what it lost, unless another is better.
-        self.requeue(outcome.lost, Via::Any);
+        self.requeue(outcome.lost.iter().copied(), Via::Any);
     }
 
     /// A reply came by the path: it works both ways.

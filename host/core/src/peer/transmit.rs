@@ -73,15 +73,17 @@ impl<A: Aead> Peer<A> {
                 return Some(self.single(at, now, buffer));
             }
         }
-        let mut owed = self.spaces.values().filter(|space| space.received.owed);
-        if let Some(at) = owed.find_map(|space| self.ack_route(space, now)) {
+        let mut due = self.spaces.values().filter(|space| space.received.ack_due(now));
+        if let Some(at) = due.find_map(|space| self.ack_route(space, now)) {
             return Some(self.single(at, now, buffer));
         }
         // Nowhere to send them: the peer will ask again.
-        for space in self.spaces.values_mut() {
-            space.received.owed = false;
+        for space in self.spaces.values_mut().filter(|space| space.received.ack_due(now)) {
+            space.received.note_acked();
         }
-        if self.inbox.changed().is_some()
+        // What was accepted waits for the consumer's answer to carry it, as acknowledgements do.
+        self.accepted_since = self.inbox.changed().map(|_| self.accepted_since.unwrap_or(now));
+        if self.accepted_deadline().is_some_and(|at| at <= now)
             && let Some(at) = self.active_index(now)
         {
             return Some(self.single(at, now, buffer));
@@ -265,14 +267,14 @@ impl<A: Aead> Peer<A> {
     fn put_acks(&mut self, draft: &Draft, now: Instant, buffer: &mut Vec<u8>) {
         let mut put = |space: &super::Space, id: &PathId| {
             let Some(ack) = space.received.ack(*id, now) else { return true };
-            let fits = draft.room(buffer) >= FRAME_HEADER + 8 + 16 * ack.ranges.len();
+            let fits = draft.room(buffer) >= ack.encoded_len();
             if fits {
                 Frame::Ack(ack).emit(buffer);
             }
             fits
         };
         let mut acked = ArrayVec::<PathId, 8>::new();
-        for (id, space) in self.spaces.iter().filter(|(_, space)| space.received.owed) {
+        for (id, space) in self.spaces.iter().filter(|(_, space)| space.received.is_owed()) {
             if !acked.is_full() && self.ack_route(space, now) == Some(draft.at) && put(space, id) {
                 acked.push(*id);
             }
@@ -281,14 +283,14 @@ impl<A: Aead> Peer<A> {
             return;
         }
         let recent = self.spaces.iter().filter(|(_, space)| {
-            !space.received.owed && now.since(space.received.last_at) < CROSS_ACK_MEMORY
+            !space.received.is_owed() && now.since(space.received.last_at) < CROSS_ACK_MEMORY
         });
         for (id, space) in recent.take(MAX_CROSS_ACKS) {
             put(space, id);
         }
         for id in acked {
             if let Some(space) = self.spaces.get_mut(&id) {
-                space.received.owed = false;
+                space.received.note_acked();
             }
         }
     }
