@@ -178,7 +178,7 @@ fn df_and_dscp_stand_in_the_header() {
                     break;
                 }
             }
-            assert_eq!(packet[1], 34 << 2, "DSCP, and no ECN");
+            assert_eq!(packet[1], 34 << 2 | 0b10, "DSCP, and ECT(0)");
             assert_eq!(packet[6] & 0xe0, 0x40, "DF set, no more fragments");
         });
     });
