@@ -3,7 +3,7 @@
 use std::fs;
 
 use overlan_tests::corpus::{Kind, to_hex};
-use overlan_wire::frame::Accepted;
+use overlan_wire::frame::{Accepted, RunWriter};
 use overlan_wire::{
     Ack, Adapter, AdapterStatus, BootId, Digest, Entry, Forgotten, Fragment, Frame, Header, KeyId, MessageId,
     MessageMode, NodeId, PacketNumber, PathId, Record, SessionId, SignedRecord,
@@ -59,8 +59,8 @@ fn fragment(mode: MessageMode, total: u32, offset: u32, payload: &[u8]) -> Frame
     Frame::Fragment(Fragment {
         message: MessageId(42),
         mode,
-        class: 1,
-        stream: 0,
+        redelivered: true,
+        stream: 3,
         order,
         total,
         offset,
@@ -107,16 +107,28 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         (
             "accepted",
             packet(&[Frame::Accepted(Accepted {
+                stream: 3,
                 floor: MessageId(40),
-                bitmap: vec![0b101, 0xff],
                 credit: 1 << 26,
+                credit_in_all: 1 << 27,
+                bitmap: &[0b101, 0xff],
             })]),
         ),
+        ("run", run()),
         ("unreliable", packet(&[fragment(MessageMode::Unreliable, 5, 0, b"hello")])),
         ("reliable-last-fragment", packet(&[fragment(MessageMode::Reliable, 2_000, 1_995, b"ahead")])),
         ("ordered-empty", packet(&[fragment(MessageMode::Ordered, 0, 0, b"")])),
         ("unknown-frame", unknown),
     ]
+}
+
+fn run() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut run = RunWriter::start(&mut bytes, 3, MessageMode::Ordered, false, MessageId(42), 7);
+    run.push(b"hello");
+    run.push(b"");
+    run.finish();
+    bytes
 }
 
 fn packet(frames: &[Frame<'_>]) -> Vec<u8> {

@@ -44,9 +44,11 @@ pub struct Config {
     /// Bytes of messages that may wait to be sent to one peer; more is back-pressure. At least one
     /// message always fits. Default 64 MiB.
     pub send_queue_bytes: usize,
-    /// Bytes of reliable messages one peer may have open here, received or not yet accepted.
-    /// At least 16 MiB. Default 64 MiB.
+    /// Bytes of reliable messages one peer may have open here, received or not yet accepted; one stream may hold a
+    /// quarter of it. At least 16 MiB. Default 64 MiB.
     pub receive_window_bytes: usize,
+    /// The same of all peers together: they share it equally, with 16 MiB each at the least. Default 1 GiB.
+    pub receive_total_bytes: usize,
 }
 
 impl Config {
@@ -64,6 +66,7 @@ impl Config {
             last_version: 0,
             send_queue_bytes: 64 << 20,
             receive_window_bytes: 64 << 20,
+            receive_total_bytes: 1 << 30,
         }
     }
 }

@@ -56,6 +56,7 @@ impl BatchReceipt {
             delivered: 0,
             failed: (0..self.len).map(|index| (index, Fate::Abandoned)).collect(),
             moved: Vec::new(),
+            got: Vec::new(),
         };
         // The driver tells before it ends, unless it broke.
         (&mut self.fates).await.unwrap_or_else(|_| self.nodes.iter().map(lost).collect())

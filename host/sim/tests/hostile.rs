@@ -6,7 +6,7 @@ use overlan_core::crypto::{Aead as _, Crypto as _};
 use overlan_seal::Seal;
 use overlan_sim::{Network, World};
 use overlan_wire::frame::Accepted;
-use overlan_wire::limits::{MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{
     Ack, BootId, Entry, Forgotten, Fragment, Frame, Header, Kind, MessageId, MessageMode, NodeId,
     PacketNumber, PathId, Record, SignedRecord,
@@ -119,9 +119,11 @@ fn acceptance_of_what_is_still_being_sent_is_refused() {
     // Too large for the first window: it stays under way.
     world.send(A, MALLORY, MessageMode::Reliable, vec![0; MAX_MESSAGE], u64::MAX);
     world.run_for(Duration::from_millis(1));
-    let accepted = |floor, bitmap| Frame::Accepted(Accepted { floor: MessageId(floor), bitmap, credit: 0 });
+    let accepted = |floor, bitmap| {
+        Frame::Accepted(Accepted { stream: 0, floor: MessageId(floor), credit: 0, credit_in_all: 0, bitmap })
+    };
     let before = counters(&world).dropped_malformed;
-    let frames = [accepted(1, vec![]), accepted(0, vec![1]), accepted(u64::MAX, vec![0xff; 512])];
+    let frames = [accepted(1, &[]), accepted(0, &[1]), accepted(u64::MAX, &[0xff; 512])];
     for (number, frame) in frames.into_iter().enumerate() {
         mallory.data(&mut world, 7, number as u64, &[frame]);
     }
@@ -171,8 +173,8 @@ fn a_flood_of_contradictions_harms_nobody_else() {
                 message: MessageId(edge(&mut rng)),
                 mode: [MessageMode::Unreliable, MessageMode::Reliable, MessageMode::Ordered]
                     [rng.random_range(0..3)],
-                class: rng.random_range(0..3),
-                stream: rng.random_range(0..2),
+                redelivered: rng.random(),
+                stream: [0, 1, 255, 256, BENCH_STREAM, CLUSTER_STREAM][rng.random_range(0..6)],
                 order: edge(&mut rng),
                 total,
                 offset: rng.random_range(0..=total - len as u32),
@@ -184,10 +186,13 @@ fn a_flood_of_contradictions_harms_nobody_else() {
                 delay_us: edge(&mut rng) as u32,
                 ranges: vec![(PacketNumber(low.min(high)), PacketNumber(low.max(high)))],
             });
+            let bitmap = vec![rng.random(); rng.random_range(0..512)];
             let accepted = Frame::Accepted(Accepted {
+                stream: edge(&mut rng) as u16,
                 floor: MessageId(edge(&mut rng)),
-                bitmap: vec![rng.random(); rng.random_range(0..512)],
                 credit: edge(&mut rng),
+                credit_in_all: edge(&mut rng),
+                bitmap: &bitmap,
             });
             let ping = Frame::Ping { token: rng.random(), padding: rng.random_range(0..100) };
             let pong = Frame::Pong { token: rng.random() };

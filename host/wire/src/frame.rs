@@ -14,6 +14,13 @@ pub const FRAME_HEADER: usize = 3;
 /// Bytes of a [`Fragment`] frame before its payload, frame header included.
 pub const FRAGMENT_HEADER: usize = FRAME_HEADER + 8 + 1 + 1 + 2 + 8 + 4 + 4;
 
+/// Bytes of a [`Run`] frame before its first message, frame header included.
+pub const RUN_HEADER: usize = FRAME_HEADER + 2 + 1 + 1 + 8 + 8;
+/// Bytes of a message in a [`Run`] before its payload.
+pub const RUN_ENTRY: usize = 2;
+/// Bytes of an [`Accepted`] frame before its bitmap, frame header included.
+pub const ACCEPTED_HEADER: usize = FRAME_HEADER + 2 + 8 + 8 + 8;
+
 /// What the sender asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageMode {
@@ -28,16 +35,15 @@ pub enum MessageMode {
 /// Bytes of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
-    /// The message. Reliable and ordered ones share one count, unreliable ones have another, and the cluster's own
-    /// (class 1) a third, from 2^63 on: they are done when all their bytes are acknowledged, and take no credit.
+    /// The message. In each stream, reliable and ordered ones share one count, unreliable ones have another.
     pub message: MessageId,
     /// What the sender asked for.
     pub mode: MessageMode,
-    /// Whom it is for at the receiver: 0 applications, 1 the cluster's own use.
-    pub class: u8,
-    /// The ordered stream; 0 until there are several.
+    /// It was for a role, and may have reached another owner of it before.
+    pub redelivered: bool,
+    /// The stream.
     pub stream: u16,
-    /// Place in the ordered stream, from 0; 0 for other modes.
+    /// Place among the stream's ordered messages, from 0; 0 for other modes.
     pub order: u64,
     /// Bytes of the whole message.
     pub total: u32,
@@ -59,15 +65,104 @@ pub struct Ack {
     pub ranges: Vec<(PacketNumber, PacketNumber)>,
 }
 
-/// Reliable messages that a consumer accepted, and room for more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
+/// Whole messages with consecutive numbers, and consecutive places where they are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The stream.
+    pub stream: u16,
+    /// What the sender asked for.
+    pub mode: MessageMode,
+    /// They were for a role, and may have reached another owner of it before.
+    pub redelivered: bool,
+    /// Number of the first.
+    pub first: MessageId,
+    /// Place of the first among the stream's ordered messages; 0 for other modes.
+    pub order: u64,
+    /// The messages, each behind its 16-bit length: at least one, checked by the parser.
+    entries: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// The payloads.
+    pub fn payloads(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut entries = Reader::new(self.entries);
+        core::iter::from_fn(move || entries.block("message").ok())
+    }
+
+    /// Bytes of all payloads and their lengths.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing, which the parser refuses.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Writes a [`Frame::Run`], message by message.
+#[derive(Debug)]
+pub struct RunWriter<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> RunWriter<'a> {
+    /// Begins the frame at the end of `out`; see [`Run`] for the fields.
+    pub fn start(
+        out: &'a mut Vec<u8>,
+        stream: u16,
+        mode: MessageMode,
+        redelivered: bool,
+        first: MessageId,
+        order: u64,
+    ) -> Self {
+        let start = out.len();
+        out.extend_from_slice(&[code::RUN, 0, 0]);
+        out.extend_from_slice(&stream.to_be_bytes());
+        out.extend_from_slice(&[mode_code(mode), u8::from(redelivered)]);
+        out.extend_from_slice(&first.0.to_be_bytes());
+        out.extend_from_slice(&order.to_be_bytes());
+        RunWriter { out, start }
+    }
+
+    /// Bytes of the frame so far.
+    pub fn len(&self) -> usize {
+        self.out.len() - self.start
+    }
+
+    /// Whether there is no frame: never.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Appends a message. The caller keeps the frame within a datagram.
+    pub fn push(&mut self, payload: &[u8]) {
+        self.out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+        self.out.extend_from_slice(payload);
+    }
+
+    /// Ends the frame.
+    pub fn finish(self) {
+        let len = (self.out.len() - self.start - FRAME_HEADER) as u16;
+        self.out[self.start + 1..self.start + 3].copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// Reliable messages of a stream that a consumer accepted, and room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted<'a> {
+    /// The stream.
+    pub stream: u16,
     /// All messages below it are accepted.
     pub floor: MessageId,
-    /// Bit `i` (least significant first): message `floor + i` is accepted.
-    pub bitmap: Vec<u8>,
-    /// Total bytes of the applications' reliable messages that the sender may have opened since the session began.
+    /// Total cost of reliable messages (bytes, and 64 for each message) that the sender may have opened in the stream
+    /// since the session began.
     pub credit: u64,
+    /// The same for all streams but the cluster's own together.
+    pub credit_in_all: u64,
+    /// Bit `i` (least significant first): message `floor + i` is accepted. At most [`MAX_ACCEPT_BITMAP`] bytes.
+    pub bitmap: &'a [u8],
 }
 
 /// One frame. Frames up to `Records` travel in cluster datagrams, the rest in data datagrams.
@@ -150,8 +245,10 @@ pub enum Frame<'a> {
     Ack(Ack),
     /// Bytes of a message.
     Fragment(Fragment<'a>),
+    /// Whole messages.
+    Run(Run<'a>),
     /// Messages that were accepted.
-    Accepted(Accepted),
+    Accepted(Accepted<'a>),
 }
 
 mod code {
@@ -170,6 +267,7 @@ mod code {
     pub(super) const ACK: u8 = 0x22;
     pub(super) const FRAGMENT: u8 = 0x23;
     pub(super) const ACCEPTED: u8 = 0x24;
+    pub(super) const RUN: u8 = 0x25;
 }
 
 impl Frame<'_> {
@@ -195,6 +293,7 @@ impl Frame<'_> {
             Frame::Pong { .. } => code::PONG,
             Frame::Ack(_) => code::ACK,
             Frame::Fragment(_) => code::FRAGMENT,
+            Frame::Run(_) => code::RUN,
             Frame::Accepted(_) => code::ACCEPTED,
         }
     }
@@ -243,10 +342,19 @@ impl Frame<'_> {
             Frame::Pong { token } => out.extend_from_slice(&token.to_be_bytes()),
             Frame::Ack(ack) => emit_ack(ack, out),
             Frame::Fragment(fragment) => emit_fragment(fragment, out),
+            Frame::Run(run) => {
+                out.extend_from_slice(&run.stream.to_be_bytes());
+                out.extend_from_slice(&[mode_code(run.mode), u8::from(run.redelivered)]);
+                out.extend_from_slice(&run.first.0.to_be_bytes());
+                out.extend_from_slice(&run.order.to_be_bytes());
+                out.extend_from_slice(run.entries);
+            }
             Frame::Accepted(accepted) => {
+                out.extend_from_slice(&accepted.stream.to_be_bytes());
                 out.extend_from_slice(&accepted.floor.0.to_be_bytes());
                 out.extend_from_slice(&accepted.credit.to_be_bytes());
-                out.extend_from_slice(&accepted.bitmap);
+                out.extend_from_slice(&accepted.credit_in_all.to_be_bytes());
+                out.extend_from_slice(accepted.bitmap);
             }
         }
     }
@@ -263,12 +371,7 @@ fn emit_ack(ack: &Ack, out: &mut Vec<u8>) {
 
 fn emit_fragment(fragment: &Fragment<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&fragment.message.0.to_be_bytes());
-    out.push(match fragment.mode {
-        MessageMode::Unreliable => 0,
-        MessageMode::Reliable => 1,
-        MessageMode::Ordered => 2,
-    });
-    out.push(fragment.class);
+    out.extend_from_slice(&[mode_code(fragment.mode), u8::from(fragment.redelivered)]);
     out.extend_from_slice(&fragment.stream.to_be_bytes());
     out.extend_from_slice(&fragment.order.to_be_bytes());
     out.extend_from_slice(&fragment.total.to_be_bytes());
@@ -343,7 +446,8 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
         code::PONG => Frame::Pong { token: body.u32("token")? },
         code::ACK => Frame::Ack(parse_ack(&mut body)?),
         code::FRAGMENT => Frame::Fragment(parse_fragment(&mut body)?),
-        code::ACCEPTED => parse_accepted(&mut body)?,
+        code::RUN => Frame::Run(parse_run(&mut body)?),
+        code::ACCEPTED => Frame::Accepted(parse_accepted(&mut body)?),
         _ => return Ok(None),
     };
     Ok(Some(frame))
@@ -396,13 +500,8 @@ fn parse_ack(body: &mut Reader<'_>) -> Result<Ack, DecodeError> {
 
 fn parse_fragment<'a>(body: &mut Reader<'a>) -> Result<Fragment<'a>, DecodeError> {
     let message = MessageId(body.u64("message")?);
-    let mode = match body.u8("mode")? {
-        0 => MessageMode::Unreliable,
-        1 => MessageMode::Reliable,
-        2 => MessageMode::Ordered,
-        _ => return Err(DecodeError::OutOfRange("mode")),
-    };
-    let class = body.u8("class")?;
+    let mode = parse_mode(body)?;
+    let redelivered = body.u8("flags")? & 1 == 1;
     let stream = body.u16("stream")?;
     let order = body.u64("order")?;
     let total = body.u32("total")?;
@@ -415,16 +514,55 @@ fn parse_fragment<'a>(body: &mut Reader<'a>) -> Result<Fragment<'a>, DecodeError
     if end > u64::from(total) || (payload.is_empty() && total > 0) {
         return Err(DecodeError::OutOfRange("fragment offset"));
     }
-    Ok(Fragment { message, mode, class, stream, order, total, offset, payload })
+    Ok(Fragment { message, mode, redelivered, stream, order, total, offset, payload })
 }
 
-fn parse_accepted<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+fn parse_mode(body: &mut Reader<'_>) -> Result<MessageMode, DecodeError> {
+    match body.u8("mode")? {
+        0 => Ok(MessageMode::Unreliable),
+        1 => Ok(MessageMode::Reliable),
+        2 => Ok(MessageMode::Ordered),
+        _ => Err(DecodeError::OutOfRange("mode")),
+    }
+}
+
+fn mode_code(mode: MessageMode) -> u8 {
+    match mode {
+        MessageMode::Unreliable => 0,
+        MessageMode::Reliable => 1,
+        MessageMode::Ordered => 2,
+    }
+}
+
+fn parse_run<'a>(body: &mut Reader<'a>) -> Result<Run<'a>, DecodeError> {
+    let stream = body.u16("stream")?;
+    let mode = parse_mode(body)?;
+    let redelivered = body.u8("flags")? & 1 == 1;
+    let first = MessageId(body.u64("message")?);
+    let order = body.u64("order")?;
+    let entries = body.rest();
+    let mut rest = Reader::new(entries);
+    let mut count = 0;
+    while !rest.is_empty() {
+        rest.block("message")?;
+        count += 1;
+    }
+    if count == 0 || first.0.checked_add(count).is_none() || order.checked_add(count).is_none() {
+        return Err(DecodeError::OutOfRange("run of messages"));
+    }
+    Ok(Run { stream, mode, redelivered, first, order, entries })
+}
+
+fn parse_accepted<'a>(body: &mut Reader<'a>) -> Result<Accepted<'a>, DecodeError> {
+    let stream = body.u16("stream")?;
     let floor = MessageId(body.u64("floor")?);
     let credit = body.u64("credit")?;
-    if body.rest().len() > MAX_ACCEPT_BITMAP {
+    let credit_in_all = body.u64("credit")?;
+    let bitmap = body.rest();
+    if bitmap.len() > MAX_ACCEPT_BITMAP {
         return Err(DecodeError::OutOfRange("accepted bitmap"));
     }
-    Ok(Frame::Accepted(Accepted { floor, credit, bitmap: body.rest().to_vec() }))
+    Ok(Accepted { stream, floor, credit, credit_in_all, bitmap })
 }
 
 /// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text

@@ -1,25 +1,47 @@
 //! Message state of one peer: it belongs to no path, so that any path may carry any fragment.
+//!
+//! Messages travel in streams. Each stream has numbers, order and credit of its own, so that neither a lost message
+//! nor a slow consumer of one holds up the others. The cluster's own stream goes before the applications', and the
+//! core itself accepts what it brings: no consumer can hold up plans.
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+pub(crate) mod pool;
 #[cfg(test)]
 mod tests;
 
-/// Messages to and from applications.
-pub(crate) const CLASS_APPLICATION: u8 = 0;
-/// Messages of the cluster's own (plans); accepted by the core itself.
-pub(crate) const CLASS_CLUSTER: u8 = 1;
-
-/// The cluster's own messages have numbers of their own, from here on, and no credit: no consumer could hold
-/// them up, so that plans pass while applications wait. They are done when all their bytes arrived.
-pub(crate) const CLUSTER_FIRST: u64 = 1 << 63;
-/// Numbers of the cluster's own messages that may be open at once, from the oldest on.
-pub(crate) const CLUSTER_WINDOW: u64 = 256;
-/// Bytes of the cluster's own messages that may be open at once.
-pub(crate) const CLUSTER_BYTES: usize = 2 * overlan_wire::limits::MAX_MESSAGE;
+use overlan_wire::MessageId;
+use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_STREAM};
 
 /// Flow control counts this many bytes for each message beside its payload, so that empty messages
 /// are bounded as well.
 pub(crate) const MESSAGE_COST: u64 = 64;
-/// What a sender may open before the receiver has said anything: the largest message fits.
-pub(crate) const INITIAL_CREDIT: u64 = overlan_wire::limits::MAX_MESSAGE as u64 + MESSAGE_COST;
+/// What a sender may open, in all and in each stream, before the receiver has said anything: the largest message
+/// fits.
+pub(crate) const INITIAL_CREDIT: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
+/// What the cluster's own stream may have open.
+const CLUSTER_CREDIT: u64 = 2 * INITIAL_CREDIT;
+/// One stream may hold this part of a peer's window, and of its send queue: a consumer that stands still leaves the
+/// rest to the other streams.
+const STREAM_SHARE: u64 = 4;
+
+/// What a packet carried that must arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Bytes of a reliable message.
+    Fragment { stream: u16, message: MessageId, offset: u32, len: u32 },
+    /// Whole reliable messages with consecutive numbers.
+    Run { stream: u16, first: MessageId, count: u16 },
+    /// A stream's state of acceptance at the time.
+    Accepted { stream: u16 },
+}
+
+/// Whether peers may use the stream.
+fn is_stream(stream: u16) -> bool {
+    stream <= MAX_STREAM || stream == BENCH_STREAM || stream == CLUSTER_STREAM
+}
+
+/// What a stream may hold of a peer's window.
+fn stream_window(stream: u16, window: u64) -> u64 {
+    if stream == CLUSTER_STREAM { CLUSTER_CREDIT } else { (window / STREAM_SHARE).max(INITIAL_CREDIT) }
+}

@@ -1,88 +1,188 @@
 //! The two ends of delivery against each other, without a network.
 
 use alloc::vec;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::frame::Accepted;
-use overlan_wire::{Fragment, MessageId, MessageMode, PathId};
+use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::limits::{CLUSTER_STREAM, MAX_MESSAGE};
+use overlan_wire::{Frame, MessageId, MessageMode, PathId};
 
-use super::inbox::{Inbox, Taken};
-use super::outbox::{Outbox, Queued, Take};
-use super::{CLASS_APPLICATION, CLASS_CLUSTER, CLUSTER_WINDOW};
+use super::inbox::{Inbox, Taken, TakenRun};
+use super::outbox::{Outbox, Queued, Space, Take};
+use super::pool::Pool;
+use super::{Content, INITIAL_CREDIT};
+use crate::event::Fate;
 use crate::time::Instant;
 
 const TAKE: Take = Take { path: PathId(0), fresh: true, last_resort: true, instead_of: None };
+const APPLICATION: u16 = 0;
 
-fn message(class: u8, len: usize, deadline: Option<Instant>) -> Queued {
-    Queued { mode: MessageMode::Ordered, class, payload: vec![7; len].into(), token: 1, deadline }
+fn message(len: usize) -> Queued {
+    let (mode, deadline) = (MessageMode::Ordered, None);
+    Queued { mode, redelivered: false, payload: vec![7; len].into(), token: 1, deadline }
+}
+
+fn ends() -> (SocketAddr, SocketAddr) {
+    (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)))
+}
+
+/// One datagram of this size; empty where there was nothing to send.
+fn datagram(outbox: &mut Outbox, size: usize) -> (Vec<u8>, Vec<Content>) {
+    let (mut out, mut contents) = (Vec::new(), Vec::new());
+    loop {
+        let space = Space { room: size - out.len(), full: size, budget: size - out.len() };
+        match outbox.emit(TAKE, space, &mut out) {
+            Some(content) => contents.extend(content),
+            None => return (out, contents),
+        }
+    }
+}
+
+/// Takes a datagram's frames; panics on what is not new.
+fn deliver(inbox: &mut Inbox, datagram: &[u8]) {
+    for frame in Frames::new(datagram) {
+        match frame.unwrap() {
+            Frame::Fragment(fragment) => {
+                assert_eq!(inbox.handle_fragment(&fragment, ends(), Instant::ZERO), Taken::New);
+                assert_eq!(inbox.handle_fragment(&fragment, ends(), Instant::ZERO), Taken::Duplicate);
+            }
+            Frame::Run(run) => {
+                assert_eq!(inbox.handle_run(&run, ends()), TakenRun::default());
+                assert_eq!(inbox.handle_run(&run, ends()).duplicate, run.payloads().count() as u64);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Tells the sender what was accepted.
+fn accept(inbox: &mut Inbox, outbox: &mut Outbox) {
+    while let Some(stream) = inbox.changed() {
+        inbox.tell_accepted(stream, |accepted| outbox.handle_accepted(&accepted));
+    }
+}
+
+fn fates(outbox: &mut Outbox) -> Vec<Fate> {
+    core::iter::from_fn(|| outbox.poll_fate()).map(|(_, fate)| fate).collect()
 }
 
 /// A peer that claims to have accepted what was not sent yet is refused; nothing hangs.
 #[test]
 fn what_was_not_sent_cannot_be_accepted() {
     let mut outbox = Outbox::new(1 << 20);
-    outbox.push(message(CLASS_APPLICATION, 1_000, None)).unwrap();
-    outbox.take_fragment(TAKE, 400, |_: Fragment<'_>| ()).unwrap();
+    outbox.push(APPLICATION, message(1_000)).unwrap();
+    let mut out = Vec::new();
+    outbox.emit(TAKE, Space { room: 400, full: 400, budget: 400 }, &mut out).unwrap();
     for floor in [1, 2, u64::MAX] {
-        let accepted = Accepted { floor: MessageId(floor), bitmap: vec![0xff; 512], credit: 0 };
-        assert!(outbox.handle_accepted(&accepted).is_none());
+        for stream in [APPLICATION, 1] {
+            let accepted = Accepted {
+                stream,
+                floor: MessageId(floor),
+                bitmap: &[0xff; 512],
+                credit: 0,
+                credit_in_all: 0,
+            };
+            assert!(!outbox.handle_accepted(&accepted));
+        }
     }
     assert!(outbox.has_work(TAKE));
 }
 
 #[test]
 fn a_message_that_expires_in_the_queue_leaves_no_gap() {
-    let mut outbox = Outbox::new(1 << 20);
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
     let soon = Instant::ZERO + Duration::from_secs(1);
-    outbox.push(message(CLASS_APPLICATION, 10, None)).unwrap();
-    outbox.push(message(CLASS_APPLICATION, 10, Some(soon))).unwrap();
-    outbox.push(message(CLASS_APPLICATION, 10, None)).unwrap();
-    let mut sent = vec![];
-    outbox.take_fragment(TAKE, 400, |fragment| sent.push((fragment.message.0, fragment.order))).unwrap();
+    outbox.push(APPLICATION, message(10)).unwrap();
+    outbox.push(APPLICATION, Queued { deadline: Some(soon), ..message(10) }).unwrap();
+    outbox.push(APPLICATION, message(11)).unwrap();
     assert_eq!(outbox.next_deadline(), Some(soon));
-    assert_eq!(outbox.expire(soon).len(), 1);
+    outbox.expire(soon);
+    assert_eq!(fates(&mut outbox), [Fate::Expired]);
     assert_eq!(outbox.next_deadline(), None);
-    outbox.take_fragment(TAKE, 400, |fragment| sent.push((fragment.message.0, fragment.order))).unwrap();
-    assert_eq!(sent, [(0, 0), (1, 1)]);
+    deliver(&mut inbox, &datagram(&mut outbox, 400).0);
+    assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 10);
+    assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 11);
+    accept(&mut inbox, &mut outbox);
+    assert_eq!(fates(&mut outbox), [Fate::Delivered; 2]);
     assert!(!outbox.has_work(TAKE));
 }
 
-/// With no credit left for applications, the cluster's own messages pass, once each, and are done when they
-/// arrived.
+/// With no credit left for applications, the cluster's own messages pass, once each.
 #[test]
-fn the_clusters_own_need_no_credit() {
-    let mut outbox = Outbox::new(64 << 20);
-    let mut inbox = Inbox::new(0);
-    outbox.push(message(CLASS_APPLICATION, overlan_wire::limits::MAX_MESSAGE, None)).unwrap();
-    outbox.take_fragment(TAKE, 16 << 20, |_: Fragment<'_>| ()).unwrap();
-    outbox.push(message(CLASS_APPLICATION, 10, None)).unwrap();
+fn the_clusters_own_need_no_credit_of_applications() {
+    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0, Pool::new()));
+    outbox.push(APPLICATION, message(MAX_MESSAGE)).unwrap();
+    datagram(&mut outbox, 17 << 20);
+    outbox.push(APPLICATION, message(10)).unwrap();
     assert!(!outbox.has_work(TAKE));
-    let ends = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap());
     for _ in 0..1_000 {
-        outbox.push(message(CLASS_CLUSTER, 100, None)).unwrap();
+        outbox.push(CLUSTER_STREAM, message(100)).unwrap();
         while outbox.has_work(TAKE) {
-            let mut taken = vec![];
-            let content = outbox.take_fragment(TAKE, 60, |fragment| {
-                taken.push(inbox.handle_fragment(&fragment, ends, Instant::ZERO));
-                taken.push(inbox.handle_fragment(&fragment, ends, Instant::ZERO));
-            });
-            assert_eq!(taken, [Taken::New, Taken::Duplicate]);
-            outbox.handle_acked(content.flatten().unwrap());
+            deliver(&mut inbox, &datagram(&mut outbox, 110).0);
         }
-        assert_eq!(inbox.pop_internal(), Some(vec![7; 100]));
+        accept(&mut inbox, &mut outbox);
+        assert_eq!(inbox.pop_internal().unwrap(), vec![7; 100]);
         assert_eq!(inbox.pop_internal(), None);
     }
 }
 
+/// A consumer that takes nothing of one stream holds up that stream alone.
 #[test]
-fn the_clusters_own_are_bounded() {
+fn a_stream_that_stands_still_leaves_room_to_others() {
+    let (mut outbox, mut inbox) = (Outbox::new(64 << 20), Inbox::new(64 << 20, Pool::new()));
+    accept(&mut inbox, &mut outbox);
+    for round in 0..200 {
+        while outbox.push(1, message(1 << 20)).is_ok() {}
+        outbox.push(2, message(1 << 20)).unwrap();
+        while outbox.has_work(TAKE) {
+            deliver(&mut inbox, &datagram(&mut outbox, 60_000).0);
+        }
+        assert!(inbox.pop_ready(|stream| stream == 2).is_some(), "round {round}");
+        accept(&mut inbox, &mut outbox);
+        assert_eq!(fates(&mut outbox), [Fate::Delivered]);
+    }
+}
+
+#[test]
+fn what_a_sender_may_open_is_bounded() {
     let mut outbox = Outbox::new(64 << 20);
+    while outbox.push(APPLICATION, message(1 << 16)).is_ok() {}
     let mut sent = 0;
-    for _ in 0..2 * CLUSTER_WINDOW {
-        outbox.push(message(CLASS_CLUSTER, 1, None)).unwrap();
-    }
     while outbox.has_work(TAKE) {
-        outbox.take_fragment(TAKE, 60, |_: Fragment<'_>| sent += 1).unwrap();
+        sent += datagram(&mut outbox, 1_400).0.len();
     }
-    assert_eq!(sent, CLUSTER_WINDOW);
+    assert!(sent as u64 <= INITIAL_CREDIT + INITIAL_CREDIT / 16);
+}
+
+/// A lost run is sent again, without what arrived by another path meanwhile, also through smaller datagrams.
+#[test]
+fn a_lost_run_goes_again() {
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    for len in [300, 500, 100] {
+        outbox.push(APPLICATION, message(len)).unwrap();
+    }
+    let (_, lost) = datagram(&mut outbox, 1_400);
+    let [content @ Content::Run { stream, count: 3, .. }] = lost[..] else { panic!("{lost:?}") };
+    outbox.handle_lost(content, super::outbox::Via::Any);
+    outbox.handle_acked(Content::Run { stream, first: MessageId(2), count: 1 });
+    while outbox.has_work(TAKE) {
+        deliver(&mut inbox, &datagram(&mut outbox, 400).0);
+    }
+    assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 300);
+    assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 500);
+    assert!(inbox.pop_ready(|_| true).is_none());
+}
+
+#[test]
+fn a_cancelled_message_is_reported_once() {
+    let mut outbox = Outbox::new(1 << 20);
+    outbox.push(APPLICATION, Queued { token: 5, ..message(10) }).unwrap();
+    assert!(outbox.cancel(5));
+    assert!(!outbox.cancel(5));
+    assert_eq!(outbox.poll_fate(), Some((5, Fate::Expired)));
+    assert!(!outbox.has_work(TAKE));
+    outbox.push(APPLICATION, message(10)).unwrap();
+    assert!(outbox.has_work(TAKE));
 }

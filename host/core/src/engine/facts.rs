@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use overlan_contract::{Kind, assignment};
+use overlan_wire::limits::CLUSTER_STREAM;
 use overlan_wire::{BootId, Frame, MessageMode, NodeId};
 
 use super::{Core, Seen, is_live};
 use crate::config::Quorum;
 use crate::crypto::Crypto;
-use crate::delivery::CLASS_CLUSTER;
 use crate::delivery::outbox::Queued;
 use crate::event::Event;
 use crate::plan::Facts;
@@ -42,12 +42,12 @@ impl<C: Crypto> Core<C> {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         let message = Queued {
             mode: MessageMode::Reliable,
-            class: CLASS_CLUSTER,
+            redelivered: false,
             payload: payload.into(),
             token: 0,
             deadline: None,
         };
-        if peer.push(message, self.now).is_err() {
+        if peer.push(CLUSTER_STREAM, message, self.now).is_err() {
             self.counters.dropped_limit += 1;
         }
         self.touch(to);

@@ -22,11 +22,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
 use crate::crypto::Crypto;
+use crate::delivery::MESSAGE_COST;
 use crate::delivery::outbox::Queued;
-use crate::delivery::{CLASS_APPLICATION, MESSAGE_COST};
 use crate::event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
 use crate::membership::{Identity, Membership};
-use crate::peer::Peer;
+use crate::peer::{Peer, Surroundings};
 use crate::plan::Planner;
 use crate::policy::Ticket;
 use crate::status::{Counters, MemberState};
@@ -225,7 +225,7 @@ impl<C: Crypto> Core<C> {
             return self.take_own(at);
         }
         // Round robin: each peer in turn.
-        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| takes(0) && peer.inbox.has_ready();
+        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready(&takes);
         let from = *self
             .peers
             .range(self.next_reader..)
@@ -240,16 +240,16 @@ impl<C: Crypto> Core<C> {
             }
         }
         self.next_reader = next;
-        let ready = self.peers.get_mut(&from)?.inbox.pop_ready()?;
+        let ready = self.peers.get_mut(&from)?.inbox.pop_ready(&takes)?;
         self.counters.messages_received += 1;
         self.touch(from);
         Some(Message {
             from,
             id: ready.id,
             mode: ready.mode,
-            stream: 0,
-            redelivered: false,
-            payload: ready.payload.into(),
+            stream: ready.stream,
+            redelivered: ready.redelivered,
+            payload: ready.payload,
             path: Some(ready.path),
         })
     }
@@ -286,14 +286,27 @@ impl<C: Crypto> Core<C> {
         }
         let Some(peer) = self.peers.get_mut(&to) else { return Err((SendError::UnknownNode, message)) };
         let deadline = message.lifetime.map(|lifetime| now + lifetime);
-        let Outgoing { mode, payload, token, .. } = message.clone();
-        let queued = Queued { mode, class: CLASS_APPLICATION, payload, token, deadline };
-        if peer.push(queued, now).is_err() {
+        let Outgoing { mode, stream, redelivered, payload, token, lifetime } = message;
+        let queued = Queued { mode, redelivered, payload, token, deadline };
+        if let Err(Queued { payload, .. }) = peer.push(stream, queued, now) {
+            let message = Outgoing { mode, stream, redelivered, payload, token, lifetime };
             return Err((SendError::QueueFull, message));
         }
         self.counters.messages_sent += 1;
         self.touch(to);
         Ok(())
+    }
+
+    /// Wants a message no more: it is dropped, or, where some of it was sent, goes on without a further report. Its
+    /// fate is [`Fate::Expired`] then. Whether it was still open.
+    pub fn cancel(&mut self, now: Instant, to: NodeId, token: u64) -> bool {
+        self.now = now;
+        let Some(peer) = self.peers.get_mut(&to) else { return false };
+        let cancelled = peer.outbox.cancel(token);
+        let mut env =
+            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
+        peer.report(&mut env);
+        cancelled
     }
 
     /// The token takes the place of the number: a message to oneself needs no other.

@@ -1,7 +1,5 @@
 //! Records of the table: our own, and what others say of themselves.
 
-use alloc::vec::Vec;
-
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
@@ -142,7 +140,7 @@ impl<C: Crypto> Core<C> {
         self.senders.begin_again(&self.crypto, self.config.boot);
         self.sessions.clear();
         for (&id, peer) in &mut self.peers {
-            let fates = peer.restart(&self.crypto, &self.config, peer.boot);
+            peer.restart(&self.crypto, &self.config, peer.boot);
             peer.set_alive(self.seen.get(&id).is_some_and(|seen| is_live(seen.state)), self.now);
             self.sessions.extend(peer.session_ids().map(|session| (session, id)));
             let mut env = Surroundings {
@@ -150,7 +148,7 @@ impl<C: Crypto> Core<C> {
                 events: &mut self.events,
                 fates: &mut self.fates,
             };
-            peer.report(fates, &mut env);
+            peer.report(&mut env);
             if let Some(entry) = self.table.entry(id) {
                 peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
             }
@@ -209,15 +207,15 @@ impl<C: Crypto> Core<C> {
 
     fn entry_changed(&mut self, entry: &Entry) {
         let id = entry.id;
-        let mut fates = Vec::new();
         match self.peers.get_mut(&id) {
             None => {
                 let Some(peer) = Peer::new(&self.crypto, &self.config, id, entry.boot) else { return };
                 self.peers.insert(id, peer);
+                self.share_window();
             }
             Some(peer) if peer.boot != entry.boot => {
                 let before = peer.boot;
-                fates = peer.restart(&self.crypto, &self.config, entry.boot);
+                peer.restart(&self.crypto, &self.config, entry.boot);
                 self.retire(before);
             }
             Some(_) => {}
@@ -227,23 +225,31 @@ impl<C: Crypto> Core<C> {
         self.sessions.extend(peer.session_ids().map(|session| (session, id)));
         let mut env =
             Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
-        peer.report(fates, &mut env);
+        peer.report(&mut env);
         peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
         self.touch(id);
         self.refresh_members();
+    }
+
+    /// What all peers may have open here is shared among them.
+    fn share_window(&mut self) {
+        let share = self.config.receive_total_bytes / self.peers.len().max(1);
+        let window = share.min(self.config.receive_window_bytes);
+        self.peers.values_mut().for_each(|peer| peer.inbox.set_window(window));
     }
 
     fn entry_removed(&mut self, id: NodeId) {
         self.sessions.retain(|_, node| *node != id);
         if let Some(mut peer) = self.peers.remove(&id) {
             self.retire(peer.boot);
-            let fates = peer.outbox.abandon();
+            peer.outbox.abandon();
             let mut env = Surroundings {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
             };
-            peer.report(fates, &mut env);
+            peer.report(&mut env);
+            self.share_window();
         }
         self.seen.remove(&id);
         self.agreement.forget(id);

@@ -8,9 +8,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use overlan_wire::{Ack, MessageId, PacketNumber};
+use arrayvec::ArrayVec;
+use overlan_wire::{Ack, PacketNumber};
 
 use super::rtt::RttEstimator;
+use crate::delivery::Content;
 use crate::time::Instant;
 
 /// RFC 9002 section 6.1.1.
@@ -27,13 +29,7 @@ const LOSS_MEMORY: u64 = 256;
 const MAX_BACKOFF: u32 = 6;
 
 /// What a packet carried that must arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// Bytes of a reliable message.
-    Fragment { message: MessageId, offset: u32, len: u32 },
-    /// The state of acceptance at the time.
-    Accepted,
-}
+pub(crate) type Contents = ArrayVec<Content, 4>;
 
 /// One packet that waits for its acknowledgement.
 #[derive(Debug)]
@@ -42,7 +38,7 @@ pub(crate) struct SentPacket {
     size: usize,
     /// Already offered to another path.
     late: bool,
-    contents: Vec<Content>,
+    contents: Contents,
 }
 
 /// What an acknowledgement or the passing of time brought to light.
@@ -111,13 +107,7 @@ impl Recovery {
     }
 
     /// Notes a packet that wants an acknowledgement.
-    pub(crate) fn note_sent(
-        &mut self,
-        number: PacketNumber,
-        size: usize,
-        contents: Vec<Content>,
-        now: Instant,
-    ) {
+    pub(crate) fn note_sent(&mut self, number: PacketNumber, size: usize, contents: Contents, now: Instant) {
         self.in_flight += size;
         self.probe_due = false;
         self.last_sent = now;
@@ -313,9 +303,11 @@ impl Recovery {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
-
     use super::*;
+
+    fn accepted() -> Contents {
+        [Content::Accepted { stream: 0 }].into_iter().collect()
+    }
 
     /// A window full of packets that were lost while the path was cut for a moment: probes go on until an answer
     /// shows what was lost, and the window opens again.
@@ -326,7 +318,7 @@ mod tests {
         let mut now = Instant::ZERO;
         while recovery.room(1_200) >= 1_200 {
             let number = recovery.next_number();
-            recovery.note_sent(number, 1_200, vec![Content::Accepted], now);
+            recovery.note_sent(number, 1_200, accepted(), now);
         }
         let reply_timeout = Duration::from_millis(20);
         for _ in 0..3 {
@@ -337,11 +329,11 @@ mod tests {
             }
             assert_eq!(recovery.room(1_200), 0);
             let number = recovery.next_number();
-            recovery.note_sent(number, 60, vec![Content::Accepted], now);
+            recovery.note_sent(number, 60, accepted(), now);
             assert!(!recovery.probe_due());
         }
         let number = PacketNumber(recovery.peek_number().0 - 1);
-        let ack = Ack { path: overlan_wire::PathId(0), delay_us: 0, ranges: vec![(number, number)] };
+        let ack = Ack { path: overlan_wire::PathId(0), delay_us: 0, ranges: alloc::vec![(number, number)] };
         let outcome = recovery.handle_ack(&ack, &mut rtt, 1_200, now + Duration::from_millis(1));
         assert!(outcome.progress);
         assert!(recovery.room(1_200) >= 1_200);

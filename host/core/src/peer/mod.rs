@@ -4,6 +4,7 @@ mod decide;
 mod probe;
 mod receive;
 mod select;
+mod session;
 mod transmit;
 
 use alloc::collections::BTreeMap;
@@ -13,26 +14,31 @@ use core::time::Duration;
 
 use overlan_contract::failover;
 use overlan_contract::failover::{Mode, PathState};
-use overlan_wire::{Adapter, BootId, KeyId, NodeId, PacketNumber, PathId, SessionId};
+use overlan_wire::{Adapter, BootId, NodeId, PathId, SessionId};
 
 use crate::config::Config;
 use crate::crypto::{Aead, Crypto};
+use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Queued, Via};
+use crate::delivery::pool::Pool;
 use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
-use crate::path::recovery::Content;
 use crate::policy::fallback;
 use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
 use crate::time::Instant;
 
+use session::Session;
+
 /// Paths of a peer, in each direction, that are kept state for.
 const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
 /// Traffic keeps a peer's paths probed this long in clusters larger than [`PROBE_ALL`].
 const TRAFFIC_MEMORY: Duration = Duration::from_secs(60);
+/// Memory that a burst took is given back after this long without traffic.
+const IDLE: Duration = Duration::from_secs(2);
 /// For this long after a change of state, policies that look at its age are asked again and again.
 const SETTLING: Duration = Duration::from_secs(30);
 /// How often, then.
@@ -47,14 +53,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) fates: &'a mut alloc::collections::VecDeque<FateReport>,
 }
 
-/// The peer's session: keys for both directions.
-struct Session<A> {
-    send_key: KeyId,
-    send_id: SessionId,
-    send: A,
-    receive: BTreeMap<SessionId, A>,
-}
-
 /// One peer.
 pub(crate) struct Peer<A> {
     pub(crate) id: NodeId,
@@ -66,6 +64,8 @@ pub(crate) struct Peer<A> {
     next_path: u32,
     /// Indices into `paths`, most preferred first.
     order: Vec<usize>,
+    /// Of these, the usable ones, the fittest first; see [`choose_active`](Self::choose_active).
+    ranked: Vec<usize>,
     mode: Mode,
     /// In spread mode, the share at which the last path was chosen.
     spread_clock: u128,
@@ -77,6 +77,8 @@ pub(crate) struct Peer<A> {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
     last_traffic: Option<Instant>,
+    /// Memory that a burst took was given back since the last traffic.
+    shrunk: bool,
     next_ping: u32,
     /// A failover question waits for its answer.
     pub(crate) asked_failover: bool,
@@ -111,19 +113,21 @@ impl<A: Aead> Peer<A> {
         Some(Peer {
             id,
             boot,
-            session: open_session(crypto, config.boot, boot)?,
+            session: Session::open(crypto, config.boot, boot)?,
             confirmed: false,
             paths: Vec::new(),
             next_path: 0,
             order: Vec::new(),
+            ranked: Vec::new(),
             mode: Mode::Passive,
             spread_clock: 0,
             active: None,
             spaces: BTreeMap::new(),
             space_floor: 0,
             outbox: Outbox::new(config.send_queue_bytes),
-            inbox: Inbox::new(config.receive_window_bytes),
+            inbox: Inbox::new(config.receive_window_bytes, Pool::new()),
             last_traffic: None,
+            shrunk: true,
             next_ping: 0,
             asked_failover: false,
             ask_failover: false,
@@ -137,26 +141,20 @@ impl<A: Aead> Peer<A> {
 
     /// Session ids under which this peer's datagrams arrive.
     pub(crate) fn session_ids(&self) -> impl Iterator<Item = SessionId> {
-        self.session.receive.keys().copied()
+        self.session.ids()
     }
 
     /// The peer restarted: a new session, new paths; messages it may have seen are reported.
-    pub(crate) fn restart<C: Crypto<Aead = A>>(
-        &mut self,
-        crypto: &C,
-        config: &Config,
-        boot: BootId,
-    ) -> Vec<(u64, Fate)> {
-        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return Vec::new() };
-        let fates = self.outbox.restart();
+    pub(crate) fn restart<C: Crypto<Aead = A>>(&mut self, crypto: &C, config: &Config, boot: BootId) {
+        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return };
+        self.outbox.restart();
         core::mem::swap(&mut fresh.outbox, &mut self.outbox);
         *self = fresh;
-        fates
     }
 
     /// Queues a message.
-    pub(crate) fn push(&mut self, message: Queued, now: Instant) -> Result<(), Queued> {
-        self.outbox.push(message)?;
+    pub(crate) fn push(&mut self, stream: u16, message: Queued, now: Instant) -> Result<(), Queued> {
+        self.outbox.push(stream, message)?;
         self.touch(now);
         Ok(())
     }
@@ -165,6 +163,7 @@ impl<A: Aead> Peer<A> {
     fn touch(&mut self, now: Instant) {
         let slept = self.last_traffic.is_none_or(|last| now.since(last) >= TRAFFIC_MEMORY);
         self.last_traffic = Some(now);
+        self.shrunk = false;
         if slept {
             for path in &mut self.paths {
                 path.next_probe = path.next_probe.min(now);
@@ -262,21 +261,22 @@ impl<A: Aead> Peer<A> {
     fn abandon(&mut self, at: usize) {
         let path = &mut self.paths[at];
         let (id, lost) = (path.id, path.recovery.abandon());
-        self.requeue(lost, id);
+        self.requeue(lost, Via::Not(id));
         self.outbox.drop_copies(id);
     }
 
-    fn requeue(&mut self, contents: Vec<Content>, from: PathId) {
+    fn requeue(&mut self, contents: impl IntoIterator<Item = Content>, via: Via) {
         for content in contents {
             match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(from)),
-                Content::Accepted => self.inbox.owe_accepted(),
+                Content::Accepted { stream } => self.inbox.owe_accepted(stream),
+                content => self.outbox.handle_lost(content, via),
             }
         }
     }
 
-    pub(crate) fn report(&mut self, fates: Vec<(u64, Fate)>, env: &mut Surroundings<'_>) {
-        for (token, fate) in fates {
+    /// Tells what became of messages, and where there is room again.
+    pub(crate) fn report(&mut self, env: &mut Surroundings<'_>) {
+        while let Some((token, fate)) = self.outbox.poll_fate() {
             match fate {
                 Fate::Delivered => env.counters.messages_delivered += 1,
                 Fate::Expired => env.counters.messages_expired += 1,
@@ -285,8 +285,8 @@ impl<A: Aead> Peer<A> {
             }
             env.fates.push_back(FateReport { token, node: self.id, fate });
         }
-        if self.outbox.take_writable() {
-            env.events.push_back(Event::Writable { node: self.id, stream: 0 });
+        while let Some(stream) = self.outbox.take_writable() {
+            env.events.push_back(Event::Writable { node: self.id, stream });
         }
     }
 
@@ -296,24 +296,10 @@ impl<A: Aead> Peer<A> {
 
     /// New keys: the sessions under all accepted cluster keys.
     pub(crate) fn rekey<C: Crypto<Aead = A>>(&mut self, crypto: &C, own: BootId) {
-        if let Some(session) = open_session(crypto, own, self.boot) {
+        if let Some(session) = Session::open(crypto, own, self.boot) {
             self.session = session;
         }
     }
-}
-
-fn open_session<C: Crypto>(crypto: &C, own: BootId, peer: BootId) -> Option<Session<C::Aead>> {
-    let send_key = crypto.active_key();
-    let (send_id, send) = crypto.session_cipher(send_key, own, peer)?;
-    let receive = crypto.accepted_keys().into_iter().filter_map(|key| crypto.session_cipher(key, peer, own));
-    Some(Session { send_key, send_id, send, receive: receive.collect() })
-}
-
-fn nonce(path: PathId, number: PacketNumber) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&path.0.to_be_bytes());
-    nonce[4..].copy_from_slice(&number.0.to_be_bytes());
-    nonce
 }
 
 /// Addresses of one family, and loopback only with loopback.

@@ -7,11 +7,11 @@ use core::time::Duration;
 use overlan_contract::failover::PathState;
 use overlan_wire::PathId;
 
-use super::{Peer, Surroundings, TRAFFIC_MEMORY, apply_health};
+use super::{IDLE, Peer, Surroundings, TRAFFIC_MEMORY, apply_health};
 use crate::crypto::Aead;
+use crate::delivery::Content;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
-use crate::path::recovery::Content;
 use crate::time::Instant;
 
 /// Pongs that may wait on one path; more pings are not answered.
@@ -94,8 +94,13 @@ impl<A: Aead> Peer<A> {
                 self.path_timeout(at, now, probed, env);
             }
         }
-        let fates = self.outbox.expire(now);
-        self.report(fates, env);
+        self.outbox.expire(now);
+        self.report(env);
+        if !self.shrunk && self.last_traffic.is_none_or(|last| now.since(last) >= IDLE) {
+            self.shrunk = true;
+            self.inbox.shrink();
+            self.outbox.shrink();
+        }
         self.choose_active(now, env);
     }
 
@@ -170,12 +175,7 @@ impl<A: Aead> Peer<A> {
     }
 
     fn resend_late(&mut self, late: Vec<Content>, id: PathId, env: &mut Surroundings<'_>) {
-        for content in late {
-            env.counters.retransmissions += 1;
-            match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(id)),
-                Content::Accepted => self.inbox.owe_accepted(),
-            }
-        }
+        env.counters.retransmissions += late.len() as u64;
+        self.requeue(late, Via::Not(id));
     }
 }

@@ -3,16 +3,17 @@
 use core::net::SocketAddr;
 
 use overlan_contract::failover::PathState;
-use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::frame::{Accepted, Frames, Run};
 use overlan_wire::{Ack, Fragment, Frame, PacketNumber, PathId, SessionId};
 
-use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health, nonce};
+use super::session::nonce;
+use super::{MAX_SPACES, Peer, Space, Surroundings, apply_health};
 use crate::crypto::Aead;
 use crate::delivery::inbox::Taken;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
 use crate::path::receive::ReceiveSpace;
-use crate::path::recovery::{Content, Outcome};
+use crate::path::recovery::Outcome;
 use crate::time::Instant;
 
 impl<A: Aead> Peer<A> {
@@ -34,7 +35,7 @@ impl<A: Aead> Peer<A> {
             env.counters.dropped_replayed += 1;
             return;
         }
-        let Some(aead) = self.session.receive.get(&session) else {
+        let Some(aead) = self.session.receiver(session) else {
             env.counters.dropped_unknown_session += 1;
             return;
         };
@@ -96,6 +97,10 @@ impl<A: Aead> Peer<A> {
                 self.handle_fragment(now, fragment, ends, env);
                 return true;
             }
+            Frame::Run(run) => {
+                self.handle_run(run, ends, env);
+                return true;
+            }
             Frame::Accepted(accepted) => {
                 self.handle_accepted(accepted, env);
                 return true;
@@ -121,11 +126,18 @@ impl<A: Aead> Peer<A> {
         env.counters.unreliable_dropped += self.inbox.take_dropped();
     }
 
-    fn handle_accepted(&mut self, accepted: &Accepted, env: &mut Surroundings<'_>) {
-        match self.outbox.handle_accepted(accepted) {
-            Some(fates) => self.report(fates, env),
-            None => env.counters.dropped_malformed += 1,
+    fn handle_run(&mut self, run: &Run<'_>, ends: (SocketAddr, SocketAddr), env: &mut Surroundings<'_>) {
+        let taken = self.inbox.handle_run(run, ends);
+        env.counters.fragments_duplicate += taken.duplicate;
+        env.counters.dropped_limit += taken.refused;
+        env.counters.unreliable_dropped += self.inbox.take_dropped();
+    }
+
+    fn handle_accepted(&mut self, accepted: &Accepted<'_>, env: &mut Surroundings<'_>) {
+        if !self.outbox.handle_accepted(accepted) {
+            env.counters.dropped_malformed += 1;
         }
+        self.report(env);
     }
 
     fn handle_ack(
@@ -163,12 +175,7 @@ impl<A: Aead> Peer<A> {
             self.paths[at].mtu.suspect(now);
         }
         // The path lives: its own window takes what it lost, unless another is better.
-        for content in outcome.lost {
-            match content {
-                Content::Fragment { .. } => self.outbox.handle_lost(content, Via::Not(PathId(u32::MAX))),
-                Content::Accepted => self.inbox.owe_accepted(),
-            }
-        }
+        self.requeue(outcome.lost, Via::Any);
     }
 
     /// A reply came by the path: it works both ways.

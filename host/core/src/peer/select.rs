@@ -33,21 +33,26 @@ fn fitness(path: &Path, now: Instant) -> Option<Fitness> {
 }
 
 impl<A: Aead> Peer<A> {
-    /// Usable paths, the fittest first, then in the policy's order.
-    fn ranked(&self, now: Instant) -> impl Iterator<Item = usize> + use<A> {
-        let mut ranked: alloc::vec::Vec<_> = self
-            .order
-            .iter()
-            .enumerate()
-            .filter_map(|(rank, &at)| Some((fitness(self.paths.get(at)?, now)?, rank, at)))
-            .collect();
-        ranked.sort_unstable();
-        ranked.into_iter().map(|(_, _, at)| at)
+    /// Ranks the usable paths, the fittest first, then in the policy's order.
+    fn rank_paths(&mut self, now: Instant) {
+        let mut ranked = core::mem::take(&mut self.ranked);
+        let fitness = |at: &usize| self.paths.get(*at).and_then(|path| fitness(path, now));
+        ranked.clear();
+        ranked.extend(self.order.iter().copied().filter(|at| fitness(at).is_some()));
+        ranked.sort_by_key(fitness);
+        self.ranked = ranked;
+    }
+
+    /// Usable paths, the fittest first, as they were last ranked: whatever has gone since is left out.
+    fn ranked(&self, now: Instant) -> impl Iterator<Item = usize> {
+        let usable = move |at: &usize| self.paths.get(*at).and_then(|path| fitness(path, now)).is_some();
+        self.ranked.iter().copied().filter(usable)
     }
 
     /// Chooses the path for new traffic again, after states, order or hold-downs changed.
     pub(crate) fn choose_active(&mut self, now: Instant, env: &mut Surroundings<'_>) {
-        let Some(best) = self.ranked(now).next() else { return };
+        self.rank_paths(now);
+        let Some(&best) = self.ranked.first() else { return };
         let best = &self.paths[best];
         if self.active == Some(best.id) {
             return;

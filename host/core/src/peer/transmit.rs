@@ -3,17 +3,19 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use overlan_contract::failover::PathState;
-use overlan_wire::frame::{FRAGMENT_HEADER, FRAME_HEADER};
+use arrayvec::ArrayVec;
+use overlan_contract::failover::{Mode, PathState};
+use overlan_wire::frame::{ACCEPTED_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Ack, Frame, Header, Kind};
+use overlan_wire::{Frame, PathId};
 
-use super::{Peer, nonce};
+use super::Peer;
 use crate::crypto::Aead;
-use crate::delivery::outbox::Take;
+use crate::delivery::Content;
+use crate::delivery::outbox::{Space, Take};
 use crate::event::Transmit;
-use crate::path::recovery::Content;
+use crate::path::recovery::Contents;
 use crate::time::Instant;
 
 /// Segments in one offloaded send (the kernel's UDP_MAX_SEGMENTS is 64 on older kernels).
@@ -24,8 +26,6 @@ const MAX_CROSS_ACKS: usize = 3;
 const CROSS_ACK_MEMORY: Duration = Duration::from_secs(1);
 /// Shares of paths are counted in this fraction of a byte per weight.
 const SHARE_SCALE: u128 = 1_000_000;
-/// A fragment smaller than this is not worth starting at the end of a datagram.
-const MIN_FRAGMENT: usize = 64;
 
 /// A datagram under construction.
 struct Draft {
@@ -34,12 +34,17 @@ struct Draft {
     /// Largest size it may reach, tag included.
     limit: usize,
     wants_ack: bool,
-    contents: Vec<Content>,
+    contents: Contents,
 }
 
 impl Draft {
     fn room(&self, buffer: &[u8]) -> usize {
         (self.start + self.limit).saturating_sub(TAG + buffer.len())
+    }
+
+    /// Bytes it has now, tag included.
+    fn size(&self, buffer: &[u8]) -> usize {
+        buffer.len() - self.start + TAG
     }
 }
 
@@ -68,20 +73,15 @@ impl<A: Aead> Peer<A> {
                 return Some(self.single(at, now, buffer));
             }
         }
-        let owed: Vec<usize> = self
-            .spaces
-            .values()
-            .filter(|space| space.received.owed)
-            .filter_map(|space| self.ack_route(space, now))
-            .collect();
-        if let Some(&at) = owed.first() {
+        let mut owed = self.spaces.values().filter(|space| space.received.owed);
+        if let Some(at) = owed.find_map(|space| self.ack_route(space, now)) {
             return Some(self.single(at, now, buffer));
         }
         // Nowhere to send them: the peer will ask again.
         for space in self.spaces.values_mut() {
             space.received.owed = false;
         }
-        if self.inbox.accepted_changed()
+        if self.inbox.changed().is_some()
             && let Some(at) = self.active_index(now)
         {
             return Some(self.single(at, now, buffer));
@@ -116,7 +116,7 @@ impl<A: Aead> Peer<A> {
         self.put_control(&mut draft, now, buffer);
         if Some(at) == self.active_index(now) {
             let take = self.take_for(at, true, now);
-            self.put_fragments(&mut draft, take, buffer);
+            self.put_messages(&mut draft, take, buffer);
         }
         self.finish(draft, now, buffer)
     }
@@ -166,35 +166,37 @@ impl<A: Aead> Peer<A> {
     fn bulk(&mut self, at: usize, take: Take, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let datagram = self.paths[at].datagram();
         let most = (self.paths[at].sizing.burst as usize).clamp(datagram, MAX_DATAGRAM);
-        let mut transmit = None;
+        let mut transmit: Option<Transmit> = None;
+        let mut payload = None;
         for _ in 0..MAX_SEGMENTS {
-            if buffer.len() + datagram > most && transmit.is_some() {
+            let limit = transmit.map_or(datagram, |transmit| transmit.segment);
+            let full = buffer.len() + limit > most && transmit.is_some();
+            if full || self.paths[at].recovery.room(datagram) < datagram || !self.outbox.has_work(take) {
                 break;
             }
-            if !self.outbox.has_work(take)
-                || self.paths[at].recovery.room(datagram) < MIN_FRAGMENT + FRAGMENT_HEADER
-            {
+            // Small ones, each in a datagram of its own, make segments where they are equal.
+            let next = self.outbox.next_whole(take);
+            if limit < datagram && next != payload {
                 break;
             }
-            let mut draft = self.start(at, datagram, buffer);
+            payload = next;
+            let mut draft = self.start(at, limit, buffer);
             if transmit.is_none() {
                 self.put_control(&mut draft, now, buffer);
             }
-            self.put_fragments(&mut draft, take, buffer);
+            let enough = self.put_messages(&mut draft, take, buffer);
             if buffer.len() == draft.start + DATA_HEADER {
                 buffer.truncate(draft.start);
                 break;
             }
-            let more = self.outbox.has_work(take)
-                && buffer.len() - draft.start + TAG + FRAGMENT_HEADER + MIN_FRAGMENT > datagram;
-            if more {
+            let more = self.outbox.has_work(take);
+            if more && !enough {
                 // Equal segments: zero bytes are padding.
-                buffer.resize(draft.start + datagram - TAG, 0);
+                buffer.resize(draft.start + limit - TAG, 0);
             }
             let sent = self.finish(draft, now, buffer);
-            let full = sent.segment == datagram;
-            transmit.get_or_insert(sent);
-            if !full {
+            let first = transmit.get_or_insert(sent);
+            if !more || sent.segment < first.segment {
                 break;
             }
         }
@@ -204,22 +206,12 @@ impl<A: Aead> Peer<A> {
     fn start(&self, at: usize, limit: usize, buffer: &mut Vec<u8>) -> Draft {
         let path = &self.paths[at];
         let start = buffer.len();
-        let kind =
-            Kind::Data { session: self.session.send_id, path: path.id, number: path.recovery.peek_number() };
-        Header { key: self.session.send_key, kind }.emit(buffer);
-        Draft { at, start, limit, wants_ack: false, contents: Vec::new() }
+        self.session.header(path.id, path.recovery.peek_number()).emit(buffer);
+        Draft { at, start, limit, wants_ack: false, contents: Contents::new() }
     }
 
     fn put_control(&mut self, draft: &mut Draft, now: Instant, buffer: &mut Vec<u8>) {
-        for ack in self.acks_for(draft.at, now) {
-            // One that does not fit stays owed: the next datagram carries it.
-            if draft.room(buffer) >= FRAME_HEADER + 8 + 16 * ack.ranges.len() {
-                if let Some(space) = self.spaces.get_mut(&ack.path) {
-                    space.received.owed = false;
-                }
-                Frame::Ack(ack).emit(buffer);
-            }
-        }
+        self.put_acks(draft, now, buffer);
         let path = &mut self.paths[draft.at];
         while draft.room(buffer) >= FRAME_HEADER + 4
             && let Some(token) = path.pongs_due.pop_front()
@@ -231,76 +223,112 @@ impl<A: Aead> Peer<A> {
             self.paths[draft.at].note_ping(token, now);
             Frame::Ping { token, padding: 0 }.emit(buffer);
         }
-        let usual = self.inbox.accepted_changed()
-            && (Some(draft.at) == self.active_index(now) || self.active_index(now).is_none());
+        let active = self.active_index(now);
+        if active.is_none() || active == Some(draft.at) {
+            while let Some(stream) = self.inbox.changed() {
+                if !self.put_accepted(draft, stream, buffer) {
+                    break;
+                }
+            }
+        }
         // It wants an acknowledgement and can always be said once more: it serves as the probe, too.
-        if usual || self.paths[draft.at].recovery.probe_due() {
-            let accepted = self.inbox.take_accepted();
-            if draft.room(buffer) >= FRAME_HEADER + 16 + accepted.bitmap.len() {
+        if self.paths[draft.at].recovery.probe_due() && !draft.wants_ack {
+            self.put_accepted(draft, 0, buffer);
+        }
+    }
+
+    /// What was accepted of a stream; `false` where it does not fit.
+    fn put_accepted(&mut self, draft: &mut Draft, stream: u16, buffer: &mut Vec<u8>) -> bool {
+        if draft.contents.is_full() {
+            return false;
+        }
+        let room = draft.room(buffer);
+        let told = self.inbox.tell_accepted(stream, |accepted| {
+            let fits = ACCEPTED_HEADER + accepted.bitmap.len() <= room;
+            if fits {
                 Frame::Accepted(accepted).emit(buffer);
-                draft.wants_ack = true;
-                draft.contents.push(Content::Accepted);
-            } else {
-                self.inbox.owe_accepted();
+            }
+            fits
+        });
+        if told {
+            draft.wants_ack = true;
+            draft.contents.push(Content::Accepted { stream });
+        }
+        told
+    }
+
+    /// Acknowledgements owed on this path, and a few recent ones of others. One that does not fit stays owed.
+    fn put_acks(&mut self, draft: &Draft, now: Instant, buffer: &mut Vec<u8>) {
+        let mut put = |space: &super::Space, id: &PathId| {
+            let Some(ack) = space.received.ack(*id, now) else { return true };
+            let fits = draft.room(buffer) >= FRAME_HEADER + 8 + 16 * ack.ranges.len();
+            if fits {
+                Frame::Ack(ack).emit(buffer);
+            }
+            fits
+        };
+        let mut acked = ArrayVec::<PathId, 8>::new();
+        for (id, space) in self.spaces.iter().filter(|(_, space)| space.received.owed) {
+            if !acked.is_full() && self.ack_route(space, now) == Some(draft.at) && put(space, id) {
+                acked.push(*id);
+            }
+        }
+        if acked.is_empty() {
+            return;
+        }
+        let recent = self.spaces.iter().filter(|(_, space)| {
+            !space.received.owed && now.since(space.received.last_at) < CROSS_ACK_MEMORY
+        });
+        for (id, space) in recent.take(MAX_CROSS_ACKS) {
+            put(space, id);
+        }
+        for id in acked {
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space.received.owed = false;
             }
         }
     }
 
-    /// Acknowledgements owed on this path, and a few recent ones of others.
-    fn acks_for(&self, at: usize, now: Instant) -> Vec<Ack> {
-        let (owed, others): (Vec<_>, Vec<_>) = self
-            .spaces
-            .iter()
-            .partition(|(_, space)| space.received.owed && self.ack_route(space, now) == Some(at));
-        let mut acks: Vec<Ack> =
-            owed.iter().filter_map(|(id, space)| space.received.ack(**id, now)).collect();
-        if !acks.is_empty() {
-            let recent = others.iter().filter(|(_, space)| {
-                !space.received.owed && now.since(space.received.last_at) < CROSS_ACK_MEMORY
-            });
-            let repeated = recent.filter_map(|(id, space)| space.received.ack(**id, now));
-            acks.extend(repeated.take(MAX_CROSS_ACKS));
-        }
-        acks
-    }
-
-    fn put_fragments(&mut self, draft: &mut Draft, take: Take, buffer: &mut Vec<u8>) {
+    /// Fills the datagram with messages; whether it ends because the policy wants no more of them in one.
+    fn put_messages(&mut self, draft: &mut Draft, take: Take, buffer: &mut Vec<u8>) -> bool {
         let path = &mut self.paths[draft.at];
         let coalesce = path.sizing.coalesce as usize;
         let datagram = path.datagram();
         let window = path.recovery.room(datagram);
+        let full = datagram - DATA_HEADER - TAG;
         let mut first = true;
-        while first || buffer.len() - draft.start + TAG < coalesce {
-            let room = draft.room(buffer).min(window.saturating_sub(buffer.len() - draft.start + TAG));
-            if room < FRAGMENT_HEADER + MIN_FRAGMENT || !self.outbox.has_work(take) {
-                break;
+        while !draft.contents.is_full() {
+            let size = draft.size(buffer);
+            let budget = coalesce.saturating_sub(size);
+            if !first && budget == 0 {
+                return true;
             }
-            let taken = self.outbox.take_fragment(take, room - FRAGMENT_HEADER, |fragment| {
-                Frame::Fragment(fragment).emit(buffer);
-            });
-            let Some(content) = taken else { break };
+            let room = draft.room(buffer).min(window.saturating_sub(size));
+            let space = Space { room, full, budget };
+            let Some(content) = self.outbox.emit(take, space, buffer) else { break };
             first = false;
+            let Some(content) = content else { continue };
             draft.wants_ack = true;
-            if let Some(content) = content {
-                draft.contents.push(content);
-                if take.fresh {
-                    for copy in self.copies(take.path) {
-                        self.outbox.copy(content, copy);
-                    }
+            draft.contents.push(content);
+            if take.fresh && self.mode == Mode::Active {
+                for copy in self.copies(take.path) {
+                    self.outbox.copy(content, copy);
                 }
             }
         }
+        !first && draft.size(buffer) >= coalesce
     }
 
     fn finish(&mut self, draft: Draft, now: Instant, buffer: &mut Vec<u8>) -> Transmit {
+        let spreads = self.spreads();
         let path = &mut self.paths[draft.at];
         let number = path.recovery.next_number();
         let (header, text) = buffer[draft.start..].split_at_mut(DATA_HEADER);
-        let tag = self.session.send.seal(nonce(path.id, number), header, text);
+        let tag = self.session.seal(path.id, number, header, text);
         buffer.extend_from_slice(&tag);
         let size = buffer.len() - draft.start;
         path.sent += 1;
-        if draft.wants_ack && matches!(self.mode, overlan_contract::failover::Mode::Spread(_)) {
+        if draft.wants_ack && spreads {
             path.spread_share += size as u128 * SHARE_SCALE / u128::from(path.weight.max(1));
         }
         if draft.wants_ack {

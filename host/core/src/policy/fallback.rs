@@ -4,10 +4,10 @@
 use overlan_contract::failover::{Answer, Mode, PathState, Question, Rtt, Timing};
 use overlan_contract::sizing;
 
-/// Datagrams as large as the link carries, ten of them in a burst (RFC 9002 initial window).
+/// Datagrams as large as the link carries, 64 of them in a burst: what one segmented send of the kernel takes.
 pub fn sizing(mtu: u32, overhead: u32) -> sizing::Answer {
     let datagram = mtu.saturating_sub(overhead).clamp(sizing::MIN_DATAGRAM, sizing::MAX_DATAGRAM);
-    sizing::Answer { datagram, coalesce: datagram, burst: (10 * datagram).clamp(datagram, sizing::MAX_BURST) }
+    sizing::Answer { datagram, coalesce: datagram, burst: (64 * datagram).clamp(datagram, sizing::MAX_BURST) }
 }
 
 /// Probes each 200 ms; a reply is late after twice the round trip and its spread, at least 20 ms;

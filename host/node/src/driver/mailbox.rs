@@ -70,6 +70,25 @@ impl Mailbox {
     }
 }
 
+impl Mailbox {
+    /// Takes what is there; `None` where nothing is, `false` where nothing will be.
+    fn try_take(&self, take: &mut impl FnMut(&mut Vec<Received>)) -> Option<bool> {
+        let mut held = self.lock();
+        if held.messages.is_empty() {
+            return held.ended.then_some(false);
+        }
+        take(&mut held.messages);
+        held.bytes = 0;
+        let starved = held.starved && held.credit != Some(0);
+        held.starved &= !starved;
+        drop(held);
+        if starved {
+            self.driver.notify_one();
+        }
+        Some(true)
+    }
+}
+
 /// What a listener may still take.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
@@ -185,24 +204,11 @@ impl Listener {
     }
 
     /// Waits until something is there and takes it; `false` once the node has stopped.
-    async fn wait(mailbox: &Mailbox, take: impl FnOnce(&mut Vec<Received>)) -> bool {
+    async fn wait(mailbox: &Mailbox, mut take: impl FnMut(&mut Vec<Received>)) -> bool {
         loop {
-            let mut held = mailbox.lock();
-            if !held.messages.is_empty() {
-                take(&mut held.messages);
-                held.bytes = 0;
-                let starved = held.starved && held.credit != Some(0);
-                held.starved &= !starved;
-                drop(held);
-                if starved {
-                    mailbox.driver.notify_one();
-                }
-                return true;
+            if let Some(went_on) = mailbox.try_take(&mut take) {
+                return went_on;
             }
-            if held.ended {
-                return false;
-            }
-            drop(held);
             mailbox.arrived.notified().await;
         }
     }

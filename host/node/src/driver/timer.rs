@@ -1,18 +1,20 @@
 //! The driver's alarm: the runtime's timer counts in milliseconds, the core's acknowledgements and pacing in less.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use tokio::io::unix::AsyncFd;
 
 /// Waits below this take a timer of the kernel (timerfd_create(2)): one system call each.
 const COARSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Alarm {
-    fd: AsyncFd<TimerFd>,
+    fd: AsyncFd<OwnedFd>,
     armed: Option<Instant>,
 }
 
@@ -20,8 +22,10 @@ impl Alarm {
     /// # Errors
     /// The system call failed.
     pub(super) fn new() -> io::Result<Self> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        Ok(Alarm { fd: AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)?, armed: None })
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        #[expect(deprecated, reason = "its successor is unsafe for all types; an OwnedFd is the descriptor it says")]
+        let fd = AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)?;
+        Ok(Alarm { fd, armed: None })
     }
 
     /// Waits until then, or a little less long. Cancel-safe.
@@ -34,8 +38,10 @@ impl Alarm {
             return;
         }
         if self.armed != Some(until) {
-            let expiration = Expiration::OneShot(TimeSpec::from_duration(left));
-            if self.fd.get_ref().set(expiration, TimerSetTimeFlags::empty()).is_err() {
+            let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let value = Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ };
+            let times = Itimerspec { it_interval: once, it_value: value };
+            if timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &times).is_err() {
                 return tokio::time::sleep_until(until.into()).await;
             }
             self.armed = Some(until);

@@ -1,6 +1,6 @@
 //! Frames inside the seal.
 
-use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames};
+use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames, RunWriter};
 use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
 use overlan_wire::{Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId};
 use proptest::collection::vec;
@@ -33,14 +33,29 @@ fn mode() -> impl Strategy<Value = MessageMode> {
 
 prop_compose! {
     fn fragment()(
-        (message, class, stream, order) in any::<(u64, u8, u16, u64)>(),
+        (message, redelivered, stream, order) in any::<(u64, bool, u16, u64)>(),
         mode in mode(),
         payload in leaked(1_500).prop_filter("of a message that has bytes", |payload| !payload.is_empty()),
         (before, after) in (0..MAX_MESSAGE as u32 / 2, 0..MAX_MESSAGE as u32 / 4),
     ) -> Fragment<'static> {
         let total = before + payload.len() as u32 + after;
-        Fragment { message: MessageId(message), mode, class, stream, order, total, offset: before, payload }
+        let message = MessageId(message);
+        Fragment { message, mode, redelivered, stream, order, total, offset: before, payload }
     }
+}
+
+/// A run is only ever written message by message; reading it gives the frame.
+fn run() -> impl Strategy<Value = Frame<'static>> {
+    let fields = (any::<(u16, bool)>(), mode(), 0..u64::MAX / 2, 0..u64::MAX / 2);
+    (fields, vec(leaked(100), 1..20)).prop_map(|(((stream, redelivered), mode, first, order), payloads)| {
+        let mut bytes = Vec::new();
+        let mut run = RunWriter::start(&mut bytes, stream, mode, redelivered, MessageId(first), order);
+        payloads.iter().for_each(|payload| run.push(payload));
+        run.finish();
+        let Some(Ok(Frame::Run(run))) = Frames::new(bytes.leak()).next() else { panic!("a run") };
+        assert!(run.payloads().eq(payloads));
+        Frame::Run(run)
+    })
 }
 
 fn frame() -> impl Strategy<Value = Frame<'static>> {
@@ -69,8 +84,15 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         any::<u32>().prop_map(|token| Frame::Pong { token }),
         ack().prop_map(Frame::Ack),
         fragment().prop_map(Frame::Fragment),
-        (any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..=MAX_ACCEPT_BITMAP)).prop_map(
-            |(floor, credit, bitmap)| Frame::Accepted(Accepted { floor: MessageId(floor), credit, bitmap })
+        run(),
+        (any::<(u16, u64, u64, u64)>(), leaked(MAX_ACCEPT_BITMAP + 1)).prop_map(
+            |((stream, floor, credit, credit_in_all), bitmap)| Frame::Accepted(Accepted {
+                stream,
+                floor: MessageId(floor),
+                credit,
+                credit_in_all,
+                bitmap
+            })
         ),
     ]
 }
@@ -175,7 +197,7 @@ fn an_empty_message_is_one_empty_fragment() {
     let empty = Fragment {
         message: MessageId(1),
         mode: MessageMode::Reliable,
-        class: 0,
+        redelivered: false,
         stream: 0,
         order: 0,
         total: 0,

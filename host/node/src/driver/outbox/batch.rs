@@ -79,6 +79,10 @@ impl Settled {
         &mut self.rest[word]
     }
 
+    fn contains(&mut self, index: usize) -> bool {
+        *self.word(index) >> (index % 64) & 1 == 1
+    }
+
     /// Whether it was not there yet.
     fn insert(&mut self, index: usize) -> bool {
         let word = self.word(index);
@@ -175,6 +179,14 @@ impl Batch {
         None
     }
 
+    /// The messages of a part that are queued and have no fate yet.
+    pub(super) fn queued(&mut self, part: usize) -> Vec<usize> {
+        let part = &mut self.parts[part];
+        let order = |at: usize| part.order.as_ref().map_or(at, |order| order[at] as usize);
+        let queued: Vec<usize> = (0..part.next).map(order).collect();
+        queued.into_iter().filter(|index| !part.settled.contains(*index)).collect()
+    }
+
     /// A message's bytes: given away where nobody else wants them.
     pub(super) fn payload(&mut self, index: usize) -> Bytes {
         if self.parts.len() > 1 || self.role.is_some() {
@@ -202,6 +214,18 @@ impl Batch {
         self.parts.binary_search_by_key(&node, |part| part.outcome.node).ok()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The part whose member has this message, of a batch for a role.
+    pub(super) fn holder(&self, index: usize) -> Option<usize> {
+        match self.role.as_ref()?.holders[index] {
+            Holder::Part(part) => Some(usize::from(part)),
+            Holder::Nobody | Holder::Done => None,
+        }
+    }
+
     /// The last word on a message.
     pub(super) fn settle(&mut self, part: usize, index: usize, fate: Fate) {
         if !self.close(part, index) {
@@ -209,7 +233,12 @@ impl Batch {
         }
         let outcome = &mut self.parts[part].outcome;
         match fate {
-            Fate::Delivered => outcome.delivered += 1,
+            Fate::Delivered => {
+                outcome.delivered += 1;
+                if self.role.is_some() {
+                    outcome.got.push(index);
+                }
+            }
             Fate::Expired | Fate::PeerLostState | Fate::Abandoned => outcome.failed.push((index, fate)),
         }
     }

@@ -72,11 +72,13 @@ pub struct MemberOutcome {
     /// Messages for a role that went on to another owner (or to this one again, once it was restarted), and why. They
     /// may have been delivered here; the other owner is told so ([`Received::redelivered`](crate::Received)).
     pub moved: Vec<(usize, Fate)>,
+    /// Of messages for a role: which were delivered here.
+    pub got: Vec<usize>,
 }
 
 impl MemberOutcome {
     fn new(node: NodeId) -> Self {
-        MemberOutcome { node, delivered: 0, failed: Vec::new(), moved: Vec::new() }
+        MemberOutcome { node, delivered: 0, failed: Vec::new(), moved: Vec::new(), got: Vec::new() }
     }
 }
 
@@ -231,14 +233,19 @@ impl Outbox {
 
     /// A stream to a member has room again.
     pub(super) fn handle_writable(&mut self, core: &mut NodeCore, now: Instant, node: NodeId, stream: u16) {
-        let Some(mut waiting) = self.parked.remove(&(node, stream)) else { return };
-        while let Some((id, part)) = waiting.pop_front() {
-            if !self.queue(core, now, id, part) {
-                waiting.push_front((id, part));
-                self.parked.insert((node, stream), waiting);
-                return;
+        // This node's own queue is one for all streams.
+        let streams = if node == core.id() { 0..=u16::MAX } else { stream..=stream };
+        let keys = self.parked.range((node, *streams.start())..=(node, *streams.end()));
+        for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let Some(mut waiting) = self.parked.remove(&key) else { continue };
+            while let Some((id, part)) = waiting.pop_front() {
+                if !self.queue(core, now, id, part) {
+                    waiting.push_front((id, part));
+                    self.parked.insert(key, waiting);
+                    break;
+                }
+                self.conclude(id);
             }
-            self.conclude(id);
         }
     }
 
@@ -267,14 +274,13 @@ impl Outbox {
             let Some(role) = &batch.role else { continue };
             // While nobody owns it, the owner of before may still be there.
             let Some(owner) = core.owner(&role.name) else { continue };
-            for index in 0..role.holders.len() {
-                let Some(Role { holders, .. }) = batch.role.as_ref() else { break };
-                let Holder::Part(part) = holders[index] else { continue };
-                let part = usize::from(part);
+            for index in 0..batch.len() {
+                let Some(part) = batch.holder(index) else { continue };
                 if batch.parts[part].outcome.node != owner {
-                    // What is queued there needs no longer to be sent: a late report of it fits no message any more.
-                    // CORE-CANCEL: core.cancel(now, batch.parts[part].outcome.node, batch.token(index))
+                    let (before, token) = (batch.parts[part].outcome.node, batch.token(index));
                     batch.take_away(part, index, Fate::Expired);
+                    // Its report fits no message any more.
+                    core.cancel(now, before, token);
                     self.homeless.insert(slot);
                 }
             }
@@ -335,8 +341,13 @@ impl Outbox {
     /// The caller wants a batch no more.
     pub(super) fn cancel(&mut self, core: &mut NodeCore, now: Instant, id: BatchId) {
         let Some(batch) = self.batch(id) else { return };
-        // What waits here expires now. CORE-CANCEL: and for what is queued, for each part and token of the batch,
-        // core.cancel(now, part.outcome.node, token), which reports the fates.
+        // What waits here expires now, and so does what the core has: it reports that.
+        for part in 0..batch.parts.len() {
+            let (node, queued) = (batch.parts[part].outcome.node, batch.queued(part));
+            for index in queued {
+                core.cancel(now, node, batch.token(index));
+            }
+        }
         batch.deadline = Some(now);
         self.deadlines.insert((now, id.slot));
         self.handle_timeout(core, now);

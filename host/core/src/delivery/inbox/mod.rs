@@ -1,0 +1,446 @@
+//! Messages arriving from a peer: reassembly, exactly once, order, and acceptance.
+
+mod assembly;
+mod stream;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use bytes::Bytes;
+use overlan_wire::frame::{Accepted, Run};
+use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP};
+use overlan_wire::{Fragment, MessageId, MessageMode};
+
+use super::pool::Pool;
+use super::{INITIAL_CREDIT, MESSAGE_COST, is_stream};
+use crate::time::Instant;
+use assembly::{Assembled, Partial, assemble};
+use stream::{InStream, State};
+
+/// Unreliable messages in reassembly; the oldest gives way.
+const MAX_UNRELIABLE_PARTIAL: usize = 64;
+/// Bytes of unreliable messages that wait for a consumer, or for their fragments; more are dropped.
+const MAX_UNRELIABLE_BYTES: usize = 32 << 20;
+/// An unreliable message is given up this long after its first fragment.
+const UNRELIABLE_LIFETIME: Duration = Duration::from_secs(5);
+
+/// What became of a message's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// They were new.
+    New,
+    /// They were there already.
+    Duplicate,
+    /// They break a limit or contradict the message's other fragments.
+    Refused,
+}
+
+/// What became of the messages of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TakenRun {
+    pub(crate) duplicate: u64,
+    pub(crate) refused: u64,
+}
+
+/// A message that is complete.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) id: MessageId,
+    pub(crate) mode: MessageMode,
+    pub(crate) stream: u16,
+    pub(crate) redelivered: bool,
+    pub(crate) payload: Bytes,
+    pub(crate) path: (SocketAddr, SocketAddr),
+}
+
+/// All messages from one boot of a peer.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    streams: BTreeMap<u16, InStream>,
+    /// The stream that a consumer was served from last.
+    served: u16,
+    /// Messages that wait for a consumer.
+    waiting: usize,
+    unreliable: BTreeMap<(u16, u64), Partial>,
+    unreliable_partial: usize,
+    unreliable_bytes: usize,
+    unreliable_dropped: u64,
+    /// The cluster's own.
+    internal: VecDeque<Bytes>,
+    /// Of all streams but the cluster's.
+    opened_cost: u64,
+    accepted_cost: u64,
+    granted: u64,
+    window: u64,
+    pool: Pool,
+}
+
+impl Inbox {
+    pub(crate) fn new(window: usize, pool: Pool) -> Self {
+        let window = (window as u64).max(INITIAL_CREDIT);
+        Inbox {
+            streams: BTreeMap::from([(0, InStream::new(0, window))]),
+            served: 0,
+            waiting: 0,
+            unreliable: BTreeMap::new(),
+            unreliable_partial: 0,
+            unreliable_bytes: 0,
+            unreliable_dropped: 0,
+            internal: VecDeque::new(),
+            opened_cost: 0,
+            accepted_cost: 0,
+            granted: window,
+            window,
+            pool,
+        }
+        .told(window > INITIAL_CREDIT)
+    }
+
+    /// Whether the sender is to be told of its credit from the start.
+    fn told(mut self, changed: bool) -> Self {
+        if let Some(stream) = self.streams.get_mut(&0) {
+            stream.changed |= changed;
+        }
+        self
+    }
+
+    /// From now on the peer may have so much open; what was granted stands.
+    pub(crate) fn set_window(&mut self, window: usize) {
+        self.window = (window as u64).max(INITIAL_CREDIT);
+        for (&id, stream) in &mut self.streams {
+            stream.set_window(id, self.window);
+        }
+    }
+
+    fn stream(&mut self, id: u16) -> Option<&mut InStream> {
+        if !is_stream(id) {
+            return None;
+        }
+        let window = self.window;
+        Some(self.streams.entry(id).or_insert_with(|| InStream::new(id, window)))
+    }
+
+    /// Takes a fragment that came by `path`.
+    pub(crate) fn handle_fragment(
+        &mut self,
+        fragment: &Fragment<'_>,
+        path: (SocketAddr, SocketAddr),
+        now: Instant,
+    ) -> Taken {
+        if fragment.mode == MessageMode::Unreliable {
+            return self.handle_unreliable(fragment, path, now);
+        }
+        let id = fragment.message.0;
+        match self.open(fragment.stream, id, fragment.total as usize) {
+            Opened::Known | Opened::New => {}
+            Opened::Refused => return Taken::Refused,
+            Opened::Duplicate => return Taken::Duplicate,
+        }
+        let Some(stream) = self.streams.get_mut(&fragment.stream) else { return Taken::Refused };
+        match assemble(&mut stream.partial, id, fragment, &self.pool, now) {
+            Assembled::Incomplete => {
+                stream.set(id, State::Partial);
+                Taken::New
+            }
+            Assembled::Duplicate => Taken::Duplicate,
+            Assembled::Contradiction => Taken::Refused,
+            Assembled::Complete(payload) => {
+                stream.set(id, State::Complete);
+                let ready = Ready {
+                    id: fragment.message,
+                    mode: fragment.mode,
+                    stream: fragment.stream,
+                    redelivered: fragment.redelivered,
+                    payload,
+                    path,
+                };
+                let before = stream.ready.len();
+                let taken = stream.complete(fragment.order, ready);
+                let came = stream.ready.len() - before;
+                self.note_ready(fragment.stream, came);
+                taken
+            }
+        }
+    }
+
+    /// Takes whole messages that came by `path`.
+    pub(crate) fn handle_run(&mut self, run: &Run<'_>, path: (SocketAddr, SocketAddr)) -> TakenRun {
+        let mut taken = TakenRun::default();
+        let (mut order, mut came) = (run.order, 0);
+        for (id, payload) in (run.first.0..).zip(run.payloads()) {
+            let place = order;
+            order += u64::from(run.mode == MessageMode::Ordered);
+            let unreliable = run.mode == MessageMode::Unreliable;
+            if unreliable {
+                if self.stream(run.stream).is_none() || !self.has_unreliable_room(payload.len()) {
+                    taken.refused += 1;
+                    self.unreliable_dropped += 1;
+                    continue;
+                }
+            } else {
+                match self.open(run.stream, id, payload.len()) {
+                    Opened::New => {}
+                    // Fragments of it came before, by a path with smaller datagrams: they are of no more use.
+                    Opened::Known => {
+                        self.streams.get_mut(&run.stream).and_then(|stream| stream.partial.remove(&id));
+                    }
+                    Opened::Duplicate => {
+                        taken.duplicate += 1;
+                        continue;
+                    }
+                    Opened::Refused => {
+                        taken.refused += 1;
+                        continue;
+                    }
+                }
+            }
+            let Some(stream) = self.streams.get_mut(&run.stream) else { break };
+            let ready = Ready {
+                id: MessageId(id),
+                mode: run.mode,
+                stream: run.stream,
+                redelivered: run.redelivered,
+                payload: stream.store(payload),
+                path,
+            };
+            let before = stream.ready.len();
+            if !unreliable {
+                stream.set(id, State::Complete);
+            }
+            if stream.complete(place, ready) == Taken::Refused {
+                taken.refused += 1;
+            }
+            came += stream.ready.len() - before;
+        }
+        self.note_ready(run.stream, came);
+        taken
+    }
+
+    /// Whether a message may come in, and counts it if it is the first of it.
+    fn open(&mut self, id: u16, message: u64, len: usize) -> Opened {
+        let in_all = self.granted - self.opened_cost;
+        let Some(stream) = self.stream(id) else { return Opened::Refused };
+        match stream.state(message) {
+            None => Opened::Refused,
+            Some(State::Partial) => Opened::Known,
+            Some(State::Complete) => Opened::Duplicate,
+            Some(State::Accepted) => {
+                // The sender may not know yet.
+                stream.changed = true;
+                Opened::Duplicate
+            }
+            Some(State::Missing) => {
+                let cost = len as u64 + MESSAGE_COST;
+                let own = id == CLUSTER_STREAM;
+                if (!own && cost > in_all) || !stream.may_open(cost) {
+                    return Opened::Refused;
+                }
+                self.opened_cost += if own { 0 } else { cost };
+                Opened::New
+            }
+        }
+    }
+
+    /// So many messages became ready in a stream.
+    fn note_ready(&mut self, id: u16, came: usize) {
+        self.waiting += came;
+        if id == CLUSTER_STREAM {
+            // The core itself consumes these, at once.
+            while let Some(ready) = self.pop_from(CLUSTER_STREAM) {
+                self.internal.push_back(ready.payload);
+            }
+        }
+    }
+
+    fn handle_unreliable(
+        &mut self,
+        fragment: &Fragment<'_>,
+        path: (SocketAddr, SocketAddr),
+        now: Instant,
+    ) -> Taken {
+        let key = (fragment.stream, fragment.message.0);
+        let total = fragment.total as usize;
+        if fragment.stream == CLUSTER_STREAM || self.stream(fragment.stream).is_none() {
+            return Taken::Refused;
+        }
+        self.drop_old_partials(!self.unreliable.contains_key(&key), total, now);
+        let known = self.unreliable.contains_key(&key);
+        let assembled = assemble(&mut self.unreliable, key, fragment, &self.pool, now);
+        match assembled {
+            Assembled::Incomplete => {
+                self.unreliable_partial += if known { 0 } else { total };
+                Taken::New
+            }
+            Assembled::Duplicate => Taken::Duplicate,
+            Assembled::Contradiction => Taken::Refused,
+            Assembled::Complete(payload) => {
+                self.unreliable_partial -= if known { total } else { 0 };
+                if !self.has_unreliable_room(payload.len()) {
+                    self.unreliable_dropped += 1;
+                    return Taken::Refused;
+                }
+                let Fragment { message, mode, stream, redelivered, .. } = *fragment;
+                if let Some(held) = self.streams.get_mut(&stream) {
+                    held.ready.push_back(Ready { id: message, mode, stream, redelivered, payload, path });
+                    self.waiting += 1;
+                }
+                Taken::New
+            }
+        }
+    }
+
+    /// Makes room for another unreliable message in pieces.
+    fn drop_old_partials(&mut self, opens: bool, total: usize, now: Instant) {
+        while let Some((&oldest, partial)) = self.unreliable.iter().min_by_key(|(_, partial)| partial.since) {
+            let full = opens
+                && (self.unreliable.len() >= MAX_UNRELIABLE_PARTIAL
+                    || self.unreliable_partial + total > MAX_UNRELIABLE_BYTES);
+            if !full && now.since(partial.since) < UNRELIABLE_LIFETIME {
+                break;
+            }
+            self.unreliable_partial -= partial.total();
+            self.unreliable.remove(&oldest);
+            self.unreliable_dropped += 1;
+        }
+    }
+
+    /// Whether an unreliable message may wait for a consumer; if so it is counted.
+    fn has_unreliable_room(&mut self, len: usize) -> bool {
+        let has = self.unreliable_bytes + len <= MAX_UNRELIABLE_BYTES;
+        if has {
+            self.unreliable_bytes += len + MESSAGE_COST as usize;
+        }
+        has
+    }
+
+    /// Whether a message waits for a consumer in a stream that `takes` holds for.
+    pub(crate) fn has_ready(&self, takes: impl Fn(u16) -> bool) -> bool {
+        self.waiting > 0 && self.streams.iter().any(|(&id, stream)| !stream.ready.is_empty() && takes(id))
+    }
+
+    /// A consumer takes, and thereby accepts, the next message; the streams have their turns.
+    pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<Ready> {
+        let ready = |(id, stream): (&u16, &InStream)| (!stream.ready.is_empty() && takes(*id)).then_some(*id);
+        let later = self.streams.range(self.served.saturating_add(1)..).find_map(ready);
+        let id = later.or_else(|| self.streams.range(..=self.served).find_map(ready))?;
+        self.served = id;
+        self.pop_from(id)
+    }
+
+    fn pop_from(&mut self, id: u16) -> Option<Ready> {
+        let stream = self.streams.get_mut(&id)?;
+        let ready = stream.ready.pop_front()?;
+        self.waiting -= 1;
+        if ready.mode == MessageMode::Unreliable {
+            self.unreliable_bytes -= ready.payload.len() + MESSAGE_COST as usize;
+            return Some(ready);
+        }
+        let cost = stream.accept(ready.id.0, ready.payload.len());
+        if id != CLUSTER_STREAM {
+            self.accepted_cost += cost;
+            self.granted = self.granted.max(self.accepted_cost + self.window);
+        }
+        Some(ready)
+    }
+
+    /// The cluster's own next message.
+    pub(crate) fn pop_internal(&mut self) -> Option<Bytes> {
+        self.internal.pop_front()
+    }
+
+    /// Unreliable messages dropped since the last call.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        core::mem::take(&mut self.unreliable_dropped)
+    }
+
+    /// A stream whose sender is to be told what was accepted.
+    pub(crate) fn changed(&self) -> Option<u16> {
+        self.streams.iter().find(|(_, stream)| stream.changed).map(|(&id, _)| id)
+    }
+
+    /// The report of a stream got lost: it is owed again.
+    pub(crate) fn owe_accepted(&mut self, stream: u16) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.changed = true;
+        }
+    }
+
+    /// Gives what to tell the sender of a stream to `tell`, which says whether it did.
+    pub(crate) fn tell_accepted(&mut self, id: u16, tell: impl FnOnce(Accepted<'_>) -> bool) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let mut buffer = [0; MAX_ACCEPT_BITMAP];
+        let told = tell(Accepted {
+            stream: id,
+            floor: MessageId(stream.floor),
+            credit: stream.granted,
+            credit_in_all: self.granted,
+            bitmap: stream.bitmap(&mut buffer),
+        });
+        stream.changed &= !told;
+        told
+    }
+
+    /// Nothing happens: gives back memory that a burst took.
+    pub(crate) fn shrink(&mut self) {
+        self.streams.values_mut().for_each(InStream::shrink);
+        self.pool.shrink();
+    }
+}
+
+/// Whether a message may come in.
+enum Opened {
+    /// Its first bytes.
+    New,
+    /// Some of it is there.
+    Known,
+    /// It is there.
+    Duplicate,
+    /// It breaks a limit.
+    Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fragment(message: u64, total: u32, offset: u32) -> Fragment<'static> {
+        let (mode, message) = (MessageMode::Ordered, MessageId(message));
+        Fragment { message, mode, redelivered: false, stream: 0, order: 0, total, offset, payload: b"x" }
+    }
+
+    fn take(inbox: &mut Inbox, fragment: &Fragment<'_>) -> Taken {
+        let end = SocketAddr::from(([10, 0, 0, 1], 7400));
+        inbox.handle_fragment(fragment, (end, end), Instant::ZERO)
+    }
+
+    #[test]
+    fn endless_partial_messages_stay_within_the_window() {
+        let mut inbox = Inbox::new(0, Pool::new());
+        let taken =
+            (0..1_000).filter(|&id| take(&mut inbox, &fragment(id, 1 << 20, 0)) == Taken::New).count();
+        assert_eq!(taken, 15, "INITIAL_CREDIT holds no more of this size");
+        assert!(inbox.streams[&0].held() <= 16 << 20);
+        for id in 0..1_000 {
+            let unreliable = Fragment { mode: MessageMode::Unreliable, ..fragment(id, 1 << 20, 0) };
+            take(&mut inbox, &unreliable);
+        }
+        assert!(inbox.unreliable.len() <= 32);
+    }
+
+    #[test]
+    fn gaps_stay_in_proportion_to_the_message() {
+        let mut inbox = Inbox::new(0, Pool::new());
+        for offset in (0..100_000).step_by(2) {
+            take(&mut inbox, &fragment(0, 100_000, offset));
+        }
+        assert!(inbox.streams[&0].partial[&0].gaps() <= 100_000 / assembly::BYTES_FOR_A_GAP + 2);
+    }
+
+    #[test]
+    fn two_messages_in_one_place_of_the_order_are_refused() {
+        let mut inbox = Inbox::new(0, Pool::new());
+        assert_eq!(take(&mut inbox, &fragment(0, 1, 0)), Taken::New);
+        assert_eq!(take(&mut inbox, &fragment(1, 1, 0)), Taken::Refused);
+    }
+}

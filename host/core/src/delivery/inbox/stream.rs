@@ -1,0 +1,181 @@
+//! One stream's messages as they arrive.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use overlan_wire::MessageMode;
+use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
+
+use super::assembly::Partial;
+use super::{Ready, Taken};
+use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST, stream_window};
+
+/// Small messages share buffers of this size.
+const CHUNK: usize = 16 << 10;
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Missing,
+    Partial,
+    Complete,
+    Accepted,
+}
+
+/// One stream from a peer.
+#[derive(Debug)]
+pub(super) struct InStream {
+    /// All messages below it are accepted.
+    pub(super) floor: u64,
+    /// States from the floor on; the last is not `Missing`.
+    states: VecDeque<State>,
+    /// How many of them are accepted.
+    accepted: usize,
+    pub(super) partial: BTreeMap<u64, Partial>,
+    pub(super) next_order: u64,
+    /// Complete ordered messages whose predecessors are missing.
+    early: BTreeMap<u64, Ready>,
+    pub(super) ready: VecDeque<Ready>,
+    /// Where the payloads of small messages lie.
+    chunk: BytesMut,
+    opened_cost: u64,
+    accepted_cost: u64,
+    pub(super) granted: u64,
+    window: u64,
+    /// The sender is to be told what was accepted.
+    pub(super) changed: bool,
+}
+
+impl InStream {
+    pub(super) fn new(id: u16, window: u64) -> Self {
+        let window = stream_window(id, window);
+        InStream {
+            floor: 0,
+            states: VecDeque::new(),
+            accepted: 0,
+            partial: BTreeMap::new(),
+            next_order: 0,
+            early: BTreeMap::new(),
+            ready: VecDeque::new(),
+            chunk: BytesMut::new(),
+            opened_cost: 0,
+            accepted_cost: 0,
+            granted: window,
+            window,
+            changed: window > INITIAL_CREDIT,
+        }
+    }
+
+    /// How far a message has come; `None` where its number is beyond the window.
+    pub(super) fn state(&self, id: u64) -> Option<State> {
+        let Some(ahead) = id.checked_sub(self.floor) else { return Some(State::Accepted) };
+        if ahead >= MESSAGE_WINDOW {
+            return None;
+        }
+        Some(self.states.get(ahead as usize).copied().unwrap_or(State::Missing))
+    }
+
+    /// The number is within the window and not below the floor.
+    pub(super) fn set(&mut self, id: u64, state: State) {
+        let ahead = (id - self.floor) as usize;
+        if ahead >= self.states.len() {
+            self.states.resize(ahead + 1, State::Missing);
+        }
+        self.states[ahead] = state;
+    }
+
+    /// Whether a new message of this cost keeps within the credit; if so it is counted.
+    pub(super) fn may_open(&mut self, cost: u64) -> bool {
+        let may = self.opened_cost + cost <= self.granted;
+        if may {
+            self.opened_cost += cost;
+        }
+        may
+    }
+
+    /// A copy of a small payload that shares a buffer with its neighbours.
+    pub(super) fn store(&mut self, payload: &[u8]) -> Bytes {
+        if self.chunk.capacity() - self.chunk.len() < payload.len() {
+            self.chunk.reserve(payload.len().max(CHUNK));
+        }
+        self.chunk.extend_from_slice(payload);
+        self.chunk.split().freeze()
+    }
+
+    /// A complete message goes to the consumers, or waits for its predecessors.
+    pub(super) fn complete(&mut self, order: u64, mut ready: Ready) -> Taken {
+        if ready.mode != MessageMode::Ordered {
+            self.ready.push_back(ready);
+            return Taken::New;
+        }
+        // Two messages in one place: the sender contradicts itself.
+        if order < self.next_order || self.early.contains_key(&order) {
+            return Taken::Refused;
+        }
+        if order > self.next_order {
+            // It may wait long: it keeps no neighbours' bytes.
+            ready.payload = Bytes::copy_from_slice(&ready.payload);
+            self.early.insert(order, ready);
+            return Taken::New;
+        }
+        self.next_order += 1;
+        self.ready.push_back(ready);
+        while let Some(next) = self.early.remove(&self.next_order) {
+            self.next_order += 1;
+            self.ready.push_back(next);
+        }
+        Taken::New
+    }
+
+    /// A consumer took a message; returns its cost.
+    pub(super) fn accept(&mut self, id: u64, len: usize) -> u64 {
+        self.set(id, State::Accepted);
+        self.accepted += 1;
+        while self.states.front() == Some(&State::Accepted) {
+            self.states.pop_front();
+            self.accepted -= 1;
+            self.floor += 1;
+        }
+        let cost = len as u64 + MESSAGE_COST;
+        self.accepted_cost += cost;
+        self.granted = self.granted.max(self.accepted_cost + self.window);
+        self.changed = true;
+        cost
+    }
+
+    /// From now on the stream may hold this part of the peer's window.
+    pub(super) fn set_window(&mut self, id: u16, window: u64) {
+        self.window = stream_window(id, window);
+    }
+
+    /// Which messages above the floor were accepted, as the wire has it.
+    pub(super) fn bitmap<'a>(&self, buffer: &'a mut [u8; MAX_ACCEPT_BITMAP]) -> &'a [u8] {
+        if self.accepted == 0 {
+            return &[];
+        }
+        let mut len = 0;
+        for (index, _) in self
+            .states
+            .iter()
+            .take(8 * MAX_ACCEPT_BITMAP)
+            .enumerate()
+            .filter(|(_, state)| **state == State::Accepted)
+        {
+            buffer[index / 8] |= 1 << (index % 8);
+            len = index / 8 + 1;
+        }
+        &buffer[..len]
+    }
+
+    /// Nothing happens: gives back memory that a burst took.
+    pub(super) fn shrink(&mut self) {
+        self.states.shrink_to(0);
+        self.ready.shrink_to(0);
+        self.chunk = BytesMut::new();
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.partial.values().map(Partial::total).sum()
+    }
+}

@@ -1,0 +1,444 @@
+//! Messages on their way to a peer.
+//!
+//! A message waits in its stream's queue, is *opened* (numbered) when its first bytes leave, and stays open
+//! until the peer's consumer accepted it. Numbers are given at opening, so that a message that
+//! expires in the queue leaves no gap for the receiver to wait on. Small messages leave in runs, many to a frame;
+//! larger ones in fragments.
+
+mod emit;
+mod resend;
+mod stream;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, RUN_ENTRY, RUN_HEADER, RunWriter};
+use overlan_wire::limits::CLUSTER_STREAM;
+use overlan_wire::{Frame, MessageId, MessageMode, PathId};
+
+use super::{Content, INITIAL_CREDIT, STREAM_SHARE, stream_window};
+use crate::event::Fate;
+use crate::time::Instant;
+use resend::Resends;
+pub(crate) use resend::{Take, Via};
+pub(crate) use stream::Queued;
+use stream::{Open, OutStream};
+
+/// A fragment smaller than this is not worth starting at the end of a datagram.
+pub(crate) const MIN_FRAGMENT: usize = 64;
+
+/// What of a datagram the outbox may fill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// Bytes left in it.
+    pub(crate) room: usize,
+    /// Bytes an empty one has.
+    pub(crate) full: usize,
+    /// Bytes after which no further message joins those that are in it.
+    pub(crate) budget: usize,
+}
+
+/// All messages to one peer.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    streams: BTreeMap<u16, OutStream>,
+    /// Streams of the applications with something to send, in turn.
+    turns: VecDeque<u16>,
+    resends: Resends,
+    /// What the applications' streams have opened and may open, by the peer's credit in all.
+    opened_cost: u64,
+    credit: u64,
+    queued_bytes: usize,
+    limit: usize,
+    /// Streams that refused a message since they had room.
+    refused: BTreeSet<u16>,
+    fates: VecDeque<(u64, Fate)>,
+    /// No message's deadline is earlier.
+    earliest: Option<Instant>,
+}
+
+impl Outbox {
+    pub(crate) fn new(limit: usize) -> Self {
+        Outbox {
+            streams: BTreeMap::new(),
+            turns: VecDeque::new(),
+            resends: Resends::default(),
+            opened_cost: 0,
+            credit: INITIAL_CREDIT,
+            queued_bytes: 0,
+            limit,
+            refused: BTreeSet::new(),
+            fates: VecDeque::new(),
+            earliest: None,
+        }
+    }
+
+    /// Queues a message; gives it back where the stream's share of the queue is full. The cluster's own always fit.
+    pub(crate) fn push(&mut self, id: u16, message: Queued) -> Result<(), Queued> {
+        let stream = self.streams.entry(id).or_insert_with(OutStream::new);
+        if id == CLUSTER_STREAM {
+            stream.credit = stream_window(id, 0);
+        } else if self.queued_bytes >= self.limit || stream.queued_bytes >= stream_limit(self.limit) {
+            self.refused.insert(id);
+            return Err(message);
+        } else if stream.queue.is_empty() && !stream.in_pieces() {
+            self.turns.push_back(id);
+        }
+        if id != CLUSTER_STREAM {
+            self.queued_bytes += message.cost();
+        }
+        stream.queued_bytes += message.cost();
+        self.earliest = [self.earliest, message.deadline].into_iter().flatten().min();
+        stream.queue.push_back(message);
+        Ok(())
+    }
+
+    /// A stream that refused a message and has room again; each once.
+    pub(crate) fn take_writable(&mut self) -> Option<u16> {
+        if self.refused.is_empty() || self.queued_bytes > self.limit / 4 * 3 {
+            return None;
+        }
+        let room = |id: &&u16| {
+            let queued = self.streams.get(id).map_or(0, |stream| stream.queued_bytes);
+            queued <= stream_limit(self.limit) / 2
+        };
+        let id = *self.refused.iter().find(room)?;
+        self.refused.remove(&id);
+        Some(id)
+    }
+
+    /// What became of the next message, by its token.
+    pub(crate) fn poll_fate(&mut self) -> Option<(u64, Fate)> {
+        self.fates.pop_front()
+    }
+
+    /// Whether the path may take something now.
+    pub(crate) fn has_work(&self, take: Take) -> bool {
+        self.resends.fits(take) || take.fresh && self.next_stream().is_some()
+    }
+
+    /// Payload bytes of the message that would leave next, if it leaves for the first time and whole.
+    pub(crate) fn next_whole(&self, take: Take) -> Option<usize> {
+        if self.resends.fits(take) {
+            return None;
+        }
+        let stream = &self.streams[&self.next_stream()?];
+        stream.queue.front().filter(|_| !stream.in_pieces()).map(|next| next.payload.len())
+    }
+
+    /// The stream whose turn it is to send something new.
+    fn next_stream(&self) -> Option<u16> {
+        let may = |id: u16, room: u64| {
+            let stream = self.streams.get(&id)?;
+            (stream.in_pieces() || stream.may_open(room)).then_some(id)
+        };
+        let room = self.credit - self.opened_cost;
+        may(CLUSTER_STREAM, u64::MAX).or_else(|| self.turns.iter().find_map(|&id| may(id, room)))
+    }
+
+    /// Appends the next frame to a datagram; returns what to remember of reliable messages, `Some(None)` for
+    /// unreliable ones, `None` where there is nothing, or nothing that fits.
+    pub(crate) fn emit(&mut self, take: Take, space: Space, out: &mut Vec<u8>) -> Option<Option<Content>> {
+        while let Some((via, content)) = self.resends.pop(take) {
+            match self.emit_again(via, content, space, out) {
+                Again::Done => {}
+                Again::NoRoom => return None,
+                Again::Sent(content) => return Some(Some(content)),
+            }
+        }
+        if !take.fresh {
+            return None;
+        }
+        let id = self.next_stream()?;
+        let credit = if id == CLUSTER_STREAM { u64::MAX } else { self.credit - self.opened_cost };
+        let stream = self.streams.get_mut(&id)?;
+        let before = stream.opened_cost;
+        let sent = stream.emit(id, space, credit, out);
+        if id == CLUSTER_STREAM {
+            return sent.map(|sent| sent.content);
+        }
+        self.opened_cost += stream.opened_cost - before;
+        let sent = sent?;
+        self.queued_bytes -= sent.forgotten;
+        // The next one's turn.
+        self.turns.retain(|&turn| turn != id);
+        if !stream.queue.is_empty() || stream.in_pieces() {
+            self.turns.push_back(id);
+        }
+        Some(sent.content)
+    }
+
+    fn emit_again(&mut self, via: Via, content: Content, space: Space, out: &mut Vec<u8>) -> Again {
+        match content {
+            Content::Accepted { .. } => Again::Done,
+            Content::Fragment { stream, message, offset, len } => {
+                let Some(open) = self.streams.get_mut(&stream).and_then(|held| held.open_mut(message.0))
+                else {
+                    return Again::Done;
+                };
+                // What was acknowledged meanwhile is not sent again.
+                let Some((start, missing)) = open.gap(offset, len) else { return Again::Done };
+                if space.room < FRAGMENT_HEADER + MIN_FRAGMENT.min(missing as usize) {
+                    self.resends.put_back(via, content);
+                    return Again::NoRoom;
+                }
+                let sent = missing.min((space.room - FRAGMENT_HEADER) as u32);
+                Frame::Fragment(open.fragment(stream, message, start, sent)).emit(out);
+                let rest = offset + len - (start + sent);
+                if rest > 0 {
+                    let rest = Content::Fragment { stream, message, offset: start + sent, len: rest };
+                    self.resends.put_back(via, rest);
+                }
+                Again::Sent(Content::Fragment { stream, message, offset: start, len: sent })
+            }
+            Content::Run { stream, first, count } => {
+                self.emit_run_again(via, stream, first, count, space, out)
+            }
+        }
+    }
+
+    fn emit_run_again(
+        &mut self,
+        via: Via,
+        stream: u16,
+        first: MessageId,
+        count: u16,
+        space: Space,
+        out: &mut Vec<u8>,
+    ) -> Again {
+        let Some(held) = self.streams.get_mut(&stream) else { return Again::Done };
+        let end = first.0 + u64::from(count);
+        let missing = |held: &mut OutStream, id: u64| held.open_mut(id).is_some_and(|open| !open.complete);
+        let Some(start) = (first.0..end).find(|&id| missing(held, id)) else { return Again::Done };
+        let rest = |from: u64| Content::Run { stream, first: MessageId(from), count: (end - from) as u16 };
+        let Some(open) = held.open_mut(start) else { return Again::Done };
+        let whole = RUN_HEADER + RUN_ENTRY + open.total as usize;
+        if whole > space.full {
+            // It left by a path with larger datagrams.
+            let fragment =
+                Content::Fragment { stream, message: MessageId(start), offset: 0, len: open.total };
+            if start + 1 < end {
+                self.resends.put_back(via, rest(start + 1));
+            }
+            self.resends.put_back(via, fragment);
+            return Again::Done;
+        }
+        if whole > space.room {
+            self.resends.put_back(via, rest(start));
+            return Again::NoRoom;
+        }
+        let (mode, redelivered) = (open.message.mode, open.message.redelivered);
+        let mut run = RunWriter::start(out, stream, mode, redelivered, MessageId(start), open.order);
+        let mut next = start;
+        while next < end
+            && let Some(open) = held.open_mut(next).filter(|open| !open.complete)
+            && run.len() + RUN_ENTRY + open.total as usize <= space.room
+        {
+            run.push(&open.message.payload);
+            next += 1;
+        }
+        run.finish();
+        if next < end {
+            self.resends.put_back(via, rest(next));
+        }
+        Again::Sent(Content::Run { stream, first: MessageId(start), count: (next - start) as u16 })
+    }
+
+    /// A content arrived at the peer.
+    pub(crate) fn handle_acked(&mut self, content: Content) {
+        match content {
+            Content::Fragment { stream, message, offset, len } => {
+                let stream = self.streams.get_mut(&stream);
+                if let Some(open) = stream.and_then(|stream| stream.open_mut(message.0)) {
+                    open.note_acked(offset, len);
+                }
+            }
+            Content::Run { stream, first, count } => {
+                let Some(stream) = self.streams.get_mut(&stream) else { return };
+                for id in first.0..first.0 + u64::from(count) {
+                    if let Some(open) = stream.open_mut(id) {
+                        open.note_complete();
+                    }
+                }
+            }
+            Content::Accepted { .. } => {}
+        }
+    }
+
+    /// A content is to be sent again.
+    pub(crate) fn handle_lost(&mut self, content: Content, via: Via) {
+        let (stream, first, count) = match content {
+            Content::Fragment { stream, message, .. } => (stream, message.0, 1),
+            Content::Run { stream, first, count } => (stream, first.0, u64::from(count)),
+            Content::Accepted { .. } => return,
+        };
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        let mut numbers = first..first + count;
+        if numbers.any(|id| stream.open_mut(id).is_some_and(|open| !open.complete)) {
+            self.resends.push(content, via);
+        }
+    }
+
+    /// In active mode, another path carries the same.
+    pub(crate) fn copy(&mut self, content: Content, path: PathId) {
+        self.handle_lost(content, Via::Only(path));
+    }
+
+    /// Copies meant for a path that can't carry them now are not needed.
+    pub(crate) fn drop_copies(&mut self, path: PathId) {
+        self.resends.drop_copies(path);
+    }
+
+    /// What the peer's consumers accepted of a stream, and its credit. `false` where the frame speaks of messages that
+    /// were not sent yet.
+    pub(crate) fn handle_accepted(&mut self, accepted: &Accepted<'_>) -> bool {
+        let Some(stream) = self.streams.get_mut(&accepted.stream) else {
+            // Its first word may come before any message.
+            self.credit = self.credit.max(accepted.credit_in_all);
+            return accepted.floor.0 == 0 && accepted.bitmap.iter().all(|&byte| byte == 0);
+        };
+        // A message can't be accepted before all of it was sent.
+        let sent = stream.next_id() - u64::from(stream.current().is_some());
+        let set = accepted.bitmap.iter().enumerate().rev().find(|(_, byte)| **byte != 0);
+        let floor = accepted.floor.0;
+        let end = set.map_or(floor, |(index, byte)| {
+            floor.saturating_add(index as u64 * 8 + u64::from(8 - byte.leading_zeros()))
+        });
+        if end > sent {
+            return false;
+        }
+        if accepted.stream != CLUSTER_STREAM {
+            self.credit = self.credit.max(accepted.credit_in_all);
+        }
+        stream.credit = stream.credit.max(accepted.credit);
+        let mut freed = 0;
+        let mut close = |open: &mut Open| {
+            if !core::mem::replace(&mut open.closed, true) {
+                freed += open.total as usize + super::MESSAGE_COST as usize;
+                open.note_complete();
+                if !open.reported {
+                    self.fates.push_back((open.message.token, Fate::Delivered));
+                }
+            }
+        };
+        while stream.base < floor
+            && let Some(mut open) = stream.open.pop_front()
+        {
+            stream.base += 1;
+            close(&mut open);
+        }
+        for (index, byte) in accepted.bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+            for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+                if let Some(open) = stream.open_mut(floor + index as u64 * 8 + bit) {
+                    close(open);
+                }
+            }
+        }
+        stream.queued_bytes -= freed;
+        if accepted.stream != CLUSTER_STREAM {
+            self.queued_bytes -= freed;
+        } else {
+            // Nobody asks for these.
+            self.fates.clear();
+        }
+        true
+    }
+
+    /// When [`expire`](Self::expire) is due. The message may have gone since: looking at each for every datagram
+    /// would cost more than a call in vain.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// Messages whose deadline passed: those not opened are dropped, the others go on without a report.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        if self.earliest.is_some_and(|earliest| earliest <= now) {
+            self.give_up(Fate::Expired, |message| message.late(now));
+        }
+    }
+
+    /// The sender wants a message no more: it is dropped, or goes on without a report. Whether it was there.
+    pub(crate) fn cancel(&mut self, token: u64) -> bool {
+        let before = self.fates.len();
+        self.give_up(Fate::Expired, |message| message.token == token);
+        self.fates.len() > before
+    }
+
+    /// The peer was given up. Messages that are open stay, without a report: should the peer come back in the same
+    /// life, it waits for their numbers.
+    pub(crate) fn abandon(&mut self) {
+        self.give_up(Fate::Abandoned, |_| true);
+    }
+
+    fn give_up(&mut self, fate: Fate, which: impl Fn(&Queued) -> bool) {
+        let mut earliest = None;
+        for (&id, stream) in self.streams.iter_mut().filter(|(id, _)| **id != CLUSTER_STREAM) {
+            let mut freed = 0;
+            stream.queue.retain(|message| {
+                let given_up = which(message);
+                if given_up {
+                    freed += message.cost();
+                    if message.mode != MessageMode::Unreliable {
+                        self.fates.push_back((message.token, fate));
+                    }
+                }
+                !given_up
+            });
+            for open in stream.open.iter_mut().filter(|open| !open.reported && !open.closed) {
+                if which(&open.message) {
+                    open.reported = true;
+                    self.fates.push_back((open.message.token, fate));
+                }
+            }
+            stream.queued_bytes -= freed;
+            self.queued_bytes -= freed;
+            if stream.queue.is_empty() && !stream.in_pieces() {
+                self.turns.retain(|&turn| turn != id);
+            }
+            let open = stream.open.iter().filter(|open| !open.reported).map(|open| &open.message);
+            earliest =
+                stream.queue.iter().chain(open).filter_map(|message| message.deadline).chain(earliest).min();
+        }
+        self.earliest = earliest;
+    }
+
+    /// The peer lost its state: what it may have seen is reported, what it never saw stays queued.
+    pub(crate) fn restart(&mut self) {
+        let old = core::mem::replace(self, Outbox::new(self.limit));
+        self.fates = old.fates;
+        self.refused = old.refused;
+        self.earliest = old.earliest;
+        for (id, stream) in old.streams.into_iter().filter(|&(id, _)| id != CLUSTER_STREAM) {
+            let open = stream.open.into_iter().filter(|open| !open.reported && !open.closed);
+            self.fates.extend(open.map(|open| (open.message.token, Fate::PeerLostState)));
+            if stream.queue.is_empty() {
+                continue;
+            }
+            let queued_bytes = stream.queue.iter().map(Queued::cost).sum();
+            self.queued_bytes += queued_bytes;
+            self.turns.push_back(id);
+            self.streams.insert(id, OutStream { queue: stream.queue, queued_bytes, ..OutStream::new() });
+        }
+    }
+
+    /// Nothing happens: gives back memory that a burst took.
+    pub(crate) fn shrink(&mut self) {
+        self.streams.values_mut().for_each(OutStream::shrink);
+        self.fates.shrink_to(0);
+    }
+}
+
+/// What became of a content to send again.
+enum Again {
+    /// It is not needed any more, or another form of it is queued.
+    Done,
+    /// It waits on.
+    NoRoom,
+    /// So much of it was sent.
+    Sent(Content),
+}
+
+/// Bytes that one stream may have waiting or open.
+fn stream_limit(limit: usize) -> usize {
+    (limit / STREAM_SHARE as usize).max(1)
+}
