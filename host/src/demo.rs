@@ -337,7 +337,7 @@ async fn stream(from: NodeHandle, stop: Arc<AtomicBool>) -> anyhow::Result<(u64,
     let mut receipts = Vec::new();
     while !stop.load(Ordering::Acquire) {
         ticks.tick().await;
-        let sequence = (receipts.len() as u64).to_be_bytes();
+        let sequence = (receipts.len() as u64).to_be_bytes().to_vec();
         receipts.push(from.send(NAMES[1], MessageMode::Reliable, sequence).await?);
     }
     let sent = receipts.len() as u64;

@@ -3,26 +3,30 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
-use overlan_node::app::{Frame, FrameError, Received, Target};
+use bytes::Bytes;
+use overlan_node::app::{Frame, Received, Target};
 use overlan_node::client::{Stream, StreamReader, StreamWriter, discover};
 use overlan_node::{Fate, MessageMode};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::args::{ListenArgs, SendArgs};
 
 /// Messages sent and not yet answered.
-const MAX_OPEN: usize = 4096;
+const MAX_OPEN: usize = 65_536;
+/// Messages, and bytes of them, that are sent in one frame.
+const MAX_BATCH: usize = 1024;
+const MAX_BATCH_BYTES: usize = 256 << 10;
 /// After this long without the last answers, a hint is due.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 /// Messages the node may send ahead of what is printed.
-const CREDIT: u32 = 256;
+const CREDIT: u32 = 4096;
 
 /// What became of what was sent.
 #[derive(Debug, Default, serde::Serialize)]
@@ -40,9 +44,10 @@ pub(crate) async fn send(args: SendArgs) -> anyhow::Result<ExitCode> {
     let mode = args.mode.into();
     let total = watch::Sender::new(None);
     let room = Arc::new(Semaphore::new(MAX_OPEN));
-    let answers = tokio::spawn(answers(reader, mode, total.subscribe(), room.clone()));
+    let batches = Batches::default();
+    let answers = tokio::spawn(answers(reader, mode, total.subscribe(), room.clone(), batches.clone()));
     let mut sending = tokio::spawn(async move {
-        let mut sender = Sender { writer, room, args, sent: 0 };
+        let mut sender = Sender { writer, room, args, sent: 0, batches, batch: Vec::new(), bytes: 0 };
         let sent = sender.all().await?;
         total.send_replace(Some(sent));
         anyhow::Ok((sender, total))
@@ -85,11 +90,18 @@ fn report(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// How many messages each batch on its way has, by its first token.
+type Batches = Arc<Mutex<BTreeMap<u64, usize>>>;
+
 struct Sender {
     writer: StreamWriter,
     room: Arc<Semaphore>,
     args: SendArgs,
     sent: u64,
+    batches: Batches,
+    /// Messages of the batch that is being filled.
+    batch: Vec<Bytes>,
+    bytes: usize,
 }
 
 impl Sender {
@@ -97,10 +109,15 @@ impl Sender {
         if let Some(count) = self.args.count {
             self.count(count).await?;
         } else if self.args.lines {
-            let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
-            while let Some(line) = lines.next_segment().await? {
-                self.one(line).await?;
-                self.writer.flush().await?;
+            let mut input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
+            let mut line = Vec::new();
+            while input.read_until(b'\n', &mut line).await? > 0 {
+                line.pop_if(|last| *last == b'\n');
+                self.one(std::mem::take(&mut line).into()).await?;
+                // What has come goes on at once, and together.
+                if !input.buffer().contains(&b'\n') {
+                    self.flush().await?;
+                }
             }
         } else {
             let mut payload = Vec::new();
@@ -116,9 +133,9 @@ impl Sender {
             if payload.len() > 16 << 20 {
                 bail!("the message is larger than 16 MiB; split it");
             }
-            self.one(payload).await?;
-            self.writer.flush().await?;
+            self.one(payload.into()).await?;
         }
+        self.flush().await?;
         Ok(self.sent)
     }
 
@@ -136,111 +153,123 @@ impl Sender {
             }
             let mut payload = vec![0; size];
             payload[..8].copy_from_slice(&sequence.to_be_bytes());
-            self.one(payload).await?;
+            self.one(payload.into()).await?;
             if ticks.is_some() {
-                self.writer.flush().await?;
+                self.flush().await?;
             }
         }
-        Ok(self.writer.flush().await?)
+        Ok(())
     }
 
-    async fn one(&mut self, payload: Vec<u8>) -> anyhow::Result<()> {
+    async fn one(&mut self, payload: Bytes) -> anyhow::Result<()> {
         if self.room.available_permits() == 0 {
-            self.writer.flush().await?;
+            self.flush().await?;
         }
         // Given back with the last answer.
         self.room.acquire().await?.forget();
+        self.bytes += payload.len();
+        self.batch.push(payload);
+        if self.batch.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    /// Queues the batch.
+    async fn write(&mut self) -> anyhow::Result<()> {
+        let payloads = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        if payloads.is_empty() {
+            return Ok(());
+        }
         let lifetime =
             self.args.lifetime.map_or(0, |lifetime| lifetime.as_millis().clamp(1, u128::from(u32::MAX)));
-        let frame = Frame::Send {
-            token: self.sent,
+        let (token, count) = (self.sent, payloads.len());
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner).insert(token, count);
+        self.sent += count as u64;
+        let frame = Frame::SendBatch {
+            token,
             mode: self.args.mode.into(),
+            stream: 0,
             lifetime_ms: u32::try_from(lifetime).unwrap_or(u32::MAX),
             to: Target::parse(&self.args.to),
-            payload,
+            payloads,
         };
-        self.writer.write(&frame).await?;
-        self.sent += 1;
-        Ok(())
+        Ok(self.writer.write(&frame).await?)
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        self.write().await?;
+        Ok(self.writer.flush().await?)
     }
 }
 
 async fn answers(
-    reader: StreamReader,
+    mut reader: StreamReader,
     mode: MessageMode,
     mut total: watch::Receiver<Option<u64>>,
     room: Arc<Semaphore>,
+    batches: Batches,
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
-    let mut open: BTreeMap<u64, usize> = BTreeMap::new();
+    // By its first token: messages of a batch, and fates of it that are not known yet.
+    let mut open: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     let mut done = 0;
-    let mut frames = frames(reader);
     while total.borrow_and_update().is_none_or(|total| done < total) {
         let frame = tokio::select! {
-            frame = frames.recv() => frame.ok_or_else(|| anyhow!("the node closed the stream"))??,
+            frame = reader.next() => frame?.ok_or_else(|| anyhow!("the node closed the stream"))?,
             _ = total.changed(), if total.borrow().is_none() => continue,
         };
-        let mut failed = |reason: String| {
-            summary.failed += 1;
-            *summary.reasons.entry(reason).or_default() += 1;
+        let size = |token| batches.lock().unwrap_or_else(PoisonError::into_inner).remove(&token).unwrap_or(1);
+        let mut failed = |count: usize, reason: String| {
+            summary.failed += count as u64;
+            *summary.reasons.entry(reason).or_default() += count as u64;
         };
         let finished = match frame {
             Frame::Queued { token, nodes } => {
-                summary.sent += nodes.len() as u64;
+                let count = size(token);
+                summary.sent += (nodes.len() * count) as u64;
                 let waits = mode != MessageMode::Unreliable && !nodes.is_empty();
                 if waits {
-                    open.insert(token, nodes.len());
+                    open.insert(token, (count, nodes.len() * count));
                 }
-                !waits
+                if waits { 0 } else { count }
             }
-            Frame::Fate { token, node, fate } => {
+            Frame::Fates { token, count, node, fate } => {
+                let count = count as usize;
                 match fate {
-                    Fate::Delivered => summary.delivered += 1,
-                    Fate::Expired => failed(format!("{node} did not accept it in time")),
+                    Fate::Delivered => summary.delivered += count as u64,
+                    Fate::Expired => failed(count, format!("{node} did not accept it in time")),
                     Fate::PeerLostState => {
-                        failed(format!("{node} restarted; it may have been delivered before"))
+                        failed(count, format!("{node} restarted; it may have been delivered before"));
                     }
-                    Fate::Abandoned => failed(format!("{node} was forgotten, or this node left")),
+                    Fate::Abandoned => failed(count, format!("{node} was forgotten, or this node left")),
                 }
-                let left = open.get_mut(&token).map(|left| {
-                    *left -= 1;
-                    *left
-                });
-                if left == Some(0) {
-                    open.remove(&token);
+                match open.range_mut(..=token).next_back() {
+                    Some((&first, (size, left))) => {
+                        *left = left.saturating_sub(count);
+                        let finished = if *left == 0 { *size } else { 0 };
+                        if finished > 0 {
+                            open.remove(&first);
+                        }
+                        finished
+                    }
+                    None => 0,
                 }
-                left == Some(0)
             }
-            Frame::Failed { error, .. } => {
-                summary.sent += 1;
-                failed(error);
-                true
+            Frame::Failed { token, error } => {
+                let count = size(token);
+                summary.sent += count as u64;
+                failed(count, error);
+                count
             }
             Frame::Error(error) => bail!("the node closed the stream: {error}"),
-            Frame::Send { .. } | Frame::Listen { .. } | Frame::Credit { .. } | Frame::Message(_) => {
-                bail!("the node answered out of turn; are both of one version?")
-            }
+            _ => bail!("the node answered out of turn; are both of one version?"),
         };
-        if finished {
-            done += 1;
-            room.add_permits(1);
-        }
+        done += finished as u64;
+        room.add_permits(finished);
     }
     Ok(summary)
-}
-
-/// Reads frames in a task of its own, as reading is not cancel-safe.
-fn frames(mut reader: StreamReader) -> mpsc::Receiver<Result<Frame, FrameError>> {
-    let (sender, frames) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Some(frame) = reader.next().await.transpose() {
-            let broken = frame.is_err();
-            if sender.send(frame).await.is_err() || broken {
-                return;
-            }
-        }
-    });
-    frames
 }
 
 pub(crate) async fn listen(args: &ListenArgs) -> anyhow::Result<()> {
@@ -249,18 +278,24 @@ pub(crate) async fn listen(args: &ListenArgs) -> anyhow::Result<()> {
     let wanted = args.count.unwrap_or(u64::MAX);
     // Never asks for more than it prints: what is asked for counts as delivered.
     let mut granted = wanted.min(u64::from(CREDIT));
-    writer.write(&Frame::Listen { credit: granted as u32 }).await?;
+    writer.write(&Frame::ListenBatch { credit: granted as u32, streams: Vec::new() }).await?;
     writer.flush().await?;
     let mut printed = 0;
     while printed < wanted {
         match reader.next().await? {
-            Some(Frame::Message(message)) => print_message(&message, args.query.json.json)?,
+            Some(Frame::Messages(messages)) => {
+                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                for message in &messages {
+                    print_message(&mut out, message, args.query.json.json)?;
+                }
+                out.flush()?;
+                printed += messages.len() as u64;
+            }
             Some(Frame::Error(error)) => bail!("the node closed the stream: {error}"),
             Some(_) => bail!("the node answered out of turn; are both of one version?"),
             None => bail!("the node stopped"),
         }
-        printed += 1;
-        let more = wanted.min(printed + u64::from(CREDIT)) - granted;
+        let more = wanted.min(printed + u64::from(CREDIT)).saturating_sub(granted);
         if more >= u64::from(CREDIT / 2) || more > 0 && granted == printed {
             writer.write(&Frame::Credit { credit: more as u32 }).await?;
             writer.flush().await?;
@@ -270,36 +305,37 @@ pub(crate) async fn listen(args: &ListenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_message(message: &Received, as_json: bool) -> anyhow::Result<()> {
+fn print_message(out: &mut impl std::io::Write, message: &Received, as_json: bool) -> anyhow::Result<()> {
     let payload = &message.payload;
     let sequence = payload.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-    let mut out = std::io::stdout().lock();
+    let path = message.origin.path_text();
     if !as_json {
         let sequence = sequence.map(|sequence| sequence.to_string()).unwrap_or_else(|| "-".to_owned());
-        let path = if message.path.is_empty() { "-" } else { &message.path };
+        let path = if path.is_empty() { "-" } else { &path };
         writeln!(
             out,
             "{} id={} seq={sequence} bytes={} path={path} t={}",
-            message.name,
+            message.origin.name,
             message.id.0,
             payload.len(),
             message.time_ns
         )?;
-        return Ok(out.flush()?);
+        return Ok(());
     }
     let mut line = json!({
-        "from": message.name,
-        "node": message.from.to_string(),
+        "from": &*message.origin.name,
+        "node": message.origin.node.to_string(),
         "id": message.id.0,
         "seq": sequence,
         "bytes": payload.len(),
-        "path": message.path,
+        "path": path,
+        "stream": message.stream,
+        "redelivered": message.redelivered,
         "t": message.time_ns,
     });
     match str::from_utf8(payload) {
         Ok(text) => line["text"] = text.into(),
         Err(_) => line["base64"] = base64::engine::general_purpose::STANDARD.encode(payload).into(),
     }
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
+    Ok(writeln!(out, "{line}")?)
 }

@@ -95,20 +95,23 @@ fn identifiers() {
 #[test]
 fn application_frames() {
     use overlan_node::app::frame::MAX_FRAME;
-    use overlan_node::app::{Frame, Received, Target};
+    use overlan_node::app::{Frame, Origin, Received, Target};
     let (token, node) = (7, overlan_wire::NodeId([1; 16]));
-    let (mode, payload) = (overlan_wire::MessageMode::Ordered, b"hello".to_vec());
+    let (mode, payload) = (overlan_wire::MessageMode::Ordered, bytes::Bytes::from("hello"));
     let to = |text: &str| Target::parse(text);
     let send = |to| Frame::Send { token, mode, lifetime_ms: 9, to, payload: payload.clone() };
+    let end = |text: &str| text.parse().expect("an address");
+    let path = Some((end("10.1.1.2:7400"), end("10.2.1.2:7400")));
     let received = Received {
-        from: node,
-        name: "a".into(),
+        origin: std::sync::Arc::new(Origin { node, name: "a".into(), path }),
         id: overlan_wire::MessageId(3),
         mode,
+        stream: 0,
+        redelivered: false,
         time_ns: 1,
-        path: "10.1.1.2:7400<-10.2.1.2:7400".into(),
         payload: payload.clone(),
     };
+    let payloads = vec![payload.clone(); 3];
     let frames = [
         send(to("b")),
         send(to("role:leader")),
@@ -118,7 +121,11 @@ fn application_frames() {
         Frame::Queued { token, nodes: vec![node; 3] },
         Frame::Fate { token, node, fate: overlan_node::Fate::Delivered },
         Frame::Failed { token, error: "no such member".into() },
-        Frame::Message(received),
+        Frame::Message(received.clone()),
+        Frame::Messages(vec![received; 3]),
+        Frame::SendBatch { token, mode, stream: 1, lifetime_ms: 9, to: to("b"), payloads },
+        Frame::ListenBatch { credit: 1, streams: vec![0, 1] },
+        Frame::Fates { token, count: 3, node, fate: overlan_node::Fate::Expired },
         Frame::Error("malformed".into()),
     ];
     let bodies: Vec<Vec<u8>> = frames
@@ -130,13 +137,13 @@ fn application_frames() {
         })
         .collect();
     fuzz("application frames", &bodies, |input| {
-        let Ok(frame) = Frame::parse(input) else { return };
+        let Ok(frame) = Frame::parse(bytes::Bytes::copy_from_slice(input)) else { return };
         let mut written = Vec::new();
         frame.emit(&mut written);
         let length = u32::from_be_bytes(written[..4].try_into().expect("a length")) as usize;
         assert_eq!(length, written.len() - 4);
         assert!((1..=MAX_FRAME).contains(&length));
-        assert_eq!(Frame::parse(&written[4..]).expect("what was written can be read"), frame);
+        assert_eq!(Frame::parse(written.split_off(4).into()).expect("what was written can be read"), frame);
     });
 }
 

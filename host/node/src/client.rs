@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncWriteExt as _, BufReader, BufWriter};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::app::frame::PREFACE;
 use crate::app::{Frame, FrameError};
 use crate::config::runtime_dir;
+
+/// Bytes of a stream read or written at once.
+const CHUNK: usize = 256 << 10;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +175,10 @@ pub struct Stream {
 
 /// What the node says.
 #[derive(Debug)]
-pub struct StreamReader(BufReader<OwnedReadHalf>);
+pub struct StreamReader {
+    read: OwnedReadHalf,
+    buffer: BytesMut,
+}
 
 /// What the client says; buffered until [`flush`](Self::flush).
 #[derive(Debug)]
@@ -185,22 +191,35 @@ impl Stream {
     /// See [`ClientError`].
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let (read, write) = connect(path).await?.into_split();
-        let mut writer = BufWriter::with_capacity(64 << 10, write);
+        let mut writer = BufWriter::with_capacity(CHUNK, write);
         writer.write_all(&PREFACE).await.map_err(|error| ClientError::Broken(error.to_string()))?;
         Ok(Stream {
-            reader: StreamReader(BufReader::with_capacity(64 << 10, read)),
+            reader: StreamReader { read, buffer: BytesMut::with_capacity(CHUNK) },
             writer: StreamWriter(writer),
         })
     }
 }
 
 impl StreamReader {
-    /// The next frame; `None` when the node closed. Not cancel-safe.
+    /// The next frame; `None` when the node closed. Cancel-safe. Payloads are slices of what was read at once.
     ///
     /// # Errors
     /// See [`FrameError`].
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        Frame::read(&mut self.0).await
+        loop {
+            if let Some(frame) = Frame::split(&mut self.buffer)? {
+                return Ok(Some(frame));
+            }
+            if self.buffer.capacity() - self.buffer.len() < CHUNK / 4 {
+                self.buffer.reserve(CHUNK);
+            }
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(FrameError::Malformed("truncated")),
+                };
+            }
+        }
     }
 }
 

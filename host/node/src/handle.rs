@@ -2,24 +2,31 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use bytes::Bytes;
 use overlan_contract::{Attributes, Kind};
 use overlan_core::status::{CoreStatus, MemberStatus, PathStatus, PlanStatus, TableStatus};
-use overlan_core::{Event, Fate};
+use overlan_core::Event;
 use overlan_netlink::{Plan, Report};
 use overlan_udp::Impairment;
+use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};
 use overlan_wire::{MessageMode, NodeId};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::adapters::{AdapterView, select};
 use crate::app::Target;
 use crate::config::{Config, PluginSource, Security};
-use crate::driver::{self, Command, Listener, NodeCore, Outgoing, SendFailure};
+use crate::driver::{
+    Command, ListenOptions, Listener, MAX_BATCH, NodeCore, Outgoing, SendFailure, SendOptions,
+};
 use crate::kernel::{self, Kernel};
 use crate::node::read_plugin;
 use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
+use crate::receipt::{BatchReceipt, Receipt, Submitted};
 
 /// The node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) id: NodeId,
     pub(crate) started: Instant,
+    /// The driver's thread.
+    pub(crate) runtime: Handle,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -71,39 +80,6 @@ pub struct NodeStatus {
     pub policies: Vec<PolicyStatus>,
 }
 
-/// A message that is queued.
-#[derive(Debug)]
-pub struct Receipt {
-    fates: Vec<(NodeId, oneshot::Receiver<Fate>)>,
-}
-
-impl Receipt {
-    /// The members it is for.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.fates.iter().map(|(node, _)| *node)
-    }
-
-    /// What became of it at each member. An unreliable message has no fate to know: it counts as abandoned.
-    pub async fn fates(self) -> Vec<(NodeId, Fate)> {
-        let mut fates = Vec::with_capacity(self.fates.len());
-        for (node, fate) in self.fates {
-            fates.push((node, fate.await.unwrap_or(Fate::Abandoned)));
-        }
-        fates
-    }
-
-    /// What became of a message to one member; of several, the first that was not delivered.
-    pub async fn fate(self) -> Fate {
-        let fates = self.fates().await;
-        let failed = fates.iter().find(|(_, fate)| *fate != Fate::Delivered);
-        failed.map_or(Fate::Delivered, |(_, fate)| *fate)
-    }
-
-    pub(crate) fn into_fates(self) -> Vec<(NodeId, oneshot::Receiver<Fate>)> {
-        self.fates
-    }
-}
-
 impl NodeHandle {
     /// What the node was started with.
     pub fn config(&self) -> &Config {
@@ -118,69 +94,124 @@ impl NodeHandle {
     /// Queues a message for `to`: a member by name or id, `role:NAME`, or `all`. Waits while the queue there is full;
     /// dropping the future takes the message back.
     ///
+    /// A message to a role goes to its owner of the moment. Should another become the owner before the message was
+    /// delivered, or the owner lose its memory, it is sent again to the owner then, marked
+    /// [`redelivered`](crate::Received::redelivered).
+    ///
     /// # Errors
-    /// See [`SendFailure`]; nothing was queued (with `all`: not for every member).
+    /// See [`SendFailure`]; nothing was queued.
     pub async fn send(
         &self,
         to: &str,
         mode: MessageMode,
-        payload: impl Into<Vec<u8>>,
+        payload: impl Into<Bytes>,
     ) -> Result<Receipt, SendFailure> {
-        self.send_to(Target::parse(to), mode, payload.into(), None).await
+        self.send_with(to, SendOptions::new(mode), payload).await
     }
 
-    /// As [`send`](Self::send), giving up on delivery after `lifetime`.
+    /// As [`send`](Self::send), with a stream and a lifetime.
     ///
     /// # Errors
-    /// See [`SendFailure`].
-    pub async fn send_to(
+    /// See [`SendFailure`]; nothing was queued.
+    pub async fn send_with(
         &self,
-        to: Target,
-        mode: MessageMode,
-        payload: Vec<u8>,
-        lifetime: Option<Duration>,
+        to: &str,
+        options: SendOptions,
+        payload: impl Into<Bytes>,
     ) -> Result<Receipt, SendFailure> {
-        if to != Target::All {
-            return Ok(Receipt { fates: vec![self.send_one(to, mode, payload, lifetime).await?] });
-        }
-        let peers =
-            self.inspect(|core, _| core.live_peers()).await.map_err(|Stopped| SendFailure::Stopped)?;
-        if peers.is_empty() {
-            return Err(SendFailure::NoPeers);
-        }
-        let sends = peers
-            .iter()
-            .map(|peer| self.send_one(Target::Node(peer.to_string()), mode, payload.clone(), lifetime));
-        let fates = futures_util::future::join_all(sends).await.into_iter().collect::<Result<_, _>>()?;
-        Ok(Receipt { fates })
+        let submitted = self.submit(Target::parse(to), options, vec![payload.into()]).await?;
+        Ok(Receipt(submitted.queued().await?))
     }
 
-    async fn send_one(
+    /// Queues many messages at once, in their order: it costs far less than one [`send`](Self::send) for each, and one
+    /// receipt tells of all. Waits until the last one is queued; dropping the future takes back those that are not.
+    ///
+    /// # Errors
+    /// See [`SendFailure`]; nothing was queued.
+    pub async fn send_batch(
+        &self,
+        to: &str,
+        mode: MessageMode,
+        stream: u16,
+        payloads: impl IntoIterator<Item = Bytes>,
+    ) -> Result<BatchReceipt, SendFailure> {
+        self.send_batch_with(to, SendOptions { stream, ..SendOptions::new(mode) }, payloads).await
+    }
+
+    /// As [`send_batch`](Self::send_batch), with a lifetime for each message.
+    ///
+    /// # Errors
+    /// See [`SendFailure`]; nothing was queued.
+    pub async fn send_batch_with(
+        &self,
+        to: &str,
+        options: SendOptions,
+        payloads: impl IntoIterator<Item = Bytes>,
+    ) -> Result<BatchReceipt, SendFailure> {
+        let payloads = payloads.into_iter().collect();
+        self.submit(Target::parse(to), options, payloads).await?.queued().await
+    }
+
+    /// Gives messages to the driver. What is submitted by one task is queued in that order, but what waits for room in
+    /// one stream to a member holds up no other.
+    pub(crate) async fn submit(
         &self,
         to: Target,
-        mode: MessageMode,
-        payload: Vec<u8>,
-        lifetime: Option<Duration>,
-    ) -> Result<(NodeId, oneshot::Receiver<Fate>), SendFailure> {
-        let (queued, answer) = oneshot::channel();
-        let outgoing = Outgoing { to, mode, payload: payload.into(), lifetime, queued };
+        options: SendOptions,
+        payloads: Vec<Bytes>,
+    ) -> Result<Submitted, SendFailure> {
+        if payloads.len() > MAX_BATCH {
+            return Err(SendFailure::TooMany);
+        }
+        if payloads.iter().any(|payload| payload.len() > MAX_MESSAGE) {
+            return Err(SendFailure::TooLarge);
+        }
+        if options.stream > MAX_STREAM && options.stream != BENCH_STREAM {
+            return Err(SendFailure::UnknownStream);
+        }
+        let ((queued, answer), (outcome, fates)) = (oneshot::channel(), oneshot::channel());
+        let len = payloads.len();
+        let outgoing = Outgoing { to, options, payloads, queued, outcome };
         self.command(Command::Send(outgoing)).await.map_err(|Stopped| SendFailure::Stopped)?;
-        let queued = answer.await.unwrap_or(Err(SendFailure::Stopped))?;
-        Ok((queued.node, queued.fate))
+        Ok(Submitted { len, answer, fates, commands: self.shared.commands.downgrade() })
     }
 
-    /// Takes messages from now on; see [`Listener`].
+    /// Takes messages of all streams from now on; see [`Listener`].
     ///
     /// # Errors
     /// The node has stopped.
     pub async fn listen(&self) -> Result<Listener, Stopped> {
-        self.listen_with(driver::LISTENER_MESSAGES, true).await
+        self.listen_with(ListenOptions::default()).await
     }
 
-    pub(crate) async fn listen_with(&self, messages: u32, refill: bool) -> Result<Listener, Stopped> {
-        let (listener, end) = Listener::pair(messages, refill, self.shared.wake.clone());
+    /// As [`listen`](Self::listen), to some streams, or with another capacity.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn listen_with(&self, options: ListenOptions) -> Result<Listener, Stopped> {
+        self.listen_credit(options, None).await
+    }
+
+    pub(crate) async fn listen_credit(
+        &self,
+        options: ListenOptions,
+        credit: Option<u64>,
+    ) -> Result<Listener, Stopped> {
+        let (listener, end) = Listener::pair(options, credit, self.shared.wake.clone());
         self.command(Command::Listen(end)).await?;
         Ok(listener)
+    }
+
+    /// Runs a future on the thread of the node's driver, beside it: messages and answers then pass between the two
+    /// without a switch of threads, which is most of a round trip on an idle machine.
+    ///
+    /// It must never block nor compute for long: whatever it takes, the node does not run. What takes more than some
+    /// ten microseconds belongs elsewhere. It ends with the node.
+    pub fn spawn_beside<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.shared.runtime.spawn(future)
     }
 
     /// What happens from now on. A watcher that lags loses the oldest events and is told how many.

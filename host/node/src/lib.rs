@@ -8,7 +8,7 @@
 //! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
 //!
 //! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
-//! `kernel` (adapters and routes), `node` (start), `handle`, `control`, [`app`] (the application stream), [`client`].
+//! `kernel` (adapters and routes), `node` (start), `handle`, `receipt`, `control`, [`app`] (the application stream), [`client`].
 
 pub mod adapters;
 pub mod app;
@@ -21,14 +21,17 @@ mod handle;
 mod kernel;
 mod node;
 mod policy;
+mod receipt;
 mod state;
 
+pub use app::{Origin, Received};
 pub use config::{Config, ConfigError};
-pub use driver::{Listener, SendFailure};
-pub use handle::{NodeHandle, NodeStatus, Receipt, Stopped};
+pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOptions, Streams};
+pub use handle::{NodeHandle, NodeStatus, Stopped};
 pub use kernel::plan_for;
 pub use node::{Node, StartError};
 pub use policy::{PolicyError, PolicyStatus};
+pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};

@@ -10,6 +10,7 @@ use overlan_core::Core;
 use overlan_netlink::Report;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
+use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::config::{Config, PluginSource, Security};
@@ -198,7 +199,7 @@ async fn start(
         wake: wake.clone(),
     };
     let id = identity.node_id();
-    let driver = spawn_driver(&config, keyring, state, identity, ports).await?;
+    let (runtime, driver) = spawn_driver(&config, keyring, state, identity, ports).await?;
     let adapters = tokio::spawn(kernel::watch_adapters(config.clone(), commands.downgrade(), kernel_sender));
     let routes = tokio::spawn(kernel::keep_routes(
         config.clone(),
@@ -211,6 +212,7 @@ async fn start(
         shared: Arc::new(Shared {
             id,
             started: Instant::now(),
+            runtime,
             commands,
             wake,
             events,
@@ -249,7 +251,7 @@ async fn spawn_driver(
     state: StateDir,
     identity: Identity,
     ports: Ports,
-) -> Result<oneshot::Receiver<()>, StartError> {
+) -> Result<(Handle, oneshot::Receiver<()>), StartError> {
     let mut core_config =
         overlan_core::Config::new(config.name.clone(), BootId(random()), u64::from_be_bytes(random()));
     core_config.seeds.clone_from(&config.seeds);
@@ -259,23 +261,37 @@ async fn spawn_driver(
     core_config.allow.clone_from(&config.allow);
     core_config.last_version = state.last_version();
     let seal = Seal::new(identity, keyring, &config.cluster);
+    let busy_poll = config.busy_poll;
     let (ready, started) = oneshot::channel();
     let (ended, end) = oneshot::channel();
     thread::Builder::new().name("overlan-driver".into()).spawn(move || {
         let origin = Instant::now();
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        // The driver is a task like those beside it: they wake each other without a system call. It asks the kernel
+        // for itself when it spins; else the sockets must have their turn between long ones.
+        let turns = if busy_poll { 64 } else { 4 };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().event_interval(turns).build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(StartError::System(error)))),
         };
-        match Core::new(core_config, seal, Vec::new(), driver::now(origin)) {
-            Ok(core) => {
-                let _ = ready.send(Ok(()));
-                runtime.block_on(Driver::new(core, origin, state, ports).run());
+        let driver = Core::new(core_config, seal, Vec::new(), driver::now(origin)).map_err(StartError::from).and_then(
+            |core| {
+                let _context = runtime.enter();
+                Ok(Driver::new(core, origin, state, ports, busy_poll)?)
+            },
+        );
+        match driver {
+            Ok(driver) => {
+                let _ = ready.send(Ok(runtime.handle().clone()));
+                let driver = runtime.spawn_local(driver.run());
+                if let Err(error) = runtime.block_on(driver) {
+                    tracing::error!(%error, "the driver broke; the node stops");
+                }
             }
-            Err(error) => drop(ready.send(Err(error.into()))),
+            Err(error) => drop(ready.send(Err(error))),
         }
         let _ = ended.send(());
     })?;
-    started.await.unwrap_or_else(|_| Err(StartError::System(std::io::ErrorKind::Other.into())))?;
-    Ok(end)
+    let started = started.await.unwrap_or_else(|_| Err(StartError::System(std::io::ErrorKind::Other.into())));
+    Ok((started?, end))
 }

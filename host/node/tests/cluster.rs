@@ -4,11 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use overlan_node::app::{Frame, Target};
 use overlan_node::client::{Control, Stream};
 use overlan_node::config::{AdapterChoice, PluginSource, Security};
 use overlan_node::status::{MemberState, MemberStatus};
-use overlan_node::{Config, Fate, Impairment, Kind, MessageMode, Node, NodeHandle, SendFailure, StartError};
+use overlan_node::{
+    Config, Fate, Impairment, Kind, ListenOptions, MessageMode, Node, NodeHandle, Responsibility, SendFailure,
+    StartError,
+};
 
 /// In a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,7 +86,7 @@ async fn members_agree_exchange_messages_and_leave() {
     for listener in &mut listeners[1..] {
         for _ in 0..2 {
             let message = listener.recv().await.unwrap();
-            assert_eq!((message.name.as_str(), &message.payload[..]), ("m1", &b"hello"[..]));
+            assert_eq!((&*message.origin.name, &message.payload[..]), ("m1", &b"hello"[..]));
         }
     }
     let large: Vec<u8> = (0..5_000_000_u32).map(|byte| byte as u8).collect();
@@ -115,18 +119,122 @@ async fn a_cut_address_loses_and_doubles_nothing() {
             let cut = Ipv4Addr::new(127, 72, 2, 1).into();
             assert!(nodes[1].impair(cut, Impairment::DropBoth).await.unwrap());
         }
-        let payload = sequence.to_be_bytes();
+        let payload = sequence.to_be_bytes().to_vec();
         receipts.push(nodes[0].send("m2", MessageMode::Ordered, payload).await.unwrap());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for sequence in 0..200_u32 {
         let message = tokio::time::timeout(PATIENCE, listener.recv()).await.unwrap().unwrap();
-        assert_eq!(message.payload, sequence.to_be_bytes());
+        assert_eq!(message.payload[..], sequence.to_be_bytes());
     }
     for receipt in receipts {
         assert_eq!(receipt.fate().await, Fate::Delivered);
     }
     for node in &nodes {
+        node.leave().await;
+    }
+}
+
+/// A batch through one stream while another is held up, then beside the driver.
+#[tokio::test]
+async fn batches_pass_in_order_and_streams_hold_up_themselves_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = cluster(folder.path(), 74).await;
+    let only = |stream| ListenOptions { streams: [stream].into_iter().collect(), ..ListenOptions::default() };
+    let mut listener = nodes[1].listen_with(only(1)).await.unwrap();
+    let batch = |from: u32| (from..from + 10_000).map(|number| Bytes::from(number.to_be_bytes().to_vec()));
+    // Nobody listens to stream 2.
+    let mut held_up = nodes[0].send_batch("m2", MessageMode::Ordered, 2, batch(0)).await.unwrap();
+    let mut receipt = nodes[0].send_batch("m2", MessageMode::Ordered, 1, batch(0)).await.unwrap();
+    let mut expected = 0_u32;
+    let mut messages = Vec::new();
+    while expected < 10_000 {
+        assert!(listener.recv_many(&mut messages).await > 0);
+        for message in messages.drain(..) {
+            assert_eq!((message.stream, &message.payload[..]), (1, &expected.to_be_bytes()[..]));
+            expected += 1;
+        }
+    }
+    let outcome = receipt.outcome().await;
+    assert_eq!((outcome[0].delivered, &outcome[0].failed[..]), (10_000, &[][..]));
+    held_up.cancel().await;
+    assert!(held_up.outcome().await[0].failed.iter().all(|(_, fate)| *fate == Fate::Expired));
+    let node = nodes[0].clone();
+    let beside = nodes[0].spawn_beside(async move {
+        let receipt = node.send_batch("all", MessageMode::Reliable, 1, batch(0).take(5)).await;
+        receipt.map(|receipt| receipt.nodes().len())
+    });
+    assert_eq!(beside.await.unwrap(), Ok(2));
+    for _ in 0..5 {
+        listener.recv().await.unwrap();
+    }
+    // A batch that is open when the node leaves.
+    let mut open = nodes[0].send_batch("m2", MessageMode::Reliable, 7, batch(0).take(100)).await.unwrap();
+    nodes[0].leave().await;
+    let outcome = open.outcome().await;
+    assert_eq!(outcome[0].failed.len(), 100);
+    assert!(outcome[0].failed.iter().all(|(_, fate)| *fate == Fate::Abandoned));
+    for node in &nodes[1..] {
+        node.leave().await;
+    }
+}
+
+/// What an owner had not accepted goes to the next one.
+#[tokio::test]
+async fn a_message_for_a_role_follows_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut nodes = Vec::new();
+    for member in 1..=3 {
+        let mut config = config(folder.path(), 75, member, port);
+        config.responsibilities = vec![Responsibility {
+            name: "leader".into(),
+            replicas: 2,
+            weight_milli: 1_000,
+            requires: Vec::new(),
+        }];
+        config.busy_poll = member == 3;
+        nodes.push(Node::start(config).await.unwrap());
+    }
+    let owner = async |node: &NodeHandle| {
+        let plan = node.plan().await.unwrap();
+        plan.duties.iter().find(|duty| duty.name == "leader")?.owners.first().cloned()
+    };
+    let all = &nodes;
+    let one_owner = || async {
+        let mut owners = Vec::new();
+        for node in all {
+            if node.status().await.unwrap().core.alive != 3 {
+                return false;
+            }
+            owners.push(owner(node).await);
+        }
+        owners[0].is_some() && owners.windows(2).all(|pair| pair[0] == pair[1])
+    };
+    eventually("one plan", one_owner).await;
+    let name = owner(&nodes[0]).await.unwrap();
+    let first = nodes.iter().position(|node| node.config().name == name).unwrap();
+    let sender = &nodes[(first + 1) % 3];
+    // The owner of now has no listener.
+    let mut receipt =
+        sender.send_batch("role:leader", MessageMode::Ordered, 0, ["a".into(), "b".into()]).await.unwrap();
+    assert_eq!(receipt.nodes(), [nodes[first].id()]);
+    let mut listeners = Vec::new();
+    for other in [(first + 1) % 3, (first + 2) % 3] {
+        listeners.push(nodes[other].listen().await.unwrap());
+    }
+    nodes[first].abort().await;
+    let outcome = tokio::time::timeout(PATIENCE, receipt.outcome()).await.unwrap();
+    assert_eq!(outcome[0].moved.len(), 2, "{outcome:?}");
+    let last = outcome.last().unwrap();
+    assert_eq!((last.delivered, &last.got[..]), (2, &[0, 1][..]), "{outcome:?}");
+    let at = nodes.iter().position(|node| node.id() == last.node).unwrap();
+    let listener = &mut listeners[(at + 2 - first) % 3];
+    for text in ["a", "b"] {
+        let message = listener.recv().await.unwrap();
+        assert_eq!((&message.payload[..], message.redelivered), (text.as_bytes(), true));
+    }
+    for (_, node) in nodes.iter().enumerate().filter(|(index, _)| *index != first) {
         node.leave().await;
     }
 }
@@ -173,7 +281,7 @@ async fn policies_swap_and_clients_are_served() {
         mode: MessageMode::Reliable,
         lifetime_ms: 0,
         to: Target::parse(to),
-        payload: b"hello".to_vec(),
+        payload: "hello".into(),
     };
     sending.writer.write(&frame("nobody")).await.unwrap();
     sending.writer.write(&frame("m1")).await.unwrap();
@@ -182,8 +290,32 @@ async fn policies_swap_and_clients_are_served() {
     assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Queued { token: 7, .. })));
     let fate = sending.reader.next().await.unwrap();
     assert!(matches!(fate, Some(Frame::Fate { token: 7, fate: Fate::Delivered, .. })), "{fate:?}");
+    let batch = Frame::SendBatch {
+        token: 40,
+        mode: MessageMode::Ordered,
+        stream: 3,
+        lifetime_ms: 0,
+        to: Target::parse("m1"),
+        payloads: vec!["one".into(), "two".into(), "three".into()],
+    };
+    let mut batches = Stream::connect(&socket).await.unwrap();
+    batches.writer.write(&Frame::ListenBatch { credit: 9, streams: vec![3] }).await.unwrap();
+    batches.writer.flush().await.unwrap();
+    listening.writer.write(&Frame::Credit { credit: 3 }).await.unwrap();
+    listening.writer.flush().await.unwrap();
+    sending.writer.write(&batch).await.unwrap();
+    sending.writer.flush().await.unwrap();
+    assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Queued { token: 40, .. })));
+    let fates = sending.reader.next().await.unwrap();
+    assert!(matches!(fates, Some(Frame::Fates { token: 40, count: 3, fate: Fate::Delivered, .. })), "{fates:?}");
+    let mut texts = Vec::new();
+    while texts.len() < 3 {
+        let Some(Frame::Messages(messages)) = batches.reader.next().await.unwrap() else { panic!("no messages") };
+        texts.extend(messages.into_iter().map(|message| (message.stream, message.payload)));
+    }
+    assert_eq!(texts, [(3, "one".into()), (3, "two".into()), (3, "three".into())]);
     let Some(Frame::Message(message)) = listening.reader.next().await.unwrap() else { panic!("no message") };
-    assert_eq!(message.payload, b"hello");
+    assert_eq!(&message.payload[..], b"hello");
     sending.writer.write(&Frame::Error("a client has none".into())).await.unwrap();
     sending.writer.flush().await.unwrap();
     assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Error(_))));

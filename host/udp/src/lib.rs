@@ -6,8 +6,8 @@
 //!
 //! Receiving is `quinn-udp`'s: `recvmmsg` with receive offload (GRO), the destination address and the
 //! arrival interface. Sending is our own: `quinn-udp` puts a control message with the ECN bits on each
-//! send, which overwrites the socket's DSCP. Here the DSCP is the socket's (`IP_TOS`, `IPV6_TCLASS`; see
-//! ip(7), ipv6(7)), and segments go in one call (`UDP_SEGMENT`; see udp(7)).
+//! send, which overwrites the socket's DSCP. Here DSCP and ECN are the socket's (`IP_TOS`, `IPV6_TCLASS`; see
+//! ip(7), ipv6(7)), and so is the size of segments that go in one call (`UDP_SEGMENT`; see udp(7)).
 //!
 //! Linux is the platform in mind; elsewhere there is no segmentation offload and no device binding, and
 //! everything says so.

@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
-use quinn_udp::{RecvMeta, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 
 /// Buffers of a [`RecvBatch`]: arrivals that one call takes at most. Receive offload makes one arrival of
 /// up to 64 datagrams.
@@ -32,6 +32,8 @@ pub struct Datagram<'a> {
     /// Index of the interface it arrived on: not the adapter's own where another one answers for its
     /// address (Linux takes an address to be the host's).
     pub interface: Option<u32>,
+    /// A router on the way marked it: congestion experienced (RFC 3168).
+    pub congestion: bool,
 }
 
 impl RecvBatch {
@@ -54,6 +56,7 @@ impl RecvBatch {
                 remote: meta.addr,
                 destination: meta.dst_ip,
                 interface: meta.interface_index,
+                congestion: meta.ecn == Some(EcnCodepoint::Ce),
             })
         })
     }
@@ -61,6 +64,11 @@ impl RecvBatch {
     /// Forgets what was received.
     pub(crate) fn clear(&mut self) {
         self.filled = 0;
+    }
+
+    /// Whether the last call may have left something behind.
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == RECV_BUFFERS
     }
 
     /// One `recvmmsg`; the number of datagrams.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use socket2::SockAddr;
 
@@ -60,21 +60,51 @@ fn is_missing_device(error: &io::Error) -> bool {
     return error.kind() == io::ErrorKind::NotFound;
 }
 
-/// Whether segmentation offload works on this socket, as far as seen.
+/// Whether segmentation offload works on this socket, as far as seen, and for which size it is set.
 #[derive(Debug)]
-pub(crate) struct Offload(AtomicBool);
+pub(crate) struct Offload {
+    on: AtomicBool,
+    /// `UDP_SEGMENT` as it stands; 0: none. Set when the size changes, which is seldom: a control message with
+    /// each send would cost an allocation.
+    segment: AtomicUsize,
+}
 
 impl Offload {
     pub(crate) fn new(supported: bool) -> Self {
-        Offload(AtomicBool::new(supported && cfg!(target_os = "linux")))
+        Offload { on: AtomicBool::new(supported && cfg!(target_os = "linux")), segment: AtomicUsize::new(0) }
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.on.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, on: bool) {
-        self.0.store(on && cfg!(target_os = "linux"), Ordering::Relaxed);
+        self.on.store(on && cfg!(target_os = "linux"), Ordering::Relaxed);
+    }
+
+    /// Makes the kernel cut each send in pieces of `segment` bytes; 0: not at all.
+    fn cut(&self, socket: &socket2::Socket, segment: usize) -> io::Result<()> {
+        if self.segment.load(Ordering::Relaxed) != segment {
+            set_segment(socket, segment)?;
+            self.segment.store(segment, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram, whole.
+    fn send_single(&self, socket: &socket2::Socket, single: &[u8], remote: &SockAddr) -> io::Result<usize> {
+        let set = self.segment.load(Ordering::Relaxed);
+        if single.len() > set {
+            self.cut(socket, 0)?;
+        }
+        match socket.send_to(single, remote) {
+            // A size that was set for another destination may exceed the MTU on the way to this one.
+            Err(error) if set > 0 && may_refuse_offload(&error) => {
+                self.cut(socket, 0)?;
+                socket.send_to(single, remote)
+            }
+            result => result,
+        }
     }
 }
 
@@ -114,13 +144,13 @@ fn send_some(
     let batch = &datagrams[..(segments * segment).clamp(single.len(), datagrams.len())];
     // A batch of one goes plain: it is cheaper, and some drivers refuse it.
     if batch.len() == single.len() || !offload.is_on() {
-        return socket.send_to(single, remote);
+        return offload.send_single(socket, single, remote);
     }
-    match send_segmented(socket, batch, segment, remote) {
+    match offload.cut(socket, segment).and_then(|()| socket.send_to(batch, remote)) {
         Err(error) if may_refuse_offload(&error) => {
             // Either the kernel or the adapter cannot segment, or (EINVAL, before Linux 6.10) a segment
             // exceeds the MTU: a plain send tells, and only its success condemns the offload.
-            let sent = socket.send_to(single, remote)?;
+            let sent = offload.send_single(socket, single, remote)?;
             offload.set(false);
             tracing::info!(%error, "no segmentation offload on this adapter; datagrams go one by one");
             Ok(sent)
@@ -137,28 +167,11 @@ fn may_refuse_offload(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EINVAL | EIO | ENOPROTOOPT | EOPNOTSUPP))
 }
 
-/// One system call for all; `nix` allocates some 24 bytes for the control message, per batch.
 #[cfg(target_os = "linux")]
-fn send_segmented(
-    socket: &socket2::Socket,
-    batch: &[u8],
-    segment: usize,
-    remote: &SockAddr,
-) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-
-    use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-
-    let segment = u16::try_from(segment).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let remote = remote.as_socket().map(SockaddrStorage::from);
-    let sent = sendmsg(
-        socket.as_raw_fd(),
-        &[io::IoSlice::new(batch)],
-        &[ControlMessage::UdpGsoSegments(&segment)],
-        MsgFlags::empty(),
-        remote.as_ref(),
-    )?;
-    Ok(sent)
+fn set_segment(socket: &socket2::Socket, segment: usize) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let segment = i32::try_from(segment).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(setsockopt(socket, sockopt::UdpGsoSegment, &segment)?)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -167,8 +180,8 @@ fn may_refuse_offload(_: &io::Error) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn send_segmented(_: &socket2::Socket, _: &[u8], _: usize, _: &SockAddr) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+fn set_segment(_: &socket2::Socket, segment: usize) -> io::Result<()> {
+    if segment == 0 { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
 
 use quinn_udp::UdpSocketState;
 use socket2::SockRef;
@@ -27,6 +28,7 @@ pub struct Socket {
     state: UdpSocketState,
     local: SocketAddr,
     device_bound: bool,
+    asked_bytes: usize,
     dscp: AtomicU8,
     offload: Offload,
     impairment: AtomicImpairment,
@@ -53,6 +55,7 @@ impl Socket {
             state: opened.state,
             local: opened.local,
             device_bound: opened.device_bound,
+            asked_bytes: options.buffer_bytes,
             dscp: AtomicU8::new(options.dscp),
             offload,
             impairment: AtomicImpairment::default(),
@@ -85,6 +88,21 @@ impl Socket {
     /// The system call failed.
     pub fn send_buffer_bytes(&self) -> io::Result<usize> {
         SockRef::from(&self.io).send_buffer_size()
+    }
+
+    /// What the kernel refused of the buffers asked for, in words; `None` where it gave all.
+    pub fn buffer_shortfall(&self) -> Option<String> {
+        // Linux says twice what it granted.
+        let doubled = if cfg!(target_os = "linux") { 2 } else { 1 };
+        let given = self.recv_buffer_bytes().ok()?.min(self.send_buffer_bytes().ok()?) / doubled;
+        (given < self.asked_bytes).then(|| {
+            format!(
+                "the kernel gives socket buffers of {} KiB instead of {}; raise net.core.rmem_max and wmem_max \
+                 (sysctl) or grant CAP_NET_ADMIN, else bursts get lost",
+                given >> 10,
+                self.asked_bytes >> 10
+            )
+        })
     }
 
     /// The DSCP of what is sent.
@@ -147,12 +165,49 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` where nothing is there; else the system call failed. `batch` is empty then.
     pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
-        let received = self.attempt(Interest::READABLE, |socket| batch.fill(socket, &self.state))?;
+        self.receive(batch, true)
+    }
+
+    /// As [`recv`](Self::recv), but asks the kernel only where the runtime has seen readiness: it costs
+    /// nothing where nothing came.
+    ///
+    /// # Errors
+    /// See [`recv`](Self::recv).
+    pub fn try_recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        self.receive(batch, false)
+    }
+
+    fn receive(&self, batch: &mut RecvBatch, ask: bool) -> io::Result<usize> {
+        let socket = SockRef::from(&self.io);
+        batch.clear();
+        let mut called = None;
+        let ready = self.io.try_io(Interest::READABLE, || {
+            let result = batch.fill(&socket, &self.state);
+            // A batch that is not full emptied the socket: the next arrival wakes, and no call in vain is made.
+            let emptied = result.is_err() || !batch.is_full();
+            called = Some(result);
+            if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        let received = match (called, ready) {
+            (Some(result), _) => result?,
+            (None, _) if ask => batch.fill(&socket, &self.state)?,
+            (None, ready) => return Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())),
+        };
         if self.impairment.drops_in() {
             batch.clear();
             return Ok(0);
         }
         Ok(received)
+    }
+
+    /// Whether something may be there to receive; else the task is woken when it is. One task alone may ask.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(cx)
+    }
+
+    /// Whether there may be room to send; else the task is woken when there is. One task alone may ask.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
     }
 
     /// Waits until something may be there to receive. Cancel-safe.

@@ -2,11 +2,17 @@
 //! them. Decoding checks everything and never panics.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use overlan_core::Fate;
 use overlan_wire::limits::MAX_MESSAGE;
 use overlan_wire::{MessageId, MessageMode, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::message::{Origin, Received};
+use crate::driver::MAX_BATCH;
 
 /// What a client sends first: the zero byte tells the stream from HTTP, the last byte is the stream's version.
 pub const PREFACE: [u8; 8] = *b"\0OVLAN\0\x01";
@@ -47,25 +53,6 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// A message as a listener gets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Who sent it.
-    pub from: NodeId,
-    /// That member's name.
-    pub name: String,
-    /// The sender's count of messages.
-    pub id: MessageId,
-    /// How it was sent.
-    pub mode: MessageMode,
-    /// When it was accepted here, in nanoseconds since 1970.
-    pub time_ns: u64,
-    /// The path it came by: our adapter address and the peer's, as `LOCAL<-REMOTE`; empty from this node itself.
-    pub path: String,
-    /// The bytes.
-    pub payload: Vec<u8>,
-}
-
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -80,7 +67,30 @@ pub enum Frame {
         /// Whom for.
         to: Target,
         /// The bytes.
-        payload: Vec<u8>,
+        payload: Bytes,
+    },
+    /// Client: send many messages, which are queued in their order. Answers carry the token of the first; the others
+    /// follow one by one.
+    SendBatch {
+        /// Of the first message.
+        token: u64,
+        /// How.
+        mode: MessageMode,
+        /// In which stream.
+        stream: u16,
+        /// Give up after this many milliseconds; 0: never.
+        lifetime_ms: u32,
+        /// Whom for.
+        to: Target,
+        /// The bytes of each.
+        payloads: Vec<Bytes>,
+    },
+    /// Client: listen, with room for this many messages, and take them as [`Frame::Messages`].
+    ListenBatch {
+        /// Messages.
+        credit: u32,
+        /// Which streams; none: all.
+        streams: Vec<u16>,
     },
     /// Client: listen, with room for this many messages.
     Listen {
@@ -108,6 +118,19 @@ pub enum Frame {
         /// What became of it.
         fate: Fate,
     },
+    /// Node: what became of several messages of a batch.
+    Fates {
+        /// Of the first message.
+        token: u64,
+        /// How many, with tokens one by one.
+        count: u32,
+        /// Whom they were for.
+        node: NodeId,
+        /// What became of them.
+        fate: Fate,
+    },
+    /// Node: messages, all of one sender and path.
+    Messages(Vec<Received>),
     /// Node: the message was not taken.
     Failed {
         /// From [`Frame::Send`].
@@ -165,6 +188,31 @@ impl Frame {
                 put_text(out, error);
             }
             Frame::Message(message) => emit_message(message, out),
+            Frame::SendBatch { token, mode, stream, lifetime_ms, to, payloads } => {
+                out.push(4);
+                out.extend_from_slice(&token.to_be_bytes());
+                out.push(mode_code(*mode));
+                out.extend_from_slice(&stream.to_be_bytes());
+                out.extend_from_slice(&lifetime_ms.to_be_bytes());
+                put_text(out, &to.to_string());
+                out.extend_from_slice(&(payloads.len() as u32).to_be_bytes());
+                for payload in payloads {
+                    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+                }
+                payloads.iter().for_each(|payload| out.extend_from_slice(payload));
+            }
+            Frame::ListenBatch { credit, streams } => {
+                put_number(out, 5, *credit);
+                streams.iter().for_each(|stream| out.extend_from_slice(&stream.to_be_bytes()));
+            }
+            Frame::Fates { token, count, node, fate } => {
+                out.push(21);
+                out.extend_from_slice(&token.to_be_bytes());
+                out.extend_from_slice(&count.to_be_bytes());
+                out.extend_from_slice(&node.0);
+                out.push(fate_code(*fate));
+            }
+            Frame::Messages(messages) => emit_messages(messages, out),
             Frame::Error(text) => {
                 out.push(20);
                 put_text(out, text);
@@ -174,11 +222,28 @@ impl Frame {
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Reads type and body.
+    /// Takes the next frame from what was read; `None` where it is not there wholly. Payloads are slices of it.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
+    pub fn split(read: &mut BytesMut) -> Result<Option<Self>, FrameError> {
+        let Some((length, rest)) = read.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length == 0 || length > MAX_FRAME {
+            return Err(FrameError::Malformed("length"));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        read.advance(4);
+        Self::parse(read.split_to(length).freeze()).map(Some)
+    }
+
+    /// Reads type and body; payloads are slices of `bytes`.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`].
+    pub fn parse(bytes: Bytes) -> Result<Self, FrameError> {
         let mut reader = Fields(bytes);
         let frame = match reader.u8()? {
             1 => Frame::Send {
@@ -188,11 +253,28 @@ impl Frame {
                 to: Target::parse(&reader.text()?),
                 payload: reader.rest(),
             },
+            4 => Frame::SendBatch {
+                token: reader.u64()?,
+                mode: mode(reader.u8()?)?,
+                stream: reader.u16()?,
+                lifetime_ms: reader.u32()?,
+                to: Target::parse(&reader.text()?),
+                payloads: reader.payloads()?,
+            },
+            5 => Frame::ListenBatch { credit: reader.u32()?, streams: reader.streams()? },
+            21 => Frame::Fates {
+                token: reader.u64()?,
+                count: reader.u32()?,
+                node: NodeId(reader.array()?),
+                fate: fate(reader.u8()?)?,
+            },
+            22 => Frame::Messages(parse_messages(&mut reader)?),
             2 => Frame::Listen { credit: reader.u32()? },
             3 => Frame::Credit { credit: reader.u32()? },
             16 => {
                 let token = reader.u64()?;
-                let (nodes, rest) = std::mem::take(&mut reader.0).as_chunks::<16>();
+                let ids = reader.rest();
+                let (nodes, rest) = ids.as_chunks::<16>();
                 if !rest.is_empty() {
                     return Err(FrameError::Malformed("node ids have 16 bytes"));
                 }
@@ -202,21 +284,13 @@ impl Frame {
                 Frame::Fate { token: reader.u64()?, node: NodeId(reader.array()?), fate: fate(reader.u8()?)? }
             }
             18 => Frame::Failed { token: reader.u64()?, error: reader.text()? },
-            19 => Frame::Message(Received {
-                from: NodeId(reader.array()?),
-                id: MessageId(reader.u64()?),
-                mode: mode(reader.u8()?)?,
-                time_ns: reader.u64()?,
-                name: reader.text()?,
-                path: reader.text()?,
-                payload: reader.rest(),
-            }),
+            19 => Frame::Message(parse_message(&mut reader)?),
             20 => Frame::Error(reader.text()?),
             _ => return Err(FrameError::Malformed("unknown type")),
         };
-        match reader.0 {
-            [] => Ok(frame),
-            _ => Err(FrameError::Malformed("bytes behind the end")),
+        match reader.0.is_empty() {
+            true => Ok(frame),
+            false => Err(FrameError::Malformed("bytes behind the end")),
         }
     }
 
@@ -238,7 +312,7 @@ impl Frame {
         if (&mut *stream).take(length as u64).read_to_end(&mut body).await? < length {
             return Err(FrameError::Malformed("truncated"));
         }
-        Self::parse(&body).map(Some)
+        Self::parse(body.into()).map(Some)
     }
 
     /// Writes the frame.
@@ -254,13 +328,71 @@ impl Frame {
 
 fn emit_message(message: &Received, out: &mut Vec<u8>) {
     out.push(19);
-    out.extend_from_slice(&message.from.0);
+    out.extend_from_slice(&message.origin.node.0);
     out.extend_from_slice(&message.id.0.to_be_bytes());
     out.push(mode_code(message.mode));
     out.extend_from_slice(&message.time_ns.to_be_bytes());
-    put_text(out, &message.name);
-    put_text(out, &message.path);
+    put_text(out, &message.origin.name);
+    put_text(out, &message.origin.path_text());
     out.extend_from_slice(&message.payload);
+}
+
+fn parse_message(reader: &mut Fields) -> Result<Received, FrameError> {
+    let node = NodeId(reader.array()?);
+    let (id, mode, time_ns) = (MessageId(reader.u64()?), mode(reader.u8()?)?, reader.u64()?);
+    let (name, path) = (reader.text()?.into(), reader.path()?);
+    let origin = Arc::new(Origin { node, name, path });
+    Ok(Received { origin, id, mode, stream: 0, redelivered: false, time_ns, payload: reader.rest() })
+}
+
+/// Bytes of one message in [`Frame::Messages`] beside its payload.
+const MESSAGE_FIELDS: usize = 16;
+const REDELIVERED: u8 = 1;
+
+/// All are of one origin and time.
+fn emit_messages(messages: &[Received], out: &mut Vec<u8>) {
+    out.push(22);
+    let Some(first) = messages.first() else { return };
+    out.extend_from_slice(&first.origin.node.0);
+    out.extend_from_slice(&first.time_ns.to_be_bytes());
+    put_text(out, &first.origin.name);
+    put_text(out, &first.origin.path_text());
+    out.extend_from_slice(&(messages.len() as u32).to_be_bytes());
+    for message in messages {
+        let mut fields = [0; MESSAGE_FIELDS];
+        fields[..8].copy_from_slice(&message.id.0.to_be_bytes());
+        fields[8] = mode_code(message.mode);
+        fields[9] = if message.redelivered { REDELIVERED } else { 0 };
+        fields[10..12].copy_from_slice(&message.stream.to_be_bytes());
+        fields[12..].copy_from_slice(&(message.payload.len() as u32).to_be_bytes());
+        out.extend_from_slice(&fields);
+    }
+    messages.iter().for_each(|message| out.extend_from_slice(&message.payload));
+}
+
+fn parse_messages(reader: &mut Fields) -> Result<Vec<Received>, FrameError> {
+    if reader.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (node, time_ns) = (NodeId(reader.array()?), reader.u64()?);
+    let (name, path) = (reader.text()?.into(), reader.path()?);
+    let origin = Arc::new(Origin { node, name, path });
+    let mut fields = reader.table(MESSAGE_FIELDS)?;
+    let mut messages = Vec::with_capacity(fields.len() / MESSAGE_FIELDS);
+    while !fields.is_empty() {
+        let (id, code, flags) = (MessageId(fields.get_u64()), fields.get_u8(), fields.get_u8());
+        let (stream, length) = (fields.get_u16(), fields.get_u32() as usize);
+        messages.push(Received {
+            origin: origin.clone(),
+            id,
+            mode: mode(code)?,
+            stream,
+            redelivered: flags & REDELIVERED != 0,
+            time_ns,
+            payload: reader.take(length)?,
+        });
+    }
+    Ok(messages)
 }
 
 fn put_number(out: &mut Vec<u8>, kind: u8, number: u32) {
@@ -311,17 +443,25 @@ fn fate(code: u8) -> Result<Fate, FrameError> {
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+struct Fields(Bytes);
 
-impl Fields<'_> {
+impl Fields {
+    fn take(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        (length <= self.0.len()).then(|| self.0.split_to(length)).ok_or(FrameError::Malformed("truncated"))
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(FrameError::Malformed("truncated"))?;
-        self.0 = rest;
-        Ok(*head)
+        let head = *self.0.first_chunk().ok_or(FrameError::Malformed("truncated"))?;
+        self.0.advance(N);
+        Ok(head)
     }
 
     fn u8(&mut self) -> Result<u8, FrameError> {
         self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, FrameError> {
+        self.array().map(u16::from_be_bytes)
     }
 
     fn u32(&mut self) -> Result<u32, FrameError> {
@@ -333,17 +473,52 @@ impl Fields<'_> {
     }
 
     fn text(&mut self) -> Result<String, FrameError> {
-        let length = usize::from(self.array().map(u16::from_be_bytes)?);
+        let length = usize::from(self.u16()?);
         if length > MAX_TEXT {
             return Err(FrameError::Malformed("text too long"));
         }
-        let (text, rest) = self.0.split_at_checked(length).ok_or(FrameError::Malformed("truncated"))?;
-        self.0 = rest;
-        str::from_utf8(text).map(str::to_owned).map_err(|_| FrameError::Malformed("text is not UTF-8"))
+        let text = self.take(length)?;
+        str::from_utf8(&text).map(str::to_owned).map_err(|_| FrameError::Malformed("text is not UTF-8"))
     }
 
-    fn rest(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.0).to_vec()
+    fn path(&mut self) -> Result<Option<(SocketAddr, SocketAddr)>, FrameError> {
+        let text = self.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let ends = text.split_once("<-").and_then(|(local, remote)| Some((local.parse().ok()?, remote.parse().ok()?)));
+        ends.map(Some).ok_or(FrameError::Malformed("path"))
+    }
+
+    /// A count, and that many rows: what is not there takes no memory.
+    fn table(&mut self, row: usize) -> Result<Bytes, FrameError> {
+        let count = self.u32()? as usize;
+        self.take(count.checked_mul(row).ok_or(FrameError::Malformed("truncated"))?)
+    }
+
+    fn payloads(&mut self) -> Result<Vec<Bytes>, FrameError> {
+        let mut lengths = self.table(4)?;
+        if lengths.len() / 4 > MAX_BATCH {
+            return Err(FrameError::Malformed("too many messages"));
+        }
+        let mut payloads = Vec::with_capacity(lengths.len() / 4);
+        while !lengths.is_empty() {
+            payloads.push(self.take(lengths.get_u32() as usize)?);
+        }
+        Ok(payloads)
+    }
+
+    fn streams(&mut self) -> Result<Vec<u16>, FrameError> {
+        let rest = self.rest();
+        let (streams, odd) = rest.as_chunks::<2>();
+        match odd {
+            [] => Ok(streams.iter().map(|stream| u16::from_be_bytes(*stream)).collect()),
+            _ => Err(FrameError::Malformed("streams have 2 bytes")),
+        }
+    }
+
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.0)
     }
 }
 

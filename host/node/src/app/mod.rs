@@ -1,7 +1,9 @@
 //! The application stream: messages in and out of a node over its Unix socket.
 
 pub mod frame;
+mod message;
 mod server;
 
-pub use frame::{Frame, FrameError, Received, Target};
+pub use frame::{Frame, FrameError, Target};
+pub use message::{Origin, Received};
 pub(crate) use server::serve;

@@ -1,34 +1,41 @@
 //! The node's end of an application stream.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use overlan_core::Fate;
-use overlan_wire::{MessageMode, NodeId};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
+use overlan_wire::MessageMode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::Target;
 use super::frame::{Frame, FrameError, PREFACE};
 use crate::control::PATIENCE;
-use crate::{Listener, NodeHandle};
+use crate::driver::{MemberOutcome, SendFailure, SendOptions};
+use crate::receipt::{BatchReceipt, Submitted};
+use crate::{ListenOptions, Listener, NodeHandle, Received, Streams};
 
 /// Messages of one client whose fate is still open; beyond that the node stops reading from it.
-const MAX_OPEN: usize = 65_536;
+const MAX_OPEN: usize = 262_144;
+/// Bytes of messages of one client that wait for room in a queue; beyond that the node stops reading from it.
+const MAX_WAITING_BYTES: usize = 16 << 20;
 /// Frames that may wait to be written to one client.
-const MAX_WAITING: usize = 64;
-/// Bytes read at once.
-const READ_AHEAD: usize = 64 << 10;
+const MAX_ANSWERS: usize = 64;
+/// Bytes read at once, and written at once.
+const CHUNK: usize = 256 << 10;
 
 /// Serves one client until it goes.
 pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
     let (mut read, write) = stream.into_split();
     let mut preface = [0; PREFACE.len()];
-    let (answers, to_write) = mpsc::channel(MAX_WAITING);
+    let (answers, to_write) = mpsc::channel(MAX_ANSWERS);
     let (listens, to_listen) = mpsc::channel(1);
     let came = timeout(PATIENCE, read.read_exact(&mut preface)).await;
     if !matches!(came, Ok(Ok(_))) || preface != PREFACE {
@@ -37,140 +44,274 @@ pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
         return;
     }
     let writer = tokio::spawn(write_frames(write, to_write, to_listen));
-    if let Err(FrameError::Malformed(why)) = read_frames(&mut read, &node, &answers, &listens).await {
-        let _ = answers.send(Frame::Error(format!("malformed frame ({why}); closing"))).await;
+    let mut reader = Reader { node, answers, listens, open: Steps::new(), messages: 0, waiting: 0 };
+    if let Err(FrameError::Malformed(why)) = reader.run(&mut read).await {
+        let _ = reader.answers.send(vec![Frame::Error(format!("malformed frame ({why}); closing"))]).await;
     }
-    drop((answers, listens));
+    drop(reader);
     let _ = writer.await;
 }
 
-type OpenFates = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Frame> + Send>>>;
+/// What comes next of messages that were sent.
+enum Step {
+    Queued(Sent, Result<BatchReceipt, SendFailure>),
+    Done(Sent, Vec<MemberOutcome>),
+}
 
-async fn read_frames(
-    read: &mut OwnedReadHalf,
-    node: &NodeHandle,
-    answers: &mpsc::Sender<Frame>,
-    listens: &mpsc::Sender<ListenChange>,
-) -> Result<(), FrameError> {
-    let mut frames = FrameReader::start(read);
-    let mut open = OpenFates::new();
-    loop {
-        tokio::select! {
-            Some(fate) = open.next() => {
-                if answers.send(fate).await.is_err() {
-                    return Ok(());
-                }
-            }
-            frame = frames.next(), if open.len() < MAX_OPEN => match frame? {
-                Some(Frame::Send { token, mode, lifetime_ms, to, payload }) => {
-                    let lifetime =
-                        (lifetime_ms > 0).then(|| Duration::from_millis(u64::from(lifetime_ms)));
-                    let sending = send(node, token, to, mode, payload, lifetime, &mut open);
-                    if answers.send(sending.await).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Some(Frame::Listen { credit }) => {
-                    let listener = node.listen_with(credit, false).await;
-                    let Ok(listener) = listener else { return Ok(()) };
-                    let _ = listens.send(ListenChange::Start(listener)).await;
-                }
-                Some(Frame::Credit { credit }) => {
-                    let _ = listens.send(ListenChange::Credit(credit)).await;
-                }
-                Some(_) => return Err(FrameError::Malformed("only a node sends this type")),
-                // The client is done sending, but may wait for fates or messages.
-                None if open.is_empty() => return Ok(()),
-                None => {
-                    while let Some(fate) = open.next().await {
-                        if answers.send(fate).await.is_err() {
-                            break;
-                        }
-                    }
-                    return Ok(());
-                }
+/// Messages that the client sent in one frame.
+#[derive(Clone, Copy)]
+struct Sent {
+    token: u64,
+    count: usize,
+    bytes: usize,
+    mode: MessageMode,
+    /// In a batch frame, whose fates come in ranges.
+    batch: bool,
+}
+
+type Steps = FuturesUnordered<Pin<Box<dyn Future<Output = Step> + Send>>>;
+
+async fn queued(sent: Sent, submitted: Submitted) -> Step {
+    Step::Queued(sent, submitted.queued().await)
+}
+
+async fn done(sent: Sent, mut receipt: BatchReceipt) -> Step {
+    Step::Done(sent, receipt.outcome().await)
+}
+
+struct Reader {
+    node: NodeHandle,
+    answers: mpsc::Sender<Vec<Frame>>,
+    listens: mpsc::Sender<ListenChange>,
+    open: Steps,
+    /// Messages without a fate.
+    messages: usize,
+    /// Bytes of messages that are not queued yet.
+    waiting: usize,
+}
+
+impl Reader {
+    async fn run(&mut self, read: &mut OwnedReadHalf) -> Result<(), FrameError> {
+        let mut frames = FrameReader::start(read);
+        loop {
+            let room = self.messages < MAX_OPEN && self.waiting < MAX_WAITING_BYTES;
+            let goes_on = tokio::select! {
+                biased;
+                Some(step) = self.open.next() => self.step(step).await,
+                frame = frames.next(), if room => match frame? {
+                    Some(frame) => self.take(frame).await?,
+                    None => break,
+                },
+            };
+            if !goes_on {
+                return Ok(());
             }
         }
+        // The client is done sending, but may wait for fates or messages.
+        while let Some(step) = self.open.next().await {
+            if !self.step(step).await {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client is still there.
+    async fn take(&mut self, frame: Frame) -> Result<bool, FrameError> {
+        match frame {
+            Frame::Send { token, mode, lifetime_ms, to, payload } => {
+                let sent = Sent { token, count: 1, bytes: payload.len(), mode, batch: false };
+                Ok(self.send(sent, to, 0, lifetime_ms, vec![payload]).await)
+            }
+            Frame::SendBatch { token, mode, stream, lifetime_ms, to, payloads } => {
+                let bytes = payloads.iter().map(Bytes::len).sum();
+                let sent = Sent { token, count: payloads.len(), bytes, mode, batch: true };
+                Ok(self.send(sent, to, stream, lifetime_ms, payloads).await)
+            }
+            Frame::Listen { credit } => Ok(self.listen(credit, Streams::ALL, false).await),
+            Frame::ListenBatch { credit, streams } => {
+                let streams = if streams.is_empty() { Streams::ALL } else { streams.into_iter().collect() };
+                Ok(self.listen(credit, streams, true).await)
+            }
+            Frame::Credit { credit } => Ok(self.listens.send(ListenChange::Credit(credit)).await.is_ok()),
+            _ => Err(FrameError::Malformed("only a node sends this type")),
+        }
+    }
+
+    async fn listen(&mut self, credit: u32, streams: Streams, batch: bool) -> bool {
+        let options = ListenOptions { streams, ..ListenOptions::default() };
+        let Ok(listener) = self.node.listen_credit(options, Some(u64::from(credit))).await else { return false };
+        self.listens.send(ListenChange::Start(listener, batch)).await.is_ok()
+    }
+
+    async fn send(&mut self, sent: Sent, to: Target, stream: u16, lifetime_ms: u32, payloads: Vec<Bytes>) -> bool {
+        let lifetime = (lifetime_ms > 0).then(|| Duration::from_millis(u64::from(lifetime_ms)));
+        let options = SendOptions { mode: sent.mode, stream, lifetime };
+        match self.node.submit(to, options, payloads).await {
+            Ok(submitted) => {
+                self.messages += sent.count;
+                self.waiting += sent.bytes;
+                self.open.push(Box::pin(queued(sent, submitted)));
+                true
+            }
+            Err(failure) => self.answer(vec![failed(sent, &failure)]).await,
+        }
+    }
+
+    /// Tells what became of messages, and waits for what becomes of them next.
+    async fn step(&mut self, step: Step) -> bool {
+        match step {
+            Step::Queued(sent, Err(failure)) => {
+                self.messages -= sent.count;
+                self.waiting -= sent.bytes;
+                self.answer(vec![failed(sent, &failure)]).await
+            }
+            Step::Queued(sent, Ok(receipt)) => {
+                self.waiting -= sent.bytes;
+                let queued = Frame::Queued { token: sent.token, nodes: receipt.nodes().to_vec() };
+                if sent.mode == MessageMode::Unreliable {
+                    self.messages -= sent.count;
+                } else {
+                    self.open.push(Box::pin(done(sent, receipt)));
+                }
+                self.answer(vec![queued]).await
+            }
+            Step::Done(sent, outcomes) => {
+                self.messages -= sent.count;
+                self.answer(fates(sent, outcomes)).await
+            }
+        }
+    }
+
+    async fn answer(&mut self, frames: Vec<Frame>) -> bool {
+        self.answers.send(frames).await.is_ok()
     }
 }
 
-/// Queues a message and gives the frame that says so.
-async fn send(
-    node: &NodeHandle,
-    token: u64,
-    to: super::Target,
-    mode: MessageMode,
-    payload: Vec<u8>,
-    lifetime: Option<Duration>,
-    open: &mut OpenFates,
-) -> Frame {
-    match node.send_to(to, mode, payload, lifetime).await {
-        Err(failure) => Frame::Failed { token, error: failure.to_string() },
-        Ok(receipt) => {
-            let nodes: Vec<NodeId> = receipt.nodes().collect();
-            if mode != MessageMode::Unreliable {
-                for (node, fate) in receipt.into_fates() {
-                    open.push(Box::pin(async move {
-                        Frame::Fate { token, node, fate: fate.await.unwrap_or(Fate::Abandoned) }
-                    }));
-                }
+fn failed(sent: Sent, failure: &SendFailure) -> Frame {
+    Frame::Failed { token: sent.token, error: failure.to_string() }
+}
+
+/// The last word on each message, in ranges.
+fn fates(sent: Sent, outcomes: Vec<MemberOutcome>) -> Vec<Frame> {
+    // Where a role had several owners, nothing says which messages one of them got.
+    let moved = outcomes.iter().any(|outcome| !outcome.moved.is_empty());
+    let mut frames = Vec::new();
+    for outcome in outcomes {
+        let node = outcome.node;
+        let mut push = |first: usize, count: usize, fate| {
+            let token = sent.token.wrapping_add(first as u64);
+            match (sent.batch, count) {
+                (_, 0) => {}
+                (true, _) => frames.push(Frame::Fates { token, count: count as u32, node, fate }),
+                (false, _) => frames.push(Frame::Fate { token, node, fate }),
             }
-            Frame::Queued { token, nodes }
+        };
+        if moved {
+            outcome.got.iter().for_each(|index| push(*index, 1, Fate::Delivered));
+            outcome.failed.iter().for_each(|(index, fate)| push(*index, 1, *fate));
+            continue;
         }
+        let mut failed = outcome.failed;
+        failed.sort_unstable_by_key(|(index, _)| *index);
+        let mut next = 0;
+        for (index, fate) in failed {
+            push(next, index - next, Fate::Delivered);
+            push(index, 1, fate);
+            next = index + 1;
+        }
+        push(next, sent.count - next, Fate::Delivered);
     }
+    frames
 }
 
 enum ListenChange {
-    Start(Listener),
+    /// Whether the client takes many messages in a frame.
+    Start(Listener, bool),
     Credit(u32),
 }
 
 /// Writes answers and messages. While the client does not read, this waits, and with it everything before it.
 async fn write_frames(
-    write: OwnedWriteHalf,
-    mut answers: mpsc::Receiver<Frame>,
+    mut write: OwnedWriteHalf,
+    mut answers: mpsc::Receiver<Vec<Frame>>,
     mut listens: mpsc::Receiver<ListenChange>,
 ) {
-    let mut write = BufWriter::with_capacity(64 << 10, write);
-    let mut listener: Option<Listener> = None;
+    let mut listener: Option<(Listener, bool)> = None;
+    let mut messages: Vec<Received> = Vec::new();
+    let mut out = Vec::with_capacity(CHUNK);
     loop {
-        let frame = tokio::select! {
+        tokio::select! {
             biased;
-            frame = answers.recv() => match frame {
-                Some(frame) => frame,
-                None => break,
-            },
-            Some(change) = listens.recv() => {
-                match (change, &listener) {
-                    (ListenChange::Start(new), _) => listener = Some(new),
-                    (ListenChange::Credit(credit), Some(listener)) => listener.add_credit(credit),
-                    (ListenChange::Credit(_), None) => {}
+            frames = answers.recv() => {
+                let Some(frames) = frames else { break };
+                frames.iter().for_each(|frame| frame.emit(&mut out));
+                while out.len() < CHUNK && let Ok(frames) = answers.try_recv() {
+                    frames.iter().for_each(|frame| frame.emit(&mut out));
                 }
-                continue;
             }
-            message = async {
+            Some(change) = listens.recv() => match (change, &listener) {
+                (ListenChange::Start(new, batch), _) => listener = Some((new, batch)),
+                (ListenChange::Credit(credit), Some((listener, _))) => listener.add_credit(credit),
+                (ListenChange::Credit(_), None) => {}
+            },
+            count = async {
                 match &mut listener {
-                    Some(listener) => listener.recv().await,
+                    Some((listener, _)) => listener.recv_many(&mut messages).await,
                     None => std::future::pending().await,
                 }
-            } => match message {
-                Some(message) => Frame::Message((*message).clone()),
-                None => break,
+            } => {
+                if count == 0 {
+                    break;
+                }
+                let batch = listener.as_ref().is_some_and(|(_, batch)| *batch);
+                if write_messages(&mut write, &mut out, &mut messages, batch).await.is_err() {
+                    return;
+                }
             },
             // Nothing to say: what was said must not wait in the buffer.
             else => break,
-        };
-        if frame.write(&mut write).await.is_err() {
+        }
+        if write.write_all(&out).await.is_err() {
             return;
         }
-        if answers.is_empty() && write.flush().await.is_err() {
-            return;
-        }
+        out.clear();
     }
-    let _ = write.flush().await;
+    let _ = write.write_all(&out).await;
 }
 
-/// Reads frames so that one half read is never lost to a cancelled future.
+/// What is small stays in `out`.
+async fn write_messages(
+    write: &mut OwnedWriteHalf,
+    out: &mut Vec<u8>,
+    messages: &mut Vec<Received>,
+    batch: bool,
+) -> std::io::Result<()> {
+    let mut rest = &messages[..];
+    while let Some(first) = rest.first() {
+        let mut bytes = 0;
+        let fits = |message: &&Received| {
+            bytes += message.payload.len();
+            Arc::ptr_eq(&message.origin, &first.origin) && message.time_ns == first.time_ns && bytes < CHUNK
+        };
+        // At least one: a large one goes alone.
+        let count = if batch { rest.iter().take_while(fits).count().max(1) } else { 1 };
+        let (now, later) = rest.split_at(count);
+        match batch {
+            true => Frame::Messages(now.to_vec()).emit(out),
+            false => Frame::Message(first.clone()).emit(out),
+        }
+        rest = later;
+        if out.len() >= CHUNK {
+            write.write_all(out).await?;
+            out.clear();
+        }
+    }
+    messages.clear();
+    Ok(())
+}
+
+/// Reads frames so that one half read is never lost to a cancelled future. Payloads are slices of what was read.
 struct FrameReader<'a> {
     read: &'a mut OwnedReadHalf,
     buffer: BytesMut,
@@ -178,16 +319,18 @@ struct FrameReader<'a> {
 
 impl<'a> FrameReader<'a> {
     fn start(read: &'a mut OwnedReadHalf) -> Self {
-        FrameReader { read, buffer: BytesMut::with_capacity(READ_AHEAD) }
+        FrameReader { read, buffer: BytesMut::with_capacity(CHUNK) }
     }
 
     /// Cancel-safe: what was read stays in the buffer.
     async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            if let Some(frame) = self.take()? {
+            if let Some(frame) = Frame::split(&mut self.buffer)? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_AHEAD);
+            if self.buffer.capacity() - self.buffer.len() < CHUNK / 4 {
+                self.buffer.reserve(CHUNK);
+            }
             if self.read.read_buf(&mut self.buffer).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
@@ -195,17 +338,5 @@ impl<'a> FrameReader<'a> {
                 };
             }
         }
-    }
-
-    fn take(&mut self) -> Result<Option<Frame>, FrameError> {
-        let Some((length, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if length == 0 || length > super::frame::MAX_FRAME {
-            return Err(FrameError::Malformed("length"));
-        }
-        let Some(body) = rest.get(..length) else { return Ok(None) };
-        let frame = Frame::parse(body)?;
-        self.buffer.advance(length + 4);
-        Ok(Some(frame))
     }
 }

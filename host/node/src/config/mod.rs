@@ -41,6 +41,8 @@ pub struct Config {
     pub port: u16,
     /// Where Prometheus may fetch the counters over TCP; they are not secret, but nothing guards them. Default: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Spin instead of sleeping: the shortest delays, for a whole core. Default: no.
+    pub busy_poll: bool,
     /// What responsibilities may require of this node.
     pub attributes: Attributes,
     /// The cluster's name. Default `overlan`.
@@ -130,6 +132,7 @@ impl Config {
             control: None,
             port: DEFAULT_PORT,
             metrics: None,
+            busy_poll: false,
             attributes: Vec::new(),
             cluster: "overlan".to_owned(),
             security: Security::None,

@@ -141,6 +141,7 @@ impl Reading<'_> {
             state_dir,
             port,
             metrics,
+            busy_poll: file.node.busy_poll.unwrap_or(false),
         })
     }
 

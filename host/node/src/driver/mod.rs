@@ -1,15 +1,21 @@
-//! The driver: one thread that owns the core. Nothing slow happens on it: plugins answer, routes are written and
-//! clients wait elsewhere, and what they have to say comes by bounded queues.
+//! The driver: one task on a thread of its own that owns the core. Nothing slow happens on it: plugins answer, routes
+//! are written and clients wait elsewhere, and what they have to say comes by bounded queues. An application may put
+//! its own tasks beside it ([`NodeHandle::spawn_beside`](crate::NodeHandle::spawn_beside)).
 //!
-//! One turn: take what the sockets hold, then commands and policy answers, then (only now, so that a node that was
-//! paused accuses nobody) the timers, then hand out what the core wants sent, asked and told.
+//! One turn: take commands, policy answers and one batch from each socket, hand out what arrived, let the tasks beside
+//! say what they have to, then (once the sockets were seen empty, so that a node that was paused accuses nobody) the
+//! timers, then some of what the core wants sent.
 
 mod listeners;
+mod mailbox;
 mod outbox;
 mod sockets;
+mod streams;
+mod timer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use overlan_contract::Kind;
@@ -17,18 +23,20 @@ use overlan_core::policy::{Answer, Fault, Ticket};
 use overlan_core::{Core, Event, Instant};
 use overlan_seal::Seal;
 use overlan_udp::Impairment;
-use overlan_wire::{Digest, NodeId};
+use overlan_wire::Digest;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::adapters::Selection;
 use crate::policy::Policies;
 use crate::state::StateDir;
 
-pub use listeners::Listener;
-pub(crate) use listeners::{LISTENER_MESSAGES, ListenerEnd};
-pub use outbox::SendFailure;
-pub(crate) use outbox::{Outbox, Outgoing};
-use sockets::Sockets;
+pub(crate) use mailbox::ListenerEnd;
+pub use mailbox::{ListenOptions, Listener};
+pub(crate) use outbox::{BatchId, MAX_BATCH, Outbox, Outgoing, Queued};
+pub use outbox::{MemberOutcome, SendFailure, SendOptions};
+use sockets::{Arrived, Sockets};
+pub use streams::Streams;
+use timer::Alarm;
 
 /// Commands that may wait for the driver; a caller beyond that waits.
 pub(crate) const MAX_COMMANDS: usize = 1024;
@@ -36,8 +44,14 @@ pub(crate) const MAX_COMMANDS: usize = 1024;
 pub(crate) const MAX_EVENTS: usize = 1024;
 /// Commands taken in one turn, so that the sockets get theirs.
 const COMMANDS_PER_TURN: usize = 256;
-/// Datagram batches handed out in one turn.
-const TRANSMITS_PER_TURN: usize = 64;
+/// Datagram batches (of 64 KiB) handed out in one turn, so that acknowledgements are seen in between.
+const TRANSMITS_PER_TURN: usize = 8;
+/// How long timers that are due wait for sockets that always have more; that is longer than it takes to empty full
+/// buffers, where the node was paused.
+const DRAIN: Duration = Duration::from_millis(1);
+const DRAIN_AFTER_PAUSE: Duration = Duration::from_millis(10);
+/// A timer this late says that the node was paused.
+const PAUSED: Duration = Duration::from_millis(10);
 /// How long a leaving node goes on, so that its farewell is acknowledged or repeated.
 const FAREWELL: Duration = Duration::from_millis(150);
 
@@ -48,8 +62,10 @@ pub(crate) type Inspection = Box<dyn FnOnce(&mut NodeCore, Instant) + Send>;
 
 /// What the driver is told.
 pub(crate) enum Command {
-    /// Send a message to one member.
+    /// Send messages.
     Send(Outgoing),
+    /// Messages are not wanted any more.
+    Cancel(BatchId),
     /// One more listener.
     Listen(ListenerEnd),
     /// The adapters to use.
@@ -85,17 +101,30 @@ pub(crate) struct Driver {
     origin: std::time::Instant,
     ports: Ports,
     sockets: Sockets,
+    alarm: Alarm,
     outbox: Outbox,
     listeners: listeners::Listeners,
     state: StateDir,
     buffer: Vec<u8>,
+    /// Since when a timer is due, and until when it waits for the sockets.
+    overdue: Option<(Instant, Instant)>,
+    busy_poll: bool,
     leaving: Option<Instant>,
 }
 
 impl Driver {
-    pub(crate) fn new(core: NodeCore, origin: std::time::Instant, state: StateDir, ports: Ports) -> Self {
-        Driver {
-            sockets: Sockets::new(ports.wake.clone()),
+    /// # Errors
+    /// There is no timer.
+    pub(crate) fn new(
+        core: NodeCore,
+        origin: std::time::Instant,
+        state: StateDir,
+        ports: Ports,
+        busy_poll: bool,
+    ) -> std::io::Result<Self> {
+        Ok(Driver {
+            sockets: Sockets::new(),
+            alarm: Alarm::new()?,
             core,
             origin,
             ports,
@@ -103,8 +132,10 @@ impl Driver {
             listeners: listeners::Listeners::default(),
             state,
             buffer: Vec::with_capacity(1 << 16),
+            overdue: None,
+            busy_poll,
             leaving: None,
-        }
+        })
     }
 
     fn now(&self) -> Instant {
@@ -115,23 +146,47 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         loop {
             let mut busy = self.take_commands();
-            let due = self.core.poll_timeout().is_some_and(|due| due <= self.now());
-            busy |= self.receive(due);
             let now = self.now();
-            if self.core.poll_timeout().is_some_and(|due| due <= now) {
-                self.core.handle_timeout(now);
+            let due = self.core.poll_timeout().filter(|due| *due <= now);
+            let arrived = self.receive(now, due.is_some() || self.busy_poll);
+            busy |= matches!(arrived, Arrived::Datagrams);
+            busy |= self.fire(now, due, &arrived);
+            if self.hand_out(now) {
+                // Tasks beside this one answer before the acknowledgement leaves, which goes with the answer.
+                step_back().await;
+                busy |= self.take_commands();
             }
             busy |= self.flush();
             if self.leaving.is_some_and(|end| end <= self.now()) {
                 self.outbox.abandon();
                 return;
             }
-            if busy {
-                tokio::task::yield_now().await;
+            if busy || self.busy_poll {
+                step_back().await;
             } else {
                 self.wait().await;
             }
         }
+    }
+
+    /// Fires the timers that are due, unless the sockets have more that should be heard first; whether they are to be
+    /// asked again.
+    fn fire(&mut self, now: Instant, due: Option<Instant>, arrived: &Arrived) -> bool {
+        if self.outbox.poll_timeout().is_some_and(|due| due <= now) {
+            self.outbox.handle_timeout(&mut self.core, now);
+        }
+        let Some(due) = due else {
+            self.overdue = None;
+            return false;
+        };
+        let patience = if now.since(due) > PAUSED { DRAIN_AFTER_PAUSE } else { DRAIN };
+        let (_, until) = *self.overdue.get_or_insert((due, now + patience));
+        if matches!(arrived, Arrived::Datagrams) && now < until {
+            return true;
+        }
+        self.overdue = None;
+        self.core.handle_timeout(now);
+        false
     }
 
     fn take_commands(&mut self) -> bool {
@@ -151,6 +206,7 @@ impl Driver {
         let now = self.now();
         match command {
             Command::Send(outgoing) => self.outbox.send(&mut self.core, now, outgoing),
+            Command::Cancel(batch) => self.outbox.cancel(&mut self.core, now, batch),
             Command::Listen(listener) => self.listeners.add(listener),
             Command::Adapters(selection) => {
                 self.sockets.want(selection);
@@ -186,58 +242,58 @@ impl Driver {
         });
     }
 
-    fn receive(&mut self, all: bool) -> bool {
+    fn receive(&mut self, now: Instant, ask: bool) -> Arrived {
         let core = &mut self.core;
-        let origin = self.origin;
-        self.sockets.receive(all, |local, remote, bytes| {
-            core.handle_datagram(now(origin), local, remote, bytes);
+        // CORE-ECN: `_congestion` is for the core to answer (RFC 9002, section 7.1).
+        self.sockets.receive(ask, |local, remote, _congestion, bytes| {
+            core.handle_datagram(now, local, remote, bytes);
         })
     }
 
-    /// Hands out what the core has; whether there may be more.
+    /// Sends some of what the core has; whether there may be more.
     fn flush(&mut self) -> bool {
-        self.hand_out();
         let mut more = self.sockets.retry();
         for _ in 0..TRANSMITS_PER_TURN {
-            if self.sockets.is_blocked() {
-                break;
-            }
-            let now = now(self.origin);
-            let Some(transmit) = self.core.poll_transmit(now, &mut self.buffer) else {
-                self.hand_out();
+            if self.sockets.are_blocked() {
                 return more;
-            };
+            }
+            let now = self.now();
+            let transmit = self.core.poll_transmit(now, &mut self.buffer);
             // What the core decided while it made the datagram is on record before the datagram leaves.
-            self.tell();
+            self.tell(now);
+            let Some(transmit) = transmit else { return more };
             if !self.sockets.send(&transmit, &self.buffer) {
                 self.core.handle_send_failure(now, transmit.local, transmit.remote);
             }
             more = true;
         }
-        self.hand_out();
-        more && !self.sockets.is_blocked()
+        more
     }
 
-    fn hand_out(&mut self) {
-        self.tell();
+    /// Hands out questions, fates, events and messages; whether an application got any.
+    fn hand_out(&mut self, now: Instant) -> bool {
         while let Some((ticket, question)) = self.core.poll_question() {
             self.ports.policies.ask(ticket, question);
         }
-        let now = now(self.origin);
-        while self.listeners.have_room() {
-            let Some(message) = self.core.poll_message(now, |_| true) else { break };
-            self.listeners.deliver(&self.core, now, message);
-        }
-        self.tell();
+        let told = self.tell(now);
+        let delivered = self.listeners.deliver(&mut self.core, now);
+        // Of messages to this node itself.
+        self.tell(now) || told || delivered
     }
 
-    fn tell(&mut self) {
+    /// Whether there were fates.
+    fn tell(&mut self, now: Instant) -> bool {
+        let mut told = false;
         while let Some(report) = self.core.poll_fate() {
-            self.outbox.handle_fate(report.token, report.fate);
+            self.outbox.handle_fate(report);
+            told = true;
         }
+        self.outbox.rehome(&mut self.core, now);
         while let Some(event) = self.core.poll_event() {
             match event {
-                Event::Writable { node, .. } => self.writable(node),
+                Event::Writable { node, stream } => {
+                    self.outbox.handle_writable(&mut self.core, now, node, stream);
+                }
                 Event::Version(version) => {
                     if let Err(error) = self.state.store_version(version) {
                         tracing::error!(%error, "the version of the table entry could not be stored");
@@ -249,38 +305,40 @@ impl Driver {
                 }
                 event => {
                     log(&event);
+                    if let Event::Plan { .. } = event {
+                        self.outbox.handle_plan(&mut self.core, now);
+                    }
                     self.listeners.note(&event);
                     // Nobody watching is fine.
                     let _ = self.ports.events.send(event);
                 }
             }
         }
-    }
-
-    fn writable(&mut self, node: NodeId) {
-        let now = self.now();
-        self.outbox.handle_writable(&mut self.core, now, node);
+        told
     }
 
     async fn wait(&mut self) {
-        let due = [self.core.poll_timeout(), self.leaving, self.sockets.retry_at(self.origin)];
+        let due =
+            [self.core.poll_timeout(), self.outbox.poll_timeout(), self.leaving, self.sockets.poll_timeout(self.origin)];
         let due = due.into_iter().flatten().min();
         let until = due.map(|due| self.origin + Duration::from_nanos(due.as_nanos()));
+        let alarm = &mut self.alarm;
         let sleep = async {
             match until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
+                Some(until) => alarm.wait(until).await,
                 None => std::future::pending().await,
             }
         };
-        let ports = &mut self.ports;
+        let (ports, sockets) = (&mut self.ports, &self.sockets);
         tokio::select! {
             biased;
-            () = ports.wake.notified() => {}
+            () = std::future::poll_fn(|cx| sockets.poll_ready(cx)) => {}
             command = ports.commands.recv() => match command {
                 Some(command) => self.handle(command),
                 // All handles are gone.
                 None => self.handle(Command::Leave),
             },
+            () = ports.wake.notified() => {}
             Some((ticket, answer)) = ports.answers.recv() => {
                 self.core.handle_answer(now(self.origin), ticket, answer);
             }
@@ -291,6 +349,19 @@ impl Driver {
             }
         }
     }
+}
+
+/// Lets the other tasks of the thread run, without a look at what the kernel has: the runtime does that now and then.
+async fn step_back() {
+    let mut stepped = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The time as the core counts it.

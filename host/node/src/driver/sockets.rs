@@ -1,24 +1,22 @@
 //! The node's sockets: one per adapter address, opened and closed as the adapters come and go.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use overlan_core::Transmit;
 use overlan_udp::{BindError, Impairment, Options, RecvBatch, SendError, Socket};
 use overlan_wire::Adapter;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::adapters::{Selected, Selection};
 
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long sockets are drained before timers fire: longer than it takes to empty full buffers.
-const DRAIN: Duration = Duration::from_millis(5);
-/// How long a full send buffer holds up all sending before its datagrams count as lost.
+/// How long a full send buffer may hold datagrams up before they count as lost.
 const BLOCKED_LIMIT: Duration = Duration::from_millis(5);
+/// Batches that wait for a full send buffer; more are dropped, as by a full queue in the kernel.
+const MAX_WAITING: usize = 8;
 
 pub(super) struct Sockets {
     wanted: Selection,
@@ -28,35 +26,33 @@ pub(super) struct Sockets {
     retry_at: Option<Instant>,
     published: Vec<Adapter>,
     batch: RecvBatch,
-    wake: Arc<Notify>,
-    blocked: Option<Blocked>,
 }
 
 struct Open {
     selected: Selected,
-    socket: Arc<Socket>,
-    readable: Arc<AtomicBool>,
-    resume: Arc<Notify>,
-    task: AbortHandle,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// What a full send buffer did not take.
-struct Blocked {
-    since: Instant,
     local: SocketAddr,
+    socket: Socket,
+    /// What the kernel gave less than asked for.
+    shortfall: Option<String>,
+    /// What a full send buffer did not take, and since when.
+    waiting: VecDeque<Waiting>,
+    since: Instant,
+}
+
+struct Waiting {
     remote: SocketAddr,
     segment: usize,
     rest: Vec<u8>,
 }
 
+/// What came of receiving once from each socket.
+pub(super) enum Arrived {
+    Nothing,
+    Datagrams,
+}
+
 impl Sockets {
-    pub(super) fn new(wake: Arc<Notify>) -> Self {
+    pub(super) fn new() -> Self {
         Sockets {
             wanted: Selection::default(),
             open: Vec::new(),
@@ -64,8 +60,6 @@ impl Sockets {
             retry_at: None,
             published: Vec::new(),
             batch: RecvBatch::new(),
-            wake,
-            blocked: None,
         }
     }
 
@@ -79,22 +73,22 @@ impl Sockets {
         self.open.retain(|open| {
             wanted
                 .iter()
-                .any(|want| want.local() == open.selected.local() && want.device == open.selected.device)
+                .any(|want| want.local() == open.local && want.device == open.selected.device)
         });
         self.failures.clear();
         for want in &wanted {
             let local = want.local();
-            if let Some(open) = self.open.iter_mut().find(|open| open.selected.local() == local) {
+            if let Some(open) = self.open.iter_mut().find(|open| open.local == local) {
                 open.selected = want.clone();
                 continue;
             }
-            match self.bind(want) {
+            match Self::bind(want) {
                 Ok(open) => self.open.push(open),
                 Err(error) => self.failures.push((local, error)),
             }
         }
         self.retry_at = (!self.failures.is_empty()).then(|| Instant::now() + RETRY);
-        let is_open = |want: &&Selected| self.open.iter().any(|open| open.selected.local() == want.local());
+        let is_open = |want: &&Selected| self.open.iter().any(|open| open.local == want.local());
         let adapters: Vec<Adapter> = wanted.iter().filter(is_open).map(|want| want.adapter.clone()).collect();
         self.wanted.adapters = wanted;
         if adapters == self.published {
@@ -104,7 +98,7 @@ impl Sockets {
         Some(adapters)
     }
 
-    fn bind(&self, want: &Selected) -> Result<Open, String> {
+    fn bind(want: &Selected) -> Result<Open, String> {
         let options =
             Options { device: want.device.as_deref(), dscp: want.adapter.dscp, ..Options::default() };
         let socket = Socket::bind(want.local(), &options).map_err(|error| match error {
@@ -112,22 +106,29 @@ impl Sockets {
             _ => error.to_string(),
         })?;
         tracing::info!(local = %socket.local(), device_bound = socket.device_bound(), "socket open");
-        let socket = Arc::new(socket);
-        let readable = Arc::new(AtomicBool::new(true));
-        let resume = Arc::new(Notify::new());
-        let watcher = watch(socket.clone(), readable.clone(), resume.clone(), self.wake.clone());
-        let task = tokio::spawn(watcher).abort_handle();
-        Ok(Open { selected: want.clone(), socket, readable, resume, task })
+        let shortfall = socket.buffer_shortfall();
+        Ok(Open {
+            selected: want.clone(),
+            local: want.local(),
+            socket,
+            shortfall,
+            waiting: VecDeque::new(),
+            since: Instant::now(),
+        })
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
         let failures = self.failures.iter().map(|(local, why)| format!("no socket on {local}: {why}"));
-        self.wanted.problems.iter().cloned().chain(failures).collect()
+        let shortfalls = self.open.iter().filter_map(|open| {
+            open.shortfall.as_ref().map(|shortfall| format!("{}: {shortfall}", open.local))
+        });
+        self.wanted.problems.iter().cloned().chain(failures).chain(shortfalls).collect()
     }
 
-    pub(super) fn retry_at(&self, origin: Instant) -> Option<overlan_core::Instant> {
-        let blocked = self.blocked.as_ref().map(|blocked| blocked.since + BLOCKED_LIMIT);
-        let at = [self.retry_at, blocked].into_iter().flatten().min()?;
+    /// When to come back even if nothing happens.
+    pub(super) fn poll_timeout(&self, origin: Instant) -> Option<overlan_core::Instant> {
+        let blocked = self.open.iter().filter(|open| open.is_blocked()).map(|open| open.since + BLOCKED_LIMIT);
+        let at = blocked.chain(self.retry_at).min()?;
         Some(overlan_core::Instant::ZERO + at.saturating_duration_since(origin))
     }
 
@@ -144,72 +145,64 @@ impl Sockets {
         found
     }
 
-    /// Takes what the readable sockets (or `all`) hold; whether they may hold more.
+    /// Takes one batch from each socket that the runtime saw to be readable; with `ask`, from each that is.
     pub(super) fn receive(
         &mut self,
-        all: bool,
-        mut handle: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
-    ) -> bool {
-        let start = Instant::now();
-        let mut more = true;
-        let mut first = true;
-        while more && (first || start.elapsed() < DRAIN) {
-            more = false;
-            for open in &self.open {
-                let flagged = open.readable.load(Ordering::Acquire);
-                let asked = flagged || all && first;
-                if !asked {
-                    continue;
-                }
-                match open.socket.recv(&mut self.batch) {
-                    Ok(_) => {
-                        let local = open.socket.local();
-                        for datagram in self.batch.datagrams() {
-                            handle(local, datagram.remote, datagram.bytes);
-                        }
-                        open.readable.store(true, Ordering::Release);
-                        more = true;
+        ask: bool,
+        mut handle: impl FnMut(SocketAddr, SocketAddr, bool, &mut [u8]),
+    ) -> Arrived {
+        let mut arrived = Arrived::Nothing;
+        for open in &self.open {
+            let received =
+                if ask { open.socket.recv(&mut self.batch) } else { open.socket.try_recv(&mut self.batch) };
+            match received {
+                Ok(_) => {
+                    for datagram in self.batch.datagrams() {
+                        handle(open.local, datagram.remote, datagram.congestion, datagram.bytes);
                     }
-                    Err(error) => {
-                        if error.kind() != std::io::ErrorKind::WouldBlock {
-                            tracing::debug!(%error, local = %open.socket.local(), "receiving");
-                        }
-                        if flagged {
-                            open.readable.store(false, Ordering::Release);
-                            open.resume.notify_one();
-                        }
-                    }
+                    arrived = Arrived::Datagrams;
                 }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => tracing::debug!(%error, local = %open.local, "receiving"),
             }
-            first = false;
         }
-        more
+        arrived
+    }
+
+    /// Ready once a socket has something to receive, or room for what waits to be sent.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ready = Poll::Pending;
+        for open in &self.open {
+            // All are asked, so that each wakes. An error means that the runtime shuts down.
+            if open.socket.poll_readable(cx).is_ready() || open.is_blocked() && open.socket.poll_writable(cx).is_ready()
+            {
+                ready = Poll::Ready(());
+            }
+        }
+        ready
     }
 
     /// Sends; `false` where the path refuses.
     pub(super) fn send(&mut self, transmit: &Transmit, datagrams: &[u8]) -> bool {
-        let Some(open) = self.open.iter().find(|open| open.selected.local() == transmit.local) else {
-            return false;
-        };
+        let Some(open) = self.open.iter_mut().find(|open| open.local == transmit.local) else { return false };
         if let Err(error) = open.socket.set_dscp(transmit.dscp) {
             tracing::debug!(%error, "setting the DSCP");
         }
-        match send_all(&open.socket, datagrams, transmit.segment, transmit.remote) {
+        let sent = if open.is_blocked() {
+            Err(Stop::Blocked(0))
+        } else {
+            send_all(&open.socket, datagrams, transmit.segment, transmit.remote)
+        };
+        match sent {
             Ok(()) => true,
             Err(Stop::Blocked(sent)) => {
-                self.blocked = Some(Blocked {
-                    since: Instant::now(),
-                    local: transmit.local,
-                    remote: transmit.remote,
-                    segment: transmit.segment,
-                    rest: datagrams[sent..].to_vec(),
-                });
-                let (socket, wake) = (open.socket.clone(), self.wake.clone());
-                tokio::spawn(async move {
-                    if socket.writable().await.is_ok() {
-                        wake.notify_one();
-                    }
-                });
+                if !open.is_blocked() {
+                    open.since = Instant::now();
+                }
+                if open.waiting.len() < MAX_WAITING {
+                    let (remote, segment) = (transmit.remote, transmit.segment);
+                    open.waiting.push_back(Waiting { remote, segment, rest: datagrams[sent..].to_vec() });
+                }
                 true
             }
             Err(Stop::Failed(error)) => {
@@ -220,26 +213,40 @@ impl Sockets {
         }
     }
 
-    /// Whether a full send buffer holds up sending.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
+    /// Whether full send buffers hold up all sending: where only some are full, the others go on.
+    pub(super) fn are_blocked(&self) -> bool {
+        !self.open.is_empty() && self.open.iter().all(Open::is_blocked)
     }
 
-    /// Tries again what a full send buffer did not take; whether sending may go on.
+    /// Tries again what full send buffers did not take; whether any of it went.
     pub(super) fn retry(&mut self) -> bool {
-        let Some(mut blocked) = self.blocked.take() else { return false };
-        let Some(open) = self.open.iter().find(|open| open.selected.local() == blocked.local) else {
-            return true;
-        };
-        if let Err(Stop::Blocked(sent)) =
-            send_all(&open.socket, &blocked.rest, blocked.segment, blocked.remote)
-            && blocked.since.elapsed() < BLOCKED_LIMIT
-        {
-            blocked.rest.drain(..sent);
-            self.blocked = Some(blocked);
-            return false;
+        let mut went = false;
+        for open in &mut self.open {
+            while let Some(waiting) = open.waiting.front_mut() {
+                match send_all(&open.socket, &waiting.rest, waiting.segment, waiting.remote) {
+                    Err(Stop::Blocked(sent)) if open.since.elapsed() < BLOCKED_LIMIT => {
+                        if sent > 0 {
+                            waiting.rest.drain(..sent);
+                            open.since = Instant::now();
+                        }
+                        break;
+                    }
+                    Err(Stop::Blocked(_)) => open.waiting.clear(),
+                    Ok(()) | Err(Stop::Failed(_)) => {
+                        open.waiting.pop_front();
+                        open.since = Instant::now();
+                    }
+                }
+                went = true;
+            }
         }
-        true
+        went
+    }
+}
+
+impl Open {
+    fn is_blocked(&self) -> bool {
+        !self.waiting.is_empty()
     }
 }
 
@@ -259,16 +266,4 @@ fn send_all(socket: &Socket, datagrams: &[u8], segment: usize, remote: SocketAdd
         }
     }
     Ok(())
-}
-
-/// Wakes the driver when there is something to receive, once per emptying.
-async fn watch(socket: Arc<Socket>, readable: Arc<AtomicBool>, resume: Arc<Notify>, wake: Arc<Notify>) {
-    loop {
-        if socket.readable().await.is_err() {
-            return;
-        }
-        readable.store(true, Ordering::Release);
-        wake.notify_one();
-        resume.notified().await;
-    }
 }

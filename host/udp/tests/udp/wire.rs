@@ -26,12 +26,12 @@ fn the_dscp_arrives() {
             let options = Options { dscp: 46, ..Options::default() };
             let socket = Socket::bind(SocketAddr::new(ip, 0), &options).unwrap();
             socket.send(b"one", 3, remote).unwrap();
-            assert_eq!(received_traffic_class(&plain), 46 << 2);
+            assert_eq!(received_traffic_class(&plain), 46 << 2 | 0b10);
 
             socket.set_dscp(10).unwrap();
             socket.send(&[0; 300], 100, remote).unwrap();
             for _ in 0..3 {
-                assert_eq!(received_traffic_class(&plain), 10 << 2, "of a segmented send");
+                assert_eq!(received_traffic_class(&plain), 10 << 2 | 0b10, "of a segmented send");
             }
             assert!(socket.set_dscp(64).is_err());
             assert_eq!(socket.dscp(), 10);
@@ -178,7 +178,7 @@ fn df_and_dscp_stand_in_the_header() {
                     break;
                 }
             }
-            assert_eq!(packet[1], 34 << 2, "DSCP, and no ECN");
+            assert_eq!(packet[1], 34 << 2 | 0b10, "DSCP, and ECT(0)");
             assert_eq!(packet[6] & 0xe0, 0x40, "DF set, no more fragments");
         });
     });

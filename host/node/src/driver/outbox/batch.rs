@@ -1,0 +1,337 @@
+//! One call to send: its messages, the members they go to, and what became of them.
+
+use bytes::Bytes;
+use overlan_core::{Fate, Instant};
+use overlan_wire::{MessageMode, NodeId};
+use tokio::sync::oneshot;
+
+use super::{MemberOutcome, Queued, SendFailure};
+
+/// A token is `generation | slot | index`: it leads to batch and message without a search, and a report that comes
+/// after its batch is gone fits none.
+const INDEX_BITS: u32 = 20;
+const SLOT_BITS: u32 = 24;
+
+/// Most messages of one batch.
+pub(crate) const MAX_BATCH: usize = 1 << INDEX_BITS;
+/// Most batches that are open at once.
+pub(super) const MAX_SLOTS: usize = 1 << SLOT_BITS;
+
+/// Which batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchId {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+impl BatchId {
+    /// The token of its first message; the others follow one by one.
+    pub(super) fn first_token(self) -> u64 {
+        u64::from(self.generation) << (SLOT_BITS + INDEX_BITS) | u64::from(self.slot) << INDEX_BITS
+    }
+
+    /// Batch and message of a token.
+    pub(super) fn of(token: u64) -> (BatchId, usize) {
+        let slot = (token >> INDEX_BITS) as u32 & ((1 << SLOT_BITS) - 1);
+        let generation = (token >> (SLOT_BITS + INDEX_BITS)) as u32;
+        (BatchId { slot, generation }, token as usize & (MAX_BATCH - 1))
+    }
+
+    /// The next batch in the same slot.
+    pub(super) fn next(self) -> Self {
+        let generations = 1 << (u64::BITS - SLOT_BITS - INDEX_BITS);
+        BatchId { generation: (self.generation + 1) % generations, ..self }
+    }
+}
+
+/// Where a message of a batch for a role is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// With the owner of this part.
+    Part(u16),
+    /// It waits for an owner.
+    Nobody,
+    /// Its fate is known.
+    Done,
+}
+
+/// The role a batch is for.
+#[derive(Debug)]
+pub(super) struct Role {
+    pub(super) name: String,
+    /// Where each message is.
+    pub(super) holders: Vec<Holder>,
+}
+
+/// Which messages have a fate; the first 64 take no memory of their own.
+#[derive(Debug, Default)]
+struct Settled {
+    first: u64,
+    rest: Vec<u64>,
+}
+
+impl Settled {
+    fn word(&mut self, index: usize) -> &mut u64 {
+        let Some(word) = (index / 64).checked_sub(1) else { return &mut self.first };
+        if self.rest.len() <= word {
+            self.rest.resize(word + 1, 0);
+        }
+        &mut self.rest[word]
+    }
+
+    fn contains(&mut self, index: usize) -> bool {
+        *self.word(index) >> (index % 64) & 1 == 1
+    }
+
+    /// Whether it was not there yet.
+    fn insert(&mut self, index: usize) -> bool {
+        let word = self.word(index);
+        let before = *word;
+        *word |= 1 << (index % 64);
+        *word != before
+    }
+}
+
+/// The messages of a batch for one member.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) outcome: MemberOutcome,
+    settled: Settled,
+    /// The messages in their order; `None`: all of the batch.
+    order: Option<Vec<u32>>,
+    /// What was queued, and how many there are.
+    next: usize,
+    end: usize,
+}
+
+impl Part {
+    fn new(node: NodeId, end: usize) -> Self {
+        Part { outcome: MemberOutcome::new(node), settled: Settled::default(), order: None, next: 0, end }
+    }
+
+    pub(super) fn advance(&mut self) {
+        self.next += 1;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.next > 0
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: BatchId,
+    pub(super) mode: MessageMode,
+    pub(super) stream: u16,
+    pub(super) deadline: Option<Instant>,
+    count: usize,
+    /// Emptied once nobody may want them any more.
+    payloads: Vec<Bytes>,
+    pub(super) role: Option<Role>,
+    pub(super) parts: Vec<Part>,
+    /// Fates that are not known yet.
+    open: usize,
+    /// Told once every message is queued.
+    queued: Option<oneshot::Sender<Result<Queued, SendFailure>>>,
+    /// Told once every fate is known.
+    outcome: Option<oneshot::Sender<Vec<MemberOutcome>>>,
+}
+
+impl Batch {
+    pub(super) fn new(id: BatchId, nodes: &[NodeId], deadline: Option<Instant>, from: super::Outgoing) -> Self {
+        let count = from.payloads.len();
+        let role = match from.to {
+            crate::app::Target::Role(name) if from.options.mode != MessageMode::Unreliable => {
+                Some(Role { name, holders: vec![Holder::Part(0); count] })
+            }
+            _ => None,
+        };
+        Batch {
+            id,
+            mode: from.options.mode,
+            stream: from.options.stream,
+            deadline,
+            role,
+            parts: nodes.iter().map(|&node| Part::new(node, count)).collect(),
+            open: count * nodes.len(),
+            count,
+            payloads: from.payloads,
+            queued: Some(from.queued),
+            outcome: Some(from.outcome),
+        }
+    }
+
+    pub(super) fn token(&self, index: usize) -> u64 {
+        self.id.first_token() + index as u64
+    }
+
+    /// The next message of a part that is not queued yet.
+    pub(super) fn peek(&mut self, part: usize) -> Option<usize> {
+        let to = &mut self.parts[part];
+        while to.next < to.end {
+            let index = to.order.as_ref().map_or(to.next, |order| order[to.next] as usize);
+            let gone = |role: &Role| role.holders[index] != Holder::Part(part as u16);
+            if !self.role.as_ref().is_some_and(gone) {
+                return Some(index);
+            }
+            to.next += 1;
+        }
+        None
+    }
+
+    /// The messages of a part that are queued and have no fate yet.
+    pub(super) fn queued(&mut self, part: usize) -> Vec<usize> {
+        let part = &mut self.parts[part];
+        let order = |at: usize| part.order.as_ref().map_or(at, |order| order[at] as usize);
+        let queued: Vec<usize> = (0..part.next).map(order).collect();
+        queued.into_iter().filter(|index| !part.settled.contains(*index)).collect()
+    }
+
+    /// A message's bytes: given away where nobody else wants them.
+    pub(super) fn payload(&mut self, index: usize) -> Bytes {
+        if self.parts.len() > 1 || self.role.is_some() {
+            self.payloads[index].clone()
+        } else {
+            std::mem::take(&mut self.payloads[index])
+        }
+    }
+
+    /// Bytes that were not taken.
+    pub(super) fn put_back(&mut self, index: usize, payload: Bytes) {
+        self.payloads[index] = payload;
+    }
+
+    /// The part that a report of `node` on message `index` is about; `None` where that is settled.
+    pub(super) fn part_of(&self, node: NodeId, index: usize) -> Option<usize> {
+        if index >= self.count {
+            return None;
+        }
+        if let Some(role) = &self.role {
+            let Holder::Part(part) = role.holders[index] else { return None };
+            return (self.parts[usize::from(part)].outcome.node == node).then_some(usize::from(part));
+        }
+        // In the order of their ids.
+        self.parts.binary_search_by_key(&node, |part| part.outcome.node).ok()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The part whose member has this message, of a batch for a role.
+    pub(super) fn holder(&self, index: usize) -> Option<usize> {
+        match self.role.as_ref()?.holders[index] {
+            Holder::Part(part) => Some(usize::from(part)),
+            Holder::Nobody | Holder::Done => None,
+        }
+    }
+
+    /// The last word on a message.
+    pub(super) fn settle(&mut self, part: usize, index: usize, fate: Fate) {
+        if !self.close(part, index) {
+            return;
+        }
+        let outcome = &mut self.parts[part].outcome;
+        match fate {
+            Fate::Delivered => {
+                outcome.delivered += 1;
+                if self.role.is_some() {
+                    outcome.got.push(index);
+                }
+            }
+            Fate::Expired | Fate::PeerLostState | Fate::Abandoned => outcome.failed.push((index, fate)),
+        }
+    }
+
+    /// As [`settle`](Self::settle), of an unreliable message that went its way: nobody will say what became of it.
+    pub(super) fn close(&mut self, part: usize, index: usize) -> bool {
+        if !self.parts[part].settled.insert(index) {
+            return false;
+        }
+        self.open -= 1;
+        if let Some(role) = &mut self.role {
+            role.holders[index] = Holder::Done;
+            self.payloads[index] = Bytes::new();
+        }
+        true
+    }
+
+    /// The node stops: whatever has no fate is abandoned.
+    pub(super) fn abandon(&mut self) {
+        for index in 0..self.count {
+            match self.role.as_ref().map(|role| role.holders[index]) {
+                Some(Holder::Done) => {}
+                Some(Holder::Part(part)) => self.settle(usize::from(part), index, Fate::Abandoned),
+                Some(Holder::Nobody) => self.settle(self.parts.len() - 1, index, Fate::Abandoned),
+                None => (0..self.parts.len()).for_each(|part| self.settle(part, index, Fate::Abandoned)),
+            }
+        }
+        self.refuse(SendFailure::Stopped);
+        self.tell();
+    }
+
+    /// A message for a role leaves its owner without a last word.
+    pub(super) fn take_away(&mut self, part: usize, index: usize, fate: Fate) {
+        self.parts[part].outcome.moved.push((index, fate));
+        if let Some(role) = &mut self.role {
+            role.holders[index] = Holder::Nobody;
+        }
+    }
+
+    /// Gives all messages that nobody has to `node`; the part.
+    pub(super) fn give(&mut self, node: NodeId) -> Option<usize> {
+        let role = self.role.as_mut()?;
+        let known = self.parts.iter().position(|part| part.outcome.node == node);
+        let part = known.unwrap_or(self.parts.len());
+        let number = u16::try_from(part).ok()?;
+        if known.is_none() {
+            self.parts.push(Part { order: Some(Vec::new()), ..Part::new(node, 0) });
+        }
+        let to = &mut self.parts[part];
+        let mut order = to.order.take().unwrap_or_else(|| (0..to.end as u32).collect());
+        // Behind what was queued: what waits for that, and what nobody has.
+        let unsent = order.split_off(to.next);
+        order.extend(unsent.into_iter().filter(|index| role.holders[*index as usize] == Holder::Part(number)));
+        let homeless = role.holders.iter_mut().enumerate().filter(|(_, holder)| **holder == Holder::Nobody);
+        order.extend(homeless.map(|(index, holder)| {
+            *holder = Holder::Part(number);
+            index as u32
+        }));
+        to.end = order.len();
+        to.order = Some(order);
+        Some(part)
+    }
+
+    /// Whether the caller stopped waiting for room.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.queued.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    /// Nothing was queued.
+    pub(super) fn refuse(&mut self, failure: SendFailure) {
+        if let Some(queued) = self.queued.take() {
+            let _ = queued.send(Err(failure));
+        }
+    }
+
+    /// Tells the caller what there is to tell; whether the batch is over.
+    pub(super) fn tell(&mut self) -> bool {
+        if self.queued.is_some() && (0..self.parts.len()).all(|part| self.peek(part).is_none()) {
+            if self.role.is_none() {
+                self.payloads = Vec::new();
+            }
+            let nodes = self.parts.iter().map(|part| part.outcome.node).collect();
+            if let Some(queued) = self.queued.take() {
+                let _ = queued.send(Ok(Queued { batch: self.id, nodes }));
+            }
+        }
+        if self.open > 0 {
+            return false;
+        }
+        if let Some(outcome) = self.outcome.take() {
+            // Nobody waiting for it is fine.
+            let _ = outcome.send(self.parts.drain(..).map(|part| part.outcome).collect());
+        }
+        true
+    }
+}

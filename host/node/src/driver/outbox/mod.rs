@@ -1,0 +1,400 @@
+//! Messages on their way out: waiting for room, for an owner, or for their fate.
+
+mod batch;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlan_core::{Fate, FateReport, Instant, Outgoing as Message, SendError};
+use overlan_wire::limits::MAX_STREAM;
+use overlan_wire::{MessageMode, NodeId};
+use tokio::sync::oneshot;
+
+use super::NodeCore;
+use crate::app::Target;
+use batch::{Batch, Holder, MAX_SLOTS};
+pub(crate) use batch::{BatchId, MAX_BATCH};
+
+/// Why a message was not taken. Nothing was queued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendFailure {
+    /// No such member.
+    #[error("no member is called `{0}`; `overlan members` lists names and ids")]
+    UnknownNode(String),
+    /// Nobody owns the responsibility.
+    #[error("nobody owns `{0}` now; `overlan plan` lists the responsibilities and their owners")]
+    NoOwner(String),
+    /// Nobody else is alive.
+    #[error("no other member is alive; `overlan members` lists them")]
+    NoPeers,
+    /// Over 16 MiB.
+    #[error("the message is larger than 16 MiB; split it")]
+    TooLarge,
+    /// Over 1,048,576 messages.
+    #[error("a batch has at most {MAX_BATCH} messages; split it")]
+    TooMany,
+    /// There is no such stream.
+    #[error("streams are numbered 0 to {MAX_STREAM}")]
+    UnknownStream,
+    /// The node stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// How messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendOptions {
+    /// How.
+    pub mode: MessageMode,
+    /// In which stream, 0 to 255: each is ordered, and held up by a slow reader, for itself.
+    pub stream: u16,
+    /// Bounds the wait for delivery.
+    pub lifetime: Option<Duration>,
+}
+
+impl SendOptions {
+    /// In stream 0, for as long as it takes.
+    pub fn new(mode: MessageMode) -> Self {
+        SendOptions { mode, stream: 0, lifetime: None }
+    }
+}
+
+/// What became of a batch at one member. Messages are named by their place in the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberOutcome {
+    /// The member.
+    pub node: NodeId,
+    /// Messages that a consumer there accepted. Of unreliable ones nobody knows: none.
+    pub delivered: usize,
+    /// Messages with another fate, and that fate.
+    pub failed: Vec<(usize, Fate)>,
+    /// Messages for a role that went on to another owner (or to this one again, once it was restarted), and why. They
+    /// may have been delivered here; the other owner is told so ([`Received::redelivered`](crate::Received)).
+    pub moved: Vec<(usize, Fate)>,
+    /// Of messages for a role: which were delivered here.
+    pub got: Vec<usize>,
+}
+
+impl MemberOutcome {
+    fn new(node: NodeId) -> Self {
+        MemberOutcome { node, delivered: 0, failed: Vec::new(), moved: Vec::new(), got: Vec::new() }
+    }
+}
+
+/// Messages on their way to the driver.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) to: Target,
+    pub(crate) options: SendOptions,
+    /// At least one.
+    pub(crate) payloads: Vec<Bytes>,
+    /// Told once every message is queued.
+    pub(crate) queued: oneshot::Sender<Result<Queued, SendFailure>>,
+    /// Told once every fate is known.
+    pub(crate) outcome: oneshot::Sender<Vec<MemberOutcome>>,
+}
+
+/// Whom messages were queued for.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) batch: BatchId,
+    pub(crate) nodes: Vec<NodeId>,
+}
+
+enum Slot {
+    Used(Box<Batch>),
+    Free(BatchId),
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Parts that wait for room in a stream to a member, in the order they came. Each batch holds its own messages,
+    /// and goes when its caller stops waiting.
+    parked: BTreeMap<(NodeId, u16), VecDeque<(BatchId, usize)>>,
+    /// Batches for roles.
+    roles: BTreeSet<u32>,
+    /// Of these, the ones with messages that nobody has.
+    homeless: BTreeSet<u32>,
+    /// Whether an owner may have been found for them.
+    look_for_owners: bool,
+    /// Batches whose messages may wait here past their deadline.
+    deadlines: BTreeSet<(Instant, u32)>,
+}
+
+impl Outbox {
+    /// Takes messages from a caller.
+    pub(super) fn send(&mut self, core: &mut NodeCore, now: Instant, outgoing: Outgoing) {
+        if outgoing.queued.is_closed() {
+            return;
+        }
+        let nodes = match resolve(core, &outgoing.to) {
+            Ok(_) if self.free.is_empty() && self.slots.len() >= MAX_SLOTS => Err(SendFailure::TooMany),
+            resolved => resolved,
+        };
+        let nodes = match nodes {
+            Ok(nodes) => nodes,
+            Err(failure) => return drop(outgoing.queued.send(Err(failure))),
+        };
+        let id = self.reserve();
+        let deadline = outgoing.options.lifetime.map(|lifetime| now + lifetime);
+        let batch = Batch::new(id, &nodes, deadline, outgoing);
+        if batch.role.is_some() {
+            self.roles.insert(id.slot);
+        }
+        self.slots[id.slot as usize] = Slot::Used(Box::new(batch));
+        for part in 0..nodes.len() {
+            self.queue_or_park(core, now, id, part);
+        }
+        self.conclude(id);
+    }
+
+    fn reserve(&mut self) -> BatchId {
+        if let Some(slot) = self.free.pop()
+            && let Slot::Free(id) = self.slots[slot as usize]
+        {
+            return id;
+        }
+        let id = BatchId { slot: self.slots.len() as u32, generation: 0 };
+        self.slots.push(Slot::Free(id));
+        id
+    }
+
+    fn batch(&mut self, id: BatchId) -> Option<&mut Batch> {
+        match self.slots.get_mut(id.slot as usize) {
+            Some(Slot::Used(batch)) if batch.id == id => Some(batch),
+            _ => None,
+        }
+    }
+
+    fn id_in(&self, slot: u32) -> Option<BatchId> {
+        match &self.slots[slot as usize] {
+            Slot::Used(batch) => Some(batch.id),
+            Slot::Free(_) => None,
+        }
+    }
+
+    fn queue_or_park(&mut self, core: &mut NodeCore, now: Instant, id: BatchId, part: usize) {
+        let Some(batch) = self.batch(id) else { return };
+        let key = (batch.parts[part].outcome.node, batch.stream);
+        let deadline = batch.deadline;
+        let behind = self.parked.get(&key).is_some_and(|waiting| !waiting.is_empty());
+        if !behind && self.queue(core, now, id, part) {
+            return;
+        }
+        self.parked.entry(key).or_default().push_back((id, part));
+        self.deadlines.extend(deadline.map(|deadline| (deadline, id.slot)));
+    }
+
+    /// Gives what is left of a part to the core; whether all found room.
+    fn queue(&mut self, core: &mut NodeCore, now: Instant, id: BatchId, part: usize) -> bool {
+        let Some(batch) = self.batch(id) else { return true };
+        let withdrawn = batch.is_withdrawn();
+        let node = batch.parts[part].outcome.node;
+        let redelivered = batch.role.is_some() && batch.parts.iter().any(|part| !part.outcome.moved.is_empty());
+        while let Some(index) = batch.peek(part) {
+            let late = batch.deadline.is_some_and(|deadline| deadline <= now);
+            if withdrawn || late {
+                batch.parts[part].advance();
+                batch.settle(part, index, if late { Fate::Expired } else { Fate::Abandoned });
+                continue;
+            }
+            let message = Message {
+                mode: batch.mode,
+                stream: batch.stream,
+                redelivered,
+                payload: batch.payload(index),
+                token: batch.token(index),
+                lifetime: batch.deadline.map(|deadline| deadline.since(now)),
+            };
+            match core.send(now, node, message) {
+                Ok(()) if batch.mode == MessageMode::Unreliable => {
+                    batch.close(part, index);
+                }
+                Ok(()) => {}
+                Err((SendError::QueueFull, message)) => {
+                    batch.put_back(index, message.payload);
+                    return false;
+                }
+                Err((error, message)) => {
+                    batch.put_back(index, message.payload);
+                    if batch.parts.len() == 1 && !batch.parts[part].has_begun() {
+                        batch.refuse(failure(error, node));
+                    }
+                    batch.settle(part, index, Fate::Abandoned);
+                }
+            }
+            batch.parts[part].advance();
+        }
+        true
+    }
+
+    /// A stream to a member has room again.
+    pub(super) fn handle_writable(&mut self, core: &mut NodeCore, now: Instant, node: NodeId, stream: u16) {
+        // This node's own queue is one for all streams.
+        let streams = if node == core.id() { 0..=u16::MAX } else { stream..=stream };
+        let keys = self.parked.range((node, *streams.start())..=(node, *streams.end()));
+        for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let Some(mut waiting) = self.parked.remove(&key) else { continue };
+            while let Some((id, part)) = waiting.pop_front() {
+                if !self.queue(core, now, id, part) {
+                    waiting.push_front((id, part));
+                    self.parked.insert(key, waiting);
+                    break;
+                }
+                self.conclude(id);
+            }
+        }
+    }
+
+    /// What became of a message.
+    pub(super) fn handle_fate(&mut self, report: FateReport) {
+        let (id, index) = BatchId::of(report.token);
+        let Some(batch) = self.batch(id) else { return };
+        let Some(part) = batch.part_of(report.node, index) else { return };
+        let lost = matches!(report.fate, Fate::PeerLostState | Fate::Abandoned);
+        if lost && batch.role.is_some() {
+            batch.take_away(part, index, report.fate);
+            self.homeless.insert(id.slot);
+            self.look_for_owners = true;
+        } else {
+            batch.settle(part, index, report.fate);
+            if batch.tell() {
+                self.release(id);
+            }
+        }
+    }
+
+    /// Another plan is in force: what an owner of before has not accepted goes to the new one.
+    pub(super) fn handle_plan(&mut self, core: &mut NodeCore, now: Instant) {
+        for &slot in &self.roles {
+            let Slot::Used(batch) = &mut self.slots[slot as usize] else { continue };
+            let Some(role) = &batch.role else { continue };
+            // While nobody owns it, the owner of before may still be there.
+            let Some(owner) = core.owner(&role.name) else { continue };
+            for index in 0..batch.len() {
+                let Some(part) = batch.holder(index) else { continue };
+                if batch.parts[part].outcome.node != owner {
+                    let (before, token) = (batch.parts[part].outcome.node, batch.token(index));
+                    batch.take_away(part, index, Fate::Expired);
+                    // Its report fits no message any more.
+                    core.cancel(now, before, token);
+                    self.homeless.insert(slot);
+                }
+            }
+        }
+        self.look_for_owners = true;
+        self.rehome(core, now);
+    }
+
+    /// Gives messages that nobody has to the owners of their roles.
+    pub(super) fn rehome(&mut self, core: &mut NodeCore, now: Instant) {
+        if !std::mem::take(&mut self.look_for_owners) {
+            return;
+        }
+        for slot in std::mem::take(&mut self.homeless) {
+            let Some(id) = self.id_in(slot) else { continue };
+            let Some(batch) = self.batch(id) else { continue };
+            let owner = batch.role.as_ref().and_then(|role| core.owner(&role.name));
+            let deadline = batch.deadline;
+            let Some(part) = owner.and_then(|owner| batch.give(owner)) else {
+                self.homeless.insert(slot);
+                self.deadlines.extend(deadline.map(|deadline| (deadline, slot)));
+                continue;
+            };
+            self.queue_or_park(core, now, id, part);
+            self.conclude(id);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Ends the wait of messages whose deadline passed before they were queued.
+    pub(super) fn handle_timeout(&mut self, core: &mut NodeCore, now: Instant) {
+        while let Some(&(at, slot)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&(at, slot));
+            let Some(id) = self.id_in(slot) else { continue };
+            let Some(batch) = self.batch(id) else { continue };
+            // The slot may have got another batch since.
+            if batch.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            let parts = batch.parts.len();
+            if let Some(role) = &batch.role {
+                let nobody = |index: &usize| role.holders[*index] == Holder::Nobody;
+                let waiting: Vec<usize> = (0..role.holders.len()).filter(nobody).collect();
+                waiting.into_iter().for_each(|index| batch.settle(parts - 1, index, Fate::Expired));
+            }
+            self.homeless.remove(&slot);
+            for part in 0..parts {
+                self.queue(core, now, id, part);
+            }
+            self.conclude(id);
+        }
+    }
+
+    /// The caller wants a batch no more.
+    pub(super) fn cancel(&mut self, core: &mut NodeCore, now: Instant, id: BatchId) {
+        let Some(batch) = self.batch(id) else { return };
+        // What waits here expires now, and so does what the core has: it reports that.
+        for part in 0..batch.parts.len() {
+            let (node, queued) = (batch.parts[part].outcome.node, batch.queued(part));
+            for index in queued {
+                core.cancel(now, node, batch.token(index));
+            }
+        }
+        batch.deadline = Some(now);
+        self.deadlines.insert((now, id.slot));
+        self.handle_timeout(core, now);
+    }
+
+    /// The node stops: whatever is open is abandoned.
+    pub(super) fn abandon(&mut self) {
+        self.parked.clear();
+        for slot in std::mem::take(&mut self.slots) {
+            if let Slot::Used(mut batch) = slot {
+                batch.abandon();
+            }
+        }
+        *self = Outbox::default();
+    }
+
+    fn conclude(&mut self, id: BatchId) {
+        if self.batch(id).is_some_and(Batch::tell) {
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: BatchId) {
+        self.slots[id.slot as usize] = Slot::Free(id.next());
+        self.free.push(id.slot);
+        self.roles.remove(&id.slot);
+        self.homeless.remove(&id.slot);
+    }
+}
+
+fn failure(error: SendError, node: NodeId) -> SendFailure {
+    match error {
+        SendError::TooLarge => SendFailure::TooLarge,
+        SendError::UnknownStream => SendFailure::UnknownStream,
+        SendError::UnknownNode | SendError::QueueFull => SendFailure::UnknownNode(node.to_string()),
+    }
+}
+
+/// The members meant, in the order of their ids.
+fn resolve(core: &NodeCore, to: &Target) -> Result<Vec<NodeId>, SendFailure> {
+    match to {
+        Target::Node(name) => {
+            core.find(name).map(|node| vec![node]).ok_or_else(|| SendFailure::UnknownNode(name.clone()))
+        }
+        Target::Role(role) => {
+            core.owner(role).map(|node| vec![node]).ok_or_else(|| SendFailure::NoOwner(role.clone()))
+        }
+        Target::All => Some(core.live_peers()).filter(|nodes| !nodes.is_empty()).ok_or(SendFailure::NoPeers),
+    }
+}

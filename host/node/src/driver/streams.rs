@@ -1,0 +1,75 @@
+//! Sets of streams.
+
+use overlan_wire::limits::{BENCH_STREAM, MAX_STREAM};
+
+const WORDS: usize = (MAX_STREAM as usize + 1) / 64;
+
+/// A set of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    application: [u64; WORDS],
+    bench: bool,
+}
+
+impl Streams {
+    /// None.
+    pub const NONE: Self = Streams { application: [0; WORDS], bench: false };
+    /// All that applications use: 0 to 255.
+    pub const ALL: Self = Streams { application: [u64::MAX; WORDS], bench: false };
+
+    /// Whether a stream is among them.
+    pub fn contains(&self, stream: u16) -> bool {
+        match self.application.get(usize::from(stream / 64)) {
+            Some(word) => word >> (stream % 64) & 1 == 1,
+            None => stream == BENCH_STREAM && self.bench,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+
+    /// The streams in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..=MAX_STREAM).chain([BENCH_STREAM]).filter(|stream| self.contains(*stream))
+    }
+
+    pub(crate) fn add(&mut self, other: &Streams) {
+        self.application.iter_mut().zip(other.application).for_each(|(word, other)| *word |= other);
+        self.bench |= other.bench;
+    }
+
+    pub(crate) fn without(mut self, other: &Streams) -> Self {
+        self.application.iter_mut().zip(other.application).for_each(|(word, other)| *word &= !other);
+        self.bench &= !other.bench;
+        self
+    }
+}
+
+/// Streams that do not exist are left out.
+impl FromIterator<u16> for Streams {
+    fn from_iter<I: IntoIterator<Item = u16>>(streams: I) -> Self {
+        let mut set = Self::NONE;
+        for stream in streams {
+            match set.application.get_mut(usize::from(stream / 64)) {
+                Some(word) => *word |= 1 << (stream % 64),
+                None => set.bench |= stream == BENCH_STREAM,
+            }
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets() {
+        let set: Streams = [0, 63, 64, 255, 256, BENCH_STREAM].into_iter().collect();
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255, BENCH_STREAM]);
+        assert!(!set.contains(256) && !Streams::ALL.contains(BENCH_STREAM));
+        assert_eq!(set.without(&Streams::ALL).iter().collect::<Vec<_>>(), [BENCH_STREAM]);
+    }
+}
