@@ -250,8 +250,7 @@ async fn spawn_driver(
     identity: Identity,
     ports: Ports,
 ) -> Result<oneshot::Receiver<()>, StartError> {
-    let mut core_config =
-        overlan_core::Config::new(config.name.clone(), BootId(random()), u64::from_be_bytes(random()));
+    let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
