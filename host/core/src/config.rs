@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use overlan_contract::{Attributes, assignment::Responsibility};
 use overlan_wire::{BootId, NodeId};
@@ -26,8 +27,9 @@ pub struct Config {
     pub name: String,
     /// Random, new at each start.
     pub boot: BootId,
-    /// Seed of all of the core's randomness.
-    pub seed: u64,
+    /// Seed of all of the core's randomness, from a cryptographic random source: sessions are as secret as it is. The
+    /// core wipes it.
+    pub seed: [u8; 32],
     /// Addresses to say hello to until a member is known. Empty: wait for others.
     pub seeds: Vec<SocketAddr>,
     /// What responsibilities may require of this node.
@@ -49,11 +51,16 @@ pub struct Config {
     pub receive_window_bytes: usize,
     /// The same of all peers together: they share it equally, with 16 MiB each at the least. Default 1 GiB.
     pub receive_total_bytes: usize,
+    /// Packets to one peer after which a new session replaces the old. Default 2^28, far below what the ciphers allow.
+    pub rekey_packets: u64,
+    /// Age at which a new session replaces the old: what is recorded stays secret though a key is stolen that much
+    /// later. Default 1 h.
+    pub rekey_after: Duration,
 }
 
 impl Config {
     /// Defaults for everything but identity.
-    pub fn new(name: impl Into<String>, boot: BootId, seed: u64) -> Self {
+    pub fn new(name: impl Into<String>, boot: BootId, seed: [u8; 32]) -> Self {
         Config {
             name: name.into(),
             boot,
@@ -67,6 +74,8 @@ impl Config {
             send_queue_bytes: 64 << 20,
             receive_window_bytes: 64 << 20,
             receive_total_bytes: 1 << 30,
+            rekey_packets: 1 << 28,
+            rekey_after: Duration::from_secs(3_600),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What the core asks of cryptography. `overlan-seal` answers it; the core never sees a key's bytes.
 
+use core::net::SocketAddr;
+
+use overlan_wire::frame::{Cookie, SessionAnswer, SessionRequest};
 use overlan_wire::{BootId, KeyId, NodeId, SessionId};
 
 /// One direction's authenticated encryption. The key is used with each nonce once.
@@ -12,10 +15,39 @@ pub trait Aead {
     fn open(&self, nonce: [u8; 12], associated: &[u8], sealed: &mut [u8]) -> Option<usize>;
 }
 
+/// What both ends of a handshake know beforehand: it is bound into the keys, so that they agree on it or get none.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The cluster key it runs under.
+    pub key: KeyId,
+    /// Who opens.
+    pub initiator: (NodeId, BootId),
+    /// Who answers.
+    pub responder: (NodeId, BootId),
+    /// The initiator's count of handshakes in this boot.
+    pub number: u64,
+    /// The direction to the initiator, who chose it.
+    pub session: SessionId,
+    /// Codes of the cipher suites that the initiator offers, the one it likes best first.
+    pub suites: &'a [u8],
+}
+
+/// What comes of a handshake.
+#[derive(Debug)]
+pub struct SessionKeys<A> {
+    /// The direction to the peer.
+    pub send: A,
+    /// The direction from the peer.
+    pub receive: A,
+}
+
 /// The node's own keys and the cluster keyring.
 pub trait Crypto {
     /// The cipher under derived keys.
     type Aead: Aead;
+
+    /// A handshake that this node has opened.
+    type Handshake;
 
     /// Ed25519 public key of this node.
     fn sign_key(&self) -> [u8; 32];
@@ -38,9 +70,41 @@ pub trait Crypto {
     /// The key for `sender`'s stateless datagrams under a cluster key; `None` where the keyring lacks it.
     fn cluster_cipher(&self, key: KeyId, sender: BootId) -> Option<Self::Aead>;
 
-    /// Name and key of the direction from one boot to another under a cluster key; `None` where the
-    /// keyring lacks it.
-    fn session_cipher(&self, key: KeyId, from: BootId, to: BootId) -> Option<(SessionId, Self::Aead)>;
+    /// Codes of the cipher suites that this node offers, the one it likes best first; at most
+    /// [`MAX_SUITES`](overlan_wire::limits::MAX_SUITES).
+    fn suites(&self) -> &[u8];
+
+    /// Opens a handshake with the owner of an X25519 key. `random` is used for nothing else and kept nowhere.
+    fn open(
+        &self,
+        attempt: &Attempt<'_>,
+        peer: &[u8; 32],
+        random: [u8; 32],
+    ) -> Option<(Self::Handshake, SessionRequest)>;
+
+    /// Answers the handshake of the owner of an X25519 key; `session` names the direction to this node. `None` where
+    /// the request is not genuine, or no offered suite is known.
+    ///
+    /// A request may be an old one repeated: the keys prove the peer only when something arrives under them.
+    fn accept(
+        &self,
+        attempt: &Attempt<'_>,
+        peer: &[u8; 32],
+        request: &SessionRequest,
+        session: SessionId,
+        random: [u8; 32],
+    ) -> Option<(SessionAnswer, SessionKeys<Self::Aead>)>;
+
+    /// Ends a handshake: the session id of the direction to the peer, and the keys. `None` where the answer is not
+    /// genuine; another may still be.
+    fn finish(
+        &self,
+        handshake: &mut Self::Handshake,
+        answer: &SessionAnswer,
+    ) -> Option<(SessionId, SessionKeys<Self::Aead>)>;
+
+    /// What proves that a boot receives at an address: a hash of both under a secret.
+    fn cookie(&self, secret: &[u8; 32], boot: BootId, address: SocketAddr) -> Cookie;
 
     /// All cluster keys that are accepted, the active one first.
     fn accepted_keys(&self) -> alloc::vec::Vec<KeyId>;

@@ -252,8 +252,7 @@ async fn spawn_driver(
     identity: Identity,
     ports: Ports,
 ) -> Result<(Handle, oneshot::Receiver<()>), StartError> {
-    let mut core_config =
-        overlan_core::Config::new(config.name.clone(), BootId(random()), u64::from_be_bytes(random()));
+    let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
@@ -274,12 +273,12 @@ async fn spawn_driver(
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(StartError::System(error)))),
         };
-        let driver = Core::new(core_config, seal, Vec::new(), driver::now(origin)).map_err(StartError::from).and_then(
-            |core| {
+        let driver = Core::new(core_config, seal, Vec::new(), driver::now(origin))
+            .map_err(StartError::from)
+            .and_then(|core| {
                 let _context = runtime.enter();
                 Ok(Driver::new(core, origin, state, ports, busy_poll)?)
-            },
-        );
+            });
         match driver {
             Ok(driver) => {
                 let _ = ready.send(Ok(runtime.handle().clone()));

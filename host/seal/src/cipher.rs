@@ -3,38 +3,107 @@
 use core::fmt;
 
 use overlan_core::crypto::Aead;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
+use zeroize::Zeroizing;
 
-/// AES-256-GCM under one derived key, in place.
+/// A cipher of the data path. The codes are part of the wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Suite {
+    /// AES-128-GCM (NIST SP 800-38D): the fastest where the processor has AES instructions.
+    Aes128Gcm = 1,
+    /// AES-256-GCM.
+    Aes256Gcm = 2,
+    /// ChaCha20-Poly1305 (RFC 8439): every node has it, and it is fast without AES instructions.
+    ChaCha20Poly1305 = 3,
+}
+
+impl Suite {
+    /// The suite of a code; `None` for one of a later version.
+    pub fn from_code(code: u8) -> Option<Suite> {
+        [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305]
+            .into_iter()
+            .find(|suite| *suite as u8 == code)
+    }
+
+    /// What is fast on this processor, the fastest first.
+    pub fn fast() -> Vec<Suite> {
+        #[cfg(target_arch = "x86_64")]
+        let aes =
+            std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+        #[cfg(target_arch = "aarch64")]
+        let aes = std::arch::is_aarch64_feature_detected!("aes")
+            && std::arch::is_aarch64_feature_detected!("pmull");
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let aes = false;
+        if aes {
+            vec![Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305]
+        } else {
+            vec![Suite::ChaCha20Poly1305]
+        }
+    }
+
+    fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Suite::Aes128Gcm => &AES_128_GCM,
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        }
+    }
+
+    /// Bytes of its key.
+    pub(crate) fn key_len(self) -> usize {
+        self.algorithm().key_len()
+    }
+}
+
+/// One derived key, used in place.
 ///
 /// Like all of GCM it breaks when a nonce is used twice under the key: that a counter only grows is the
 /// caller's duty, which is why `ring` calls its type for caller-made nonces `LessSafeKey`.
-pub struct Cipher(LessSafeKey);
+pub struct Cipher {
+    suite: Suite,
+    key: LessSafeKey,
+    mask: Zeroizing<[u8; 12]>,
+}
 
 impl Cipher {
-    pub(crate) fn new(key: &[u8; 32]) -> Self {
-        let key = UnboundKey::new(&AES_256_GCM, key).expect("AES-256 keys have 32 bytes");
-        Cipher(LessSafeKey::new(key))
+    /// A cipher whose nonces are combined by exclusive or with a secret mask, as in TLS 1.3 (RFC 8446 section 5.3):
+    /// one guess at a key cannot be tried on all sessions at once.
+    pub(crate) fn new(suite: Suite, key: &[u8], mask: [u8; 12]) -> Self {
+        let key = UnboundKey::new(suite.algorithm(), key).expect("the key is as long as the suite's keys");
+        Cipher { suite, key: LessSafeKey::new(key), mask: Zeroizing::new(mask) }
+    }
+
+    /// What it encrypts with.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    fn nonce(&self, mut nonce: [u8; 12]) -> Nonce {
+        nonce.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte ^= mask);
+        Nonce::assume_unique_for_key(nonce)
     }
 }
 
 impl Aead for Cipher {
     fn seal(&self, nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; 16] {
         let tag = self
-            .0
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated), text)
+            .key
+            .seal_in_place_separate_tag(self.nonce(nonce), Aad::from(associated), text)
             .expect("only texts above 64 GiB fail, and datagrams have 64 KiB");
-        tag.as_ref().try_into().expect("GCM tags have 16 bytes")
+        tag.as_ref().try_into().expect("every suite's tags have 16 bytes")
     }
 
     fn open(&self, nonce: [u8; 12], associated: &[u8], sealed: &mut [u8]) -> Option<usize> {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0.open_in_place(nonce, Aad::from(associated), sealed).ok().map(|text| text.len())
+        self.key.open_in_place(self.nonce(nonce), Aad::from(associated), sealed).ok().map(|text| text.len())
     }
 }
 
 impl fmt::Debug for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cipher(AES-256-GCM)")
+        write!(f, "Cipher({:?})", self.suite)
     }
 }

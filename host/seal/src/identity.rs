@@ -128,6 +128,11 @@ impl Identity {
         node_id(&self.sign_key())
     }
 
+    /// The X25519 scalar.
+    pub(crate) fn exchange_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.exchange.to_bytes())
+    }
+
     /// The Ed25519 public key.
     pub fn sign_key(&self) -> [u8; 32] {
         self.sign.verifying_key().to_bytes()

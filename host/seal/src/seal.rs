@@ -1,15 +1,19 @@
 //! The node's keys put to use.
 
 use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 use hkdf::Hkdf;
-use overlan_core::crypto::Crypto;
+use overlan_core::crypto::{Attempt, Crypto, SessionKeys};
+use overlan_wire::frame::{Cookie, SessionAnswer, SessionRequest};
 use overlan_wire::{BootId, KeyId, NodeId, SessionId};
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, Suite};
+use crate::handshake::{self, Handshake};
 use crate::identity::{self, Identity};
 use crate::keyring::Keyring;
 
@@ -21,16 +25,25 @@ use crate::keyring::Keyring;
 /// salt    = SHA-256("overlan cluster name" || name)
 /// prk     = HKDF-Extract(salt, cluster key)
 /// cluster = HKDF-Expand(prk, "overlan cluster v1" || sender boot, 32)
-/// session = HKDF-Expand(prk, "overlan session v1" || from boot || to boot, 40)
-///           the direction's key (32), then the session id (8, big-endian)
 /// ```
 ///
 /// Two clusters of different names do not hear each other even with the same key. Whoever holds the
-/// cluster key can read recorded traffic: sessions are separate, not forward-secret.
+/// cluster key can read membership and table, and no messages: sessions have keys of their own from a
+/// Noise handshake, which ends by
+///
+/// ```text
+/// prologue  = "overlan session v1" || wire version (1) || salt || cluster key id (4)
+///             || initiator's node id, boot || responder's node id, boot
+///             || handshake number (8) || initiator's session id (8) || suites offered
+/// direction = HKDF-Expand(Noise split, "overlan data v1" || suite (1), 12 + key length)
+///             the nonce mask (12), then the key
+/// ```
 pub struct Seal {
     identity: Identity,
     keyring: Keyring,
     salt: [u8; 32],
+    /// Codes of the suites offered and accepted, the one liked best first.
+    suites: Vec<u8>,
     /// One per key of the keyring, in its order: extracted once, so that an outsider's datagram costs
     /// one expansion at most.
     extracted: Vec<(KeyId, Zeroizing<[u8; 32]>)>,
@@ -40,9 +53,16 @@ impl Seal {
     /// The cryptography of a node in the cluster called `cluster_name`.
     pub fn new(identity: Identity, keyring: Keyring, cluster_name: &str) -> Self {
         let salt = Sha256::new().chain_update(b"overlan cluster name").chain_update(cluster_name).finalize();
-        let mut seal = Seal { identity, keyring, salt: salt.into(), extracted: Vec::new() };
+        let suites = Suite::fast().into_iter().map(|suite| suite as u8).collect();
+        let mut seal = Seal { identity, keyring, salt: salt.into(), suites, extracted: Vec::new() };
         seal.extract();
         seal
+    }
+
+    /// Offers and accepts other cipher suites than [`Suite::fast`] for new sessions, the one liked best first. Keep
+    /// [`Suite::ChaCha20Poly1305`] among them: it is the one that every node has.
+    pub fn set_suites(&mut self, suites: &[Suite]) {
+        self.suites = suites.iter().map(|&suite| suite as u8).collect();
     }
 
     /// The node's identity.
@@ -86,6 +106,7 @@ impl Seal {
 
 impl Crypto for Seal {
     type Aead = Cipher;
+    type Handshake = Handshake;
 
     fn sign_key(&self) -> [u8; 32] {
         self.identity.sign_key()
@@ -113,14 +134,53 @@ impl Crypto for Seal {
     }
 
     fn cluster_cipher(&self, key: KeyId, sender: BootId) -> Option<Cipher> {
-        self.expand(key, &[b"overlan cluster v1", &sender.0]).map(|key| Cipher::new(&key))
+        let key = self.expand::<32>(key, &[b"overlan cluster v1", &sender.0])?;
+        Some(Cipher::new(Suite::Aes256Gcm, &key[..], [0; 12]))
     }
 
-    fn session_cipher(&self, key: KeyId, from: BootId, to: BootId) -> Option<(SessionId, Cipher)> {
-        let okm = self.expand::<40>(key, &[b"overlan session v1", &from.0, &to.0])?;
-        let (key, id) = okm.split_first_chunk::<32>().expect("32 of 40 bytes");
-        let id = id.try_into().expect("40 bytes less 32 are 8");
-        Some((SessionId(u64::from_be_bytes(id)), Cipher::new(key)))
+    fn suites(&self) -> &[u8] {
+        &self.suites
+    }
+
+    fn open(
+        &self,
+        attempt: &Attempt<'_>,
+        peer: &[u8; 32],
+        random: [u8; 32],
+    ) -> Option<(Handshake, SessionRequest)> {
+        Handshake::open(&self.identity, &self.salt, attempt, peer, random)
+    }
+
+    fn accept(
+        &self,
+        attempt: &Attempt<'_>,
+        peer: &[u8; 32],
+        request: &SessionRequest,
+        session: SessionId,
+        random: [u8; 32],
+    ) -> Option<(SessionAnswer, SessionKeys<Cipher>)> {
+        let terms = (&self.salt, &self.suites[..]);
+        handshake::accept(&self.identity, terms, attempt, peer, request, session, random)
+    }
+
+    fn finish(
+        &self,
+        handshake: &mut Handshake,
+        answer: &SessionAnswer,
+    ) -> Option<(SessionId, SessionKeys<Cipher>)> {
+        handshake.finish(answer)
+    }
+
+    fn cookie(&self, secret: &[u8; 32], boot: BootId, address: SocketAddr) -> Cookie {
+        let mut hash = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
+        hash.update(&boot.0);
+        match address.ip() {
+            IpAddr::V4(ip) => hash.update(&ip.octets()),
+            IpAddr::V6(ip) => hash.update(&ip.octets()),
+        }
+        hash.update(&address.port().to_be_bytes());
+        let tag = hash.sign();
+        *tag.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
     }
 
     fn accepted_keys(&self) -> Vec<KeyId> {

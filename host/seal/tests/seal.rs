@@ -7,7 +7,6 @@ use proptest::prelude::*;
 
 const A: BootId = BootId([0xa1; 16]);
 const B: BootId = BootId([0xb2; 16]);
-const C: BootId = BootId([0xc3; 16]);
 const NONCE: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 fn cluster_key() -> [u8; 32] {
@@ -52,12 +51,6 @@ fn the_derivation_is_the_documented_one() {
         hex(&sealed(&cluster, b"header", b"overlan")),
         "b104f4a08820739ce17bb3583d3da66fd29613920cb0e1"
     );
-    let (id, session) = seal.session_cipher(key, A, B).unwrap();
-    assert_eq!(id.0, 0x9989_3961_61e1_0b07);
-    assert_eq!(
-        hex(&sealed(&session, b"header", b"overlan")),
-        "6f19ee564693f589b3c46325c58e5c2fe5e8507b902537"
-    );
 }
 
 #[test]
@@ -84,27 +77,17 @@ fn any_flipped_bit_fails() {
 }
 
 #[test]
-fn only_the_same_key_name_and_boots_open() {
+fn only_the_same_key_name_and_boot_open() {
     let seal = prod();
     let key = seal.active_key();
-    let (id, there) = seal.session_cipher(key, A, B).unwrap();
-    let good = sealed(&there, b"", b"text");
-
-    let (same_id, same) = prod().session_cipher(key, A, B).unwrap();
-    assert_eq!(id, same_id);
+    let good = sealed(&seal.cluster_cipher(key, A).unwrap(), b"", b"text");
+    let same = prod().cluster_cipher(key, A).unwrap();
     assert!(opens(&same, b"", &good).is_some(), "another member derives the same");
-
-    for (from, to) in [(B, A), (A, C), (C, B), (A, A)] {
-        let (other_id, other) = seal.session_cipher(key, from, to).unwrap();
-        assert_ne!(id, other_id);
-        assert_eq!(opens(&other, b"", &good), None, "{from} to {to}");
-    }
-    assert_eq!(opens(&seal.cluster_cipher(key, A).unwrap(), b"", &good), None, "cluster is not session");
+    assert_eq!(opens(&seal.cluster_cipher(key, B).unwrap(), b"", &good), None, "another boot");
     let renamed = node(Keyring::generate(cluster_key()), "staging");
-    assert_eq!(opens(&renamed.session_cipher(key, A, B).unwrap().1, b"", &good), None);
+    assert_eq!(opens(&renamed.cluster_cipher(key, A).unwrap(), b"", &good), None);
     let foreign = node(Keyring::generate([9; 32]), "prod");
-    assert!(foreign.session_cipher(key, A, B).is_none(), "the keyring lacks the key");
-    assert!(foreign.cluster_cipher(key, A).is_none());
+    assert!(foreign.cluster_cipher(key, A).is_none(), "the keyring lacks the key");
 }
 
 #[test]
@@ -190,9 +173,9 @@ fn debug_shows_no_secret() {
 
 proptest! {
     #[test]
-    fn round_trips(text: Vec<u8>, associated: Vec<u8>, from: [u8; 16], to: [u8; 16]) {
+    fn round_trips(text: Vec<u8>, associated: Vec<u8>, boot: [u8; 16]) {
         let seal = prod();
-        let (_, cipher) = seal.session_cipher(seal.active_key(), BootId(from), BootId(to)).unwrap();
+        let cipher = seal.cluster_cipher(seal.active_key(), BootId(boot)).unwrap();
         prop_assert_eq!(opens(&cipher, &associated, &sealed(&cipher, &associated, &text)), Some(text));
     }
 

@@ -32,7 +32,10 @@ pub struct Member {
     pub fates: BTreeMap<u64, Vec<Fate>>,
     /// Whether a consumer takes messages.
     pub consuming: bool,
+    /// What arrived while it was stopped, up to [`MAX_MISSED`].
+    pub missed: Vec<Vec<u8>>,
     config: Config,
+    keyring: Keyring,
     seeds: ([u8; 32], [u8; 32]),
     adapters: Vec<Adapter>,
 }
@@ -63,6 +66,8 @@ pub struct World {
     asleep: Option<(usize, Vec<Flight>)>,
 }
 
+/// Datagrams to a stopped member that are kept.
+const MAX_MISSED: usize = 10_000;
 /// More steps than this at one instant are a core that spins.
 const MAX_STANDING: u32 = 100_000;
 
@@ -86,7 +91,7 @@ impl World {
     /// Adds and starts a member with these addresses, in order of preference; `seeds` are addresses of
     /// other members. Returns its index.
     pub fn add(&mut self, name: &str, addresses: &[&str], seeds: &[&str]) -> usize {
-        let mut config = Config::new(name, BootId::default(), 0);
+        let mut config = Config::new(name, BootId::default(), [0; 32]);
         config.seeds =
             seeds.iter().map(|seed| SocketAddr::new(seed.parse().expect("an address"), PORT)).collect();
         self.add_with(config, addresses)
@@ -103,7 +108,9 @@ impl World {
             received: Vec::new(),
             fates: BTreeMap::new(),
             consuming: true,
+            missed: Vec::new(),
             config,
+            keyring: Keyring::public_lab(),
             seeds,
             adapters,
         });
@@ -116,12 +123,12 @@ impl World {
     pub fn start(&mut self, index: usize) {
         let mut boot = [0; 16];
         self.rng.fill_bytes(&mut boot);
-        let seed = self.rng.next_u64();
+        let seed = self.rng.random();
         let member = &mut self.members[index];
         member.config.boot = BootId(boot);
         member.config.seed = seed;
         let identity = Identity::from_seeds(&member.seeds.0, &member.seeds.1);
-        let seal = Seal::new(identity, Keyring::public_lab(), "sim");
+        let seal = Seal::new(identity, member.keyring.clone(), "sim");
         let core = Core::new(member.config.clone(), seal, member.adapters.clone(), self.now);
         member.core = Some(core.expect("the entry fits"));
         self.pump(index);
@@ -131,7 +138,23 @@ impl World {
     pub fn credentials(&self, index: usize) -> (Seal, BootId) {
         let member = &self.members[index];
         let identity = Identity::from_seeds(&member.seeds.0, &member.seeds.1);
-        (Seal::new(identity, Keyring::public_lab(), "sim"), member.config.boot)
+        (Seal::new(identity, member.keyring.clone(), "sim"), member.config.boot)
+    }
+
+    /// Changes a member's cluster keys, as its operator would.
+    pub fn set_keyring(&mut self, index: usize, keyring: Keyring) {
+        let now = self.now;
+        let member = &mut self.members[index];
+        member.keyring = keyring.clone();
+        if let Some(core) = &mut member.core {
+            core.handle_keyring_change(now, |seal| seal.set_keyring(keyring));
+        }
+        self.pump(index);
+    }
+
+    /// Changes what a member's next start is configured with.
+    pub fn configure(&mut self, index: usize, change: impl FnOnce(&mut Config)) {
+        change(&mut self.members[index].config);
     }
 
     /// Puts a datagram from one member's first address to another's on the network, whoever wrote it.
@@ -287,6 +310,8 @@ impl World {
         if let Some(core) = &mut member.core {
             core.handle_datagram(now, flight.local, flight.remote, &mut flight.bytes);
             self.pump(flight.to);
+        } else if member.missed.len() < MAX_MISSED {
+            member.missed.push(flight.bytes);
         }
     }
 

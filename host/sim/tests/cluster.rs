@@ -187,10 +187,10 @@ fn a_restarted_peer_lost_its_state_and_the_sender_learns_it() {
 #[test]
 fn without_a_consumer_senders_feel_back_pressure() {
     let mut world = World::new(9, lan());
-    let mut config = Config::new("a", BootId::default(), 0);
+    let mut config = Config::new("a", BootId::default(), [0; 32]);
     config.send_queue_bytes = 1 << 20;
     world.add_with(config, &["10.1.1.2"]);
-    let mut config = Config::new("b", BootId::default(), 0);
+    let mut config = Config::new("b", BootId::default(), [0; 32]);
     config.seeds = vec!["10.1.1.2:7400".parse().unwrap()];
     config.receive_window_bytes = 16 << 20;
     world.add_with(config, &["10.2.1.2"]);

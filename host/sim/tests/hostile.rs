@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use overlan_core::crypto::{Aead as _, Crypto as _};
-use overlan_seal::Seal;
+use overlan_core::crypto::{Aead as _, Attempt, Crypto as _};
+use overlan_seal::{Cipher, Seal};
 use overlan_sim::{Network, World};
-use overlan_wire::frame::Accepted;
+use overlan_wire::frame::{Accepted, Frames};
 use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{
     Ack, BootId, Entry, Forgotten, Fragment, Frame, Header, Kind, MessageId, MessageMode, NodeId,
-    PacketNumber, PathId, Record, SignedRecord,
+    PacketNumber, PathId, Reader, Record, SessionId, SignedRecord,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +25,7 @@ struct Mallory {
     seal: Seal,
     boot: BootId,
     counter: u64,
+    session: Option<(SessionId, Cipher)>,
 }
 
 impl Mallory {
@@ -31,14 +33,54 @@ impl Mallory {
         let (seal, boot) = world.credentials(MALLORY);
         world.kill(MALLORY);
         // Its core has sent fewer stateless datagrams than this.
-        Mallory { seal, boot, counter: 1 << 20 }
+        let mut mallory = Mallory { seal, boot, counter: 1 << 20, session: None };
+        mallory.open(world);
+        mallory
+    }
+
+    /// A session of its own with `a`.
+    fn open(&mut self, world: &mut World) {
+        let (peer, to) = world.credentials(A);
+        let key = self.seal.active_key();
+        let attempt = Attempt {
+            key,
+            initiator: (world.members[MALLORY].id, self.boot),
+            responder: (world.members[A].id, to),
+            // Its core has opened fewer.
+            number: 1 << 20,
+            session: SessionId(7),
+            suites: &[3],
+        };
+        let (mut handshake, request) =
+            self.seal.open(&attempt, &peer.exchange_key(), [5; 32]).expect("a key to work with");
+        let Attempt { number, session, suites, .. } = attempt;
+        let frame = Frame::SessionOpen { number, session, cookie: [0; 16], suites, request };
+        world.members[MALLORY].missed.clear();
+        self.cluster(world, A, &frame);
+        world.run_for(Duration::from_millis(10));
+        let answers = world.members[MALLORY].missed.iter_mut().filter_map(|datagram| {
+            let header = Header::parse(&mut Reader::new(datagram)).ok()?;
+            let Kind::Cluster { boot, counter } = header.kind else { return None };
+            let cipher = self.seal.cluster_cipher(header.key, boot)?;
+            let (head, sealed) = datagram.split_at_mut(CLUSTER_HEADER);
+            let associated = [&*head, &self.boot.0].concat();
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&counter.to_be_bytes());
+            let len = cipher.open(nonce, &associated, sealed)?;
+            Frames::new(&sealed[..len]).flatten().find_map(|frame| match frame {
+                Frame::SessionAccept { answer, .. } => Some(answer),
+                _ => None,
+            })
+        });
+        let answer = answers.last().expect("a answers");
+        let (session, keys) = self.seal.finish(&mut handshake, &answer).expect("the answer is genuine");
+        self.session = Some((session, keys.send));
     }
 
     /// One data datagram to `a`.
     fn data(&self, world: &mut World, path: u32, number: u64, frames: &[Frame<'_>]) {
-        let (_, to) = world.credentials(A);
         let key = self.seal.active_key();
-        let (session, cipher) = self.seal.session_cipher(key, self.boot, to).expect("the lab's key");
+        let (session, cipher) = self.session.as_ref().map(|(id, cipher)| (*id, cipher)).expect("it is open");
         let mut datagram = Vec::new();
         let (path, number) = (PathId(path), PacketNumber(number));
         Header { key, kind: Kind::Data { session, path, number } }.emit(&mut datagram);

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 use crate::codec::{DecodeError, Reader, put_block};
-use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId};
-use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
+use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId, SessionId};
+use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES};
 
 /// A zero byte between frames is padding.
 pub const PADDING: u8 = 0;
@@ -22,6 +22,13 @@ pub const RUN_HEADER: usize = FRAME_HEADER + 2 + 1 + 1 + 8 + 8;
 pub const RUN_ENTRY: usize = 2;
 /// Bytes of an [`Accepted`] frame before its bitmap, frame header included.
 pub const ACCEPTED_HEADER: usize = FRAME_HEADER + 2 + 8 + 8 + 8;
+/// First message of a handshake: an ephemeral X25519 key (32) and a tag (16).
+pub type SessionRequest = [u8; 48];
+/// Second message of a handshake: an ephemeral X25519 key (32), encrypted the responder's session id (8) and the suite
+/// it chose (1), and a tag (16).
+pub type SessionAnswer = [u8; 57];
+/// What proves that the sender of a handshake receives at its address.
+pub type Cookie = [u8; 16];
 
 /// What the sender asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,7 +182,7 @@ pub struct Accepted<'a> {
     pub bitmap: &'a [u8],
 }
 
-/// One frame. Frames up to `Records` travel in cluster datagrams, the rest in data datagrams.
+/// One frame. Frames up to [`SessionCookie`](Frame::SessionCookie) travel in cluster datagrams, the rest in data datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
@@ -243,6 +250,33 @@ pub enum Frame<'a> {
     Want(Vec<NodeId>),
     /// One signed record.
     Record(&'a [u8]),
+    /// Opens a session. Longer than its answers.
+    SessionOpen {
+        /// The sender's count of handshakes in this boot: what is not above the last one answered is a replay.
+        number: u64,
+        /// Chosen by the sender: it will receive under it.
+        session: SessionId,
+        /// As the receiver gave it; zero without.
+        cookie: Cookie,
+        /// Codes of the cipher suites offered, the one the sender likes best first; at most [`MAX_SUITES`].
+        suites: &'a [u8],
+        /// The handshake's first message.
+        request: SessionRequest,
+    },
+    /// Answers an opening: the session's keys.
+    SessionAccept {
+        /// The opening's session.
+        echo: SessionId,
+        /// The handshake's second message.
+        answer: SessionAnswer,
+    },
+    /// Answers an opening: come again with this cookie.
+    SessionCookie {
+        /// The opening's session.
+        echo: SessionId,
+        /// To be echoed, from the same address.
+        cookie: Cookie,
+    },
     /// Wants a [`Frame::Pong`] on the same path; padded when it probes the path's MTU.
     Ping {
         /// To be echoed.
@@ -276,6 +310,9 @@ mod code {
     pub(super) const LEAVES: u8 = 0x08;
     pub(super) const WANT: u8 = 0x09;
     pub(super) const RECORD: u8 = 0x0a;
+    pub(super) const SESSION_OPEN: u8 = 0x0b;
+    pub(super) const SESSION_ACCEPT: u8 = 0x0c;
+    pub(super) const SESSION_COOKIE: u8 = 0x0d;
     pub(super) const PING: u8 = 0x20;
     pub(super) const PONG: u8 = 0x21;
     pub(super) const ACK: u8 = 0x22;
@@ -303,6 +340,9 @@ impl Frame<'_> {
             Frame::Leaves { .. } => code::LEAVES,
             Frame::Want(_) => code::WANT,
             Frame::Record(_) => code::RECORD,
+            Frame::SessionOpen { .. } => code::SESSION_OPEN,
+            Frame::SessionAccept { .. } => code::SESSION_ACCEPT,
+            Frame::SessionCookie { .. } => code::SESSION_COOKIE,
             Frame::Ping { .. } => code::PING,
             Frame::Pong { .. } => code::PONG,
             Frame::Ack(_) => code::ACK,
@@ -349,6 +389,23 @@ impl Frame<'_> {
                 }
             }
             Frame::Want(nodes) => nodes.iter().for_each(|node| out.extend_from_slice(&node.0)),
+            Frame::SessionOpen { number, session, cookie, suites, request } => {
+                let suites = &suites[..suites.len().min(MAX_SUITES)];
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(&session.0.to_be_bytes());
+                out.extend_from_slice(cookie);
+                out.push(suites.len() as u8);
+                out.extend_from_slice(suites);
+                out.extend_from_slice(request);
+            }
+            Frame::SessionAccept { echo, answer } => {
+                out.extend_from_slice(&echo.0.to_be_bytes());
+                out.extend_from_slice(answer);
+            }
+            Frame::SessionCookie { echo, cookie } => {
+                out.extend_from_slice(&echo.0.to_be_bytes());
+                out.extend_from_slice(cookie);
+            }
             Frame::Ping { token, padding } => {
                 out.extend_from_slice(&token.to_be_bytes());
                 out.resize(out.len() + usize::from(*padding), 0);
@@ -454,6 +511,14 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
         code::LEAVES => parse_leaves(&mut body)?,
         code::WANT => Frame::Want(parse_all(&mut body, |body| Ok(NodeId(body.array("node id")?)))?),
         code::RECORD => Frame::Record(body.rest()),
+        code::SESSION_OPEN => parse_session_open(&mut body)?,
+        code::SESSION_ACCEPT => Frame::SessionAccept {
+            echo: SessionId(body.u64("session")?),
+            answer: body.array("handshake answer")?,
+        },
+        code::SESSION_COOKIE => {
+            Frame::SessionCookie { echo: SessionId(body.u64("session")?), cookie: body.array("cookie")? }
+        }
         code::PING => Frame::Ping {
             token: body.u32("token")?,
             padding: u16::try_from(body.rest().len()).expect("a frame's length is 16 bits"),
@@ -495,6 +560,18 @@ fn parse_leaves<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
         Ok((NodeId(body.array("node id")?), body.u64("version")?, body.u8("forgotten")? & 1 == 1))
     })?;
     Ok(Frame::Leaves { bucket, leaves })
+}
+
+fn parse_session_open<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    let number = body.u64("handshake number")?;
+    let session = SessionId(body.u64("session")?);
+    let cookie = body.array("cookie")?;
+    let count = usize::from(body.u8("suites")?);
+    if count > MAX_SUITES {
+        return Err(DecodeError::OutOfRange("suites"));
+    }
+    let suites = body.take(count, "suites")?;
+    Ok(Frame::SessionOpen { number, session, cookie, suites, request: body.array("handshake request")? })
 }
 
 fn parse_ack(body: &mut Reader<'_>) -> Result<Ack, DecodeError> {

@@ -87,7 +87,7 @@ id_number! {
     KeyId, u32
 }
 id_number! {
-    /// Names one direction between two boots; derived by both ends, never negotiated.
+    /// Names one direction of a session, or its keys; random, chosen by who receives under it.
     SessionId, u64
 }
 id_number! {

@@ -38,5 +38,7 @@ pub const MAX_ACK_RANGES: usize = 32;
 /// Reliable messages of one sender that may be open at once: ids run at most this far past the
 /// receiver's floor.
 pub const MESSAGE_WINDOW: u64 = 65_536;
+/// Most cipher suites that a handshake offers.
+pub const MAX_SUITES: usize = 8;
 /// Most bytes of the bitmap in an [`Accepted`](crate::frame::Accepted) frame.
 pub const MAX_ACCEPT_BITMAP: usize = 512;

@@ -10,6 +10,7 @@ use overlan_wire::limits::TAG;
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
+use super::session::Arrived;
 use super::{Core, MAX_CLUSTER_QUEUE};
 use crate::crypto::{Aead, Crypto};
 use crate::event::Transmit;
@@ -181,7 +182,7 @@ impl<C: Crypto> Core<C> {
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
         for frame in Frames::new(&text) {
             match frame {
-                Ok(frame) => self.handle_cluster_frame(origin, to.is_none(), &frame),
+                Ok(frame) => self.handle_cluster_frame(origin, header.key, to.is_none(), &frame),
                 Err(_) => self.counters.dropped_malformed += 1,
             }
         }
@@ -229,7 +230,7 @@ impl<C: Crypto> Core<C> {
         Some(len)
     }
 
-    fn handle_cluster_frame(&mut self, origin: Origin, first_contact: bool, frame: &Frame<'_>) {
+    fn handle_cluster_frame(&mut self, origin: Origin, key: KeyId, first_contact: bool, frame: &Frame<'_>) {
         match frame {
             Frame::Hello { token, digest: _, record } if first_contact => {
                 self.handle_hello(origin, *token, record)
@@ -249,6 +250,12 @@ impl<C: Crypto> Core<C> {
             Frame::Record(bytes) => {
                 self.handle_record(bytes);
             }
+            Frame::SessionOpen { number, session, cookie, suites, request } => {
+                let (number, session) = (*number, *session);
+                self.handle_session_open(origin, key, &Arrived { number, session, cookie, suites, request });
+            }
+            Frame::SessionAccept { echo, answer } => self.handle_session_accept(origin, *echo, answer),
+            Frame::SessionCookie { echo, cookie } => self.handle_session_cookie(origin, *echo, *cookie),
             _ => self.counters.dropped_malformed += 1,
         }
     }

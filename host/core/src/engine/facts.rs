@@ -26,6 +26,7 @@ impl<C: Crypto> Core<C> {
     /// Carries out what the parts want after an input.
     pub(super) fn pump(&mut self) {
         self.refresh_waiting();
+        self.session_timeout();
         if core::mem::take(&mut self.facts_changed) {
             self.update_plan_facts();
         }
@@ -109,6 +110,7 @@ impl<C: Crypto> Core<C> {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.set_alive(is_live(state), now);
                 self.to_schedule.insert(id);
+                self.hurry_session(id);
             }
             if before.is_none() && state == MemberState::Down {
                 // Not yet heard of: no news.

@@ -154,15 +154,6 @@ impl<C: Crypto> Core<C> {
                 fates: &mut self.fates,
             };
             peer.handle_timeout(now, probe_all, &mut env);
-            let introduce = core::mem::take(&mut peer.introduce);
-            let boot = peer.boot;
-            if let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) {
-                for (local, remote) in introduce {
-                    self.queue_cluster(local, remote, Some(boot), |out| {
-                        overlan_wire::Frame::Record(&own).emit(out)
-                    });
-                }
-            }
             self.touch(id);
         }
         self.membership_timeout();
@@ -198,16 +189,15 @@ impl<C: Crypto> Core<C> {
         self.pump();
     }
 
-    /// The keyring changed: sessions and stateless keys are derived anew.
+    /// The keyring changes. Sessions under keys that are retired end at once, and new ones are opened; sessions under
+    /// keys other than the active one are replaced while they go on. Messages wait for the new sessions; none is lost.
     pub fn handle_keyring_change(&mut self, now: Instant, change: impl FnOnce(&mut C)) {
         self.now = now;
+        let before = self.crypto.active_key();
         change(&mut self.crypto);
         self.senders.rekey(&self.crypto, self.config.boot);
-        self.sessions.clear();
-        for (&id, peer) in &mut self.peers {
-            peer.rekey(&self.crypto, self.config.boot);
-            self.sessions.extend(peer.session_ids().map(|session| (session, id)));
-        }
+        self.rekey_sessions(before);
+        self.pump();
     }
 
     /// Hands plan messages to the planner; whether there were any.

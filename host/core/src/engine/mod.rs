@@ -2,10 +2,12 @@
 
 mod cluster;
 mod facts;
+mod gate;
 mod hello;
 mod inputs;
 mod questions;
 mod records;
+mod session;
 mod snapshot;
 mod sync;
 
@@ -36,6 +38,7 @@ use crate::time::Instant;
 use cluster::Senders;
 use hello::Hellos;
 use questions::Pending;
+use session::{Handshakes, Secrets};
 use sync::Agreement;
 
 /// Cluster datagrams that may wait to be sent; more are dropped and counted.
@@ -71,6 +74,7 @@ pub struct Core<C: Crypto> {
     seen: BTreeMap<NodeId, Seen>,
     peers: BTreeMap<NodeId, Peer<C::Aead>>,
     sessions: BTreeMap<SessionId, NodeId>,
+    handshakes: Handshakes<C::Handshake>,
     planner: Planner,
     plugin_digests: [Digest; 3],
     facts_changed: bool,
@@ -109,20 +113,20 @@ impl<C: Crypto> Core<C> {
     /// # Errors
     /// The own entry is too large.
     pub fn new(
-        config: Config,
+        mut config: Config,
         crypto: C,
         adapters: Vec<Adapter>,
         now: Instant,
     ) -> Result<Self, RecordTooLarge> {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&config.seed.to_be_bytes());
-        let mut rng = ChaCha8Rng::from_seed(seed);
+        let mut secrets = Secrets::new(core::mem::take(&mut config.seed));
+        let mut rng = ChaCha8Rng::from_seed(secrets.draw());
         let id = crypto.node_id(&crypto.sign_key());
         let version = config.last_version;
         let identity = Identity::new(id, config.boot, version + 1);
         let mut core = Core {
             membership: Membership::new(identity, &mut rng, now),
             planner: Planner::new(id, rng.next_u64()),
+            handshakes: Handshakes::new(secrets, now),
             hellos: Hellos::new(now),
             senders: Senders::new(&crypto, config.boot),
             agreement: Agreement::new(now),
@@ -190,6 +194,7 @@ impl<C: Crypto> Core<C> {
             self.planner.poll_timeout(),
             self.hellos.next_deadline(self.left),
             Some(self.agreement.next_deadline()),
+            (!self.left).then_some(self.handshakes.next_deadline()),
         ];
         own.into_iter().flatten().min()
     }
@@ -205,7 +210,9 @@ impl<C: Crypto> Core<C> {
             return Some(transmit);
         }
         while let Some(&id) = self.to_transmit.first() {
-            let transmit = self.peers.get_mut(&id).and_then(|peer| peer.poll_transmit(now, buffer));
+            let open = self.peers.get_mut(&id).filter(|peer| peer.is_open());
+            let transmit = open.and_then(|peer| peer.poll_transmit(now, buffer));
+            self.want_session(id);
             self.to_schedule.insert(id);
             if let Some(transmit) = transmit {
                 self.counters.datagrams_sent += buffer.len().div_ceil(transmit.segment) as u64;
@@ -362,6 +369,18 @@ impl<C: Crypto> Core<C> {
         addresses.sort_unstable();
         addresses.dedup();
         addresses
+    }
+
+    /// The peer's session is missing, or its time is over.
+    fn want_session(&mut self, id: NodeId) {
+        let probe_all = self.probe_all();
+        if !self.handshakes.is_busy(id)
+            && let Some(peer) = self.peers.get(&id)
+            && let probed = peer.is_probed(self.now, probe_all)
+            && peer.handshake_at(&self.config, self.id, probed).is_some_and(|at| at <= self.now)
+        {
+            self.handshakes.hurry(self.now);
+        }
     }
 
     /// The peer has something to send or another deadline.

@@ -139,10 +139,10 @@ impl<C: Crypto> Core<C> {
         self.config.boot = BootId(boot);
         self.senders.begin_again(&self.crypto, self.config.boot);
         self.sessions.clear();
+        self.handshakes.begin_again(self.now);
         for (&id, peer) in &mut self.peers {
-            peer.restart(&self.crypto, &self.config, peer.boot);
+            peer.restart(&self.config, peer.boot);
             peer.set_alive(self.seen.get(&id).is_some_and(|seen| is_live(seen.state)), self.now);
-            self.sessions.extend(peer.session_ids().map(|session| (session, id)));
             let mut env = Surroundings {
                 counters: &mut self.counters,
                 events: &mut self.events,
@@ -209,25 +209,25 @@ impl<C: Crypto> Core<C> {
         let id = entry.id;
         match self.peers.get_mut(&id) {
             None => {
-                let Some(peer) = Peer::new(&self.crypto, &self.config, id, entry.boot) else { return };
-                self.peers.insert(id, peer);
+                self.peers.insert(id, Peer::new(&self.config, id, entry.boot));
                 self.share_window();
             }
             Some(peer) if peer.boot != entry.boot => {
                 let before = peer.boot;
-                peer.restart(&self.crypto, &self.config, entry.boot);
+                peer.restart(&self.config, entry.boot);
+                self.handshakes.forget(id);
                 self.retire(before);
             }
             Some(_) => {}
         }
-        self.sessions.retain(|_, node| *node != id);
+        self.index_sessions(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        self.sessions.extend(peer.session_ids().map(|session| (session, id)));
         let mut env =
             Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
         peer.report(&mut env);
         peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
         self.touch(id);
+        self.handshakes.hurry(self.now);
         self.refresh_members();
     }
 
@@ -240,6 +240,7 @@ impl<C: Crypto> Core<C> {
 
     fn entry_removed(&mut self, id: NodeId) {
         self.sessions.retain(|_, node| *node != id);
+        self.handshakes.forget(id);
         if let Some(mut peer) = self.peers.remove(&id) {
             self.retire(peer.boot);
             peer.outbox.abandon();

@@ -14,10 +14,10 @@ use core::time::Duration;
 
 use overlan_contract::failover;
 use overlan_contract::failover::{Mode, PathState};
-use overlan_wire::{Adapter, BootId, NodeId, PathId, SessionId};
+use overlan_wire::{Adapter, BootId, NodeId, PathId};
 
 use crate::config::Config;
-use crate::crypto::{Aead, Crypto};
+use crate::crypto::Aead;
 use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Queued, Via};
@@ -32,6 +32,7 @@ use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
 use crate::time::Instant;
 
+pub(crate) use session::Agreed;
 use session::Session;
 
 /// Paths of a peer, in each direction, that are kept state for.
@@ -59,8 +60,6 @@ pub(crate) struct Peer<A> {
     pub(crate) id: NodeId,
     pub(crate) boot: BootId,
     session: Session<A>,
-    /// A datagram of this session arrived: the peer knows our boot.
-    pub(crate) confirmed: bool,
     pub(crate) paths: Vec<Path>,
     next_path: u32,
     /// Indices into `paths`, most preferred first.
@@ -94,8 +93,6 @@ pub(crate) struct Peer<A> {
     last_question: Option<(Instant, Vec<u32>)>,
     /// Paths whose sizing question is due.
     pub(crate) ask_sizing: Vec<PathId>,
-    /// Path ends on which the peer is to be told this node's entry: it does not know our boot yet.
-    pub(crate) introduce: Vec<(SocketAddr, SocketAddr)>,
     /// Membership takes it for alive.
     alive: bool,
 }
@@ -108,17 +105,11 @@ struct Space {
 }
 
 impl<A: Aead> Peer<A> {
-    pub(crate) fn new<C: Crypto<Aead = A>>(
-        crypto: &C,
-        config: &Config,
-        id: NodeId,
-        boot: BootId,
-    ) -> Option<Self> {
-        Some(Peer {
+    pub(crate) fn new(config: &Config, id: NodeId, boot: BootId) -> Self {
+        Peer {
             id,
             boot,
-            session: Session::open(crypto, config.boot, boot)?,
-            confirmed: false,
+            session: Session::new(),
             paths: Vec::new(),
             next_path: 0,
             order: Vec::new(),
@@ -140,21 +131,18 @@ impl<A: Aead> Peer<A> {
             decided: false,
             last_question: None,
             ask_sizing: Vec::new(),
-            introduce: Vec::new(),
             alive: true,
-        })
-    }
-
-    /// Session ids under which this peer's datagrams arrive.
-    pub(crate) fn session_ids(&self) -> impl Iterator<Item = SessionId> {
-        self.session.ids()
+        }
     }
 
     /// The peer restarted: a new session, new paths; messages it may have seen are reported.
-    pub(crate) fn restart<C: Crypto<Aead = A>>(&mut self, crypto: &C, config: &Config, boot: BootId) {
-        let Some(mut fresh) = Peer::new(crypto, config, self.id, boot) else { return };
+    pub(crate) fn restart(&mut self, config: &Config, boot: BootId) {
+        let mut fresh = Peer::new(config, self.id, boot);
         self.outbox.restart();
         core::mem::swap(&mut fresh.outbox, &mut self.outbox);
+        // There may be messages left for it.
+        fresh.last_traffic = self.last_traffic;
+        fresh.session.due = self.last_traffic.is_some();
         *self = fresh;
     }
 
@@ -303,13 +291,6 @@ impl<A: Aead> Peer<A> {
 
     fn path_between(&self, ends: (SocketAddr, SocketAddr)) -> Option<usize> {
         self.paths.iter().position(|path| (path.local, path.remote) == ends)
-    }
-
-    /// New keys: the sessions under all accepted cluster keys.
-    pub(crate) fn rekey<C: Crypto<Aead = A>>(&mut self, crypto: &C, own: BootId) {
-        if let Some(session) = Session::open(crypto, own, self.boot) {
-            self.session = session;
-        }
     }
 }
 

@@ -134,9 +134,6 @@ impl<A: Aead> Peer<A> {
         let path = &mut self.paths[at];
         if probed && path.next_probe <= now {
             path.ping_due = true;
-            if !self.confirmed {
-                self.introduce.push((path.local, path.remote));
-            }
             let interval =
                 if self.alive { path.probe_interval() } else { path.probe_interval().max(DEAD_INTERVAL) };
             path.next_probe = now + interval;

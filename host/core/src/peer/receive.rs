@@ -43,7 +43,9 @@ impl<A: Aead> Peer<A> {
             env.counters.dropped_forged += 1;
             return;
         };
-        self.confirmed = true;
+        if self.session.note_received(session, now) {
+            self.opened(now);
+        }
         let space = self.spaces.entry(path).or_insert_with(|| Space {
             received: ReceiveSpace::default(),
             local: ends.0,

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 use overlan_contract::failover::{Mode, PathState};
-use overlan_wire::frame::{ACCEPTED_HEADER, FRAME_HEADER};
+use overlan_wire::frame::{ACCEPTED_HEADER, FRAGMENT_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
 use overlan_wire::{Frame, PathId};
@@ -13,7 +13,7 @@ use overlan_wire::{Frame, PathId};
 use super::Peer;
 use crate::crypto::Aead;
 use crate::delivery::Content;
-use crate::delivery::outbox::{Space, Take};
+use crate::delivery::outbox::{MIN_FRAGMENT, Space, Take};
 use crate::event::Transmit;
 use crate::path::recovery::Contents;
 use crate::time::Instant;
@@ -24,6 +24,8 @@ const MAX_SEGMENTS: usize = 64;
 const MAX_CROSS_ACKS: usize = 3;
 /// How long after its last packet a path's acknowledgement is repeated.
 const CROSS_ACK_MEMORY: Duration = Duration::from_secs(1);
+/// Room that the frames of a little content take in a datagram.
+const MIN_DATAGRAM: usize = DATA_HEADER + TAG + FRAGMENT_HEADER + MIN_FRAGMENT;
 /// Shares of paths are counted in this fraction of a byte per weight.
 const SHARE_SCALE: u128 = 1_000_000;
 
@@ -177,11 +179,20 @@ impl<A: Aead> Peer<A> {
         for _ in 0..MAX_SEGMENTS {
             let limit = transmit.map_or(datagram, |transmit| transmit.segment);
             let full = buffer.len() + limit > most && transmit.is_some();
-            if full || self.paths[at].recovery.room(datagram) < datagram || !self.outbox.has_work(take) {
+            if full || !self.outbox.has_work(take) {
                 break;
             }
             // Small ones, each in a datagram of its own, make segments where they are equal.
             let next = self.outbox.next_whole(take);
+            // Pieces of large messages wait for a window that takes whole datagrams; little goes while it fits.
+            let least = match next {
+                Some(len) => (MIN_DATAGRAM + len).min(datagram),
+                None if self.outbox.repeats(take) => MIN_DATAGRAM,
+                None => datagram,
+            };
+            if self.paths[at].recovery.room(datagram) < least {
+                break;
+            }
             if limit < datagram && next != payload {
                 break;
             }

@@ -18,7 +18,7 @@ fn duty(name: &str) -> Responsibility {
 fn a_member_without_a_consumer_still_gets_plans() {
     let mut world = World::new(5, lan());
     for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let mut config = Config::new(name, BootId::default(), 0);
+        let mut config = Config::new(name, BootId::default(), [0; 32]);
         config.responsibilities = (0..16).map(|at| duty(&format!("shard-{at}"))).collect();
         config.receive_window_bytes = 16 << 20;
         if index > 0 {
@@ -54,7 +54,7 @@ fn a_member_without_a_consumer_still_gets_plans() {
 #[test]
 fn a_full_queue_to_oneself_becomes_writable() {
     let mut world = World::new(6, lan());
-    let mut config = Config::new("a", BootId::default(), 0);
+    let mut config = Config::new("a", BootId::default(), [0; 32]);
     config.send_queue_bytes = 1_000;
     world.add_with(config, &["10.0.0.2"]);
     world.members[0].consuming = false;

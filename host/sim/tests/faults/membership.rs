@@ -129,7 +129,7 @@ fn a_minority_owns_nothing() {
     for seed in 0..4 {
         let mut world = World::new(seed, lan());
         for index in 0..5 {
-            let mut config = Config::new(format!("n{index}"), BootId::default(), 0);
+            let mut config = Config::new(format!("n{index}"), BootId::default(), [0; 32]);
             config.quorum = Quorum::Majority;
             config.responsibilities = (0..8)
                 .map(|at| Responsibility {

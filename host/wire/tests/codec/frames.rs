@@ -1,8 +1,10 @@
 //! Frames inside the seal.
 
 use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames, RunWriter};
-use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE};
-use overlan_wire::{Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId};
+use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES};
+use overlan_wire::{
+    Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, SessionId,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -82,6 +84,21 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
             .prop_map(|(bucket, leaves)| Frame::Leaves { bucket, leaves }),
         vec(node_id(), 0..60).prop_map(Frame::Want),
         leaked(1_100).prop_map(Frame::Record),
+        (any::<[u64; 2]>(), any::<[u8; 16]>(), leaked(MAX_SUITES), any::<[u8; 32]>()).prop_map(
+            |([number, session], cookie, suites, key)| Frame::SessionOpen {
+                number,
+                session: SessionId(session),
+                cookie,
+                suites,
+                request: core::array::from_fn(|index| key[index % 32]),
+            }
+        ),
+        (any::<u64>(), any::<[u8; 32]>()).prop_map(|(echo, key)| Frame::SessionAccept {
+            echo: SessionId(echo),
+            answer: core::array::from_fn(|index| key[index % 32]),
+        }),
+        (any::<u64>(), any::<[u8; 16]>())
+            .prop_map(|(echo, cookie)| Frame::SessionCookie { echo: SessionId(echo), cookie }),
         (any::<u32>(), 0..9_000u16).prop_map(|(token, padding)| Frame::Ping { token, padding }),
         any::<u32>().prop_map(|token| Frame::Pong { token }),
         ack().prop_map(Frame::Ack),

@@ -117,6 +117,11 @@ impl Outbox {
         self.resends.fits(take) || take.fresh && self.next_stream().is_some()
     }
 
+    /// Whether something that was sent before goes first.
+    pub(crate) fn repeats(&self, take: Take) -> bool {
+        self.resends.fits(take)
+    }
+
     /// Payload bytes of the message that would leave next, if it leaves for the first time and whole.
     pub(crate) fn next_whole(&self, take: Take) -> Option<usize> {
         if self.resends.fits(take) {
