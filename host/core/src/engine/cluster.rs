@@ -268,6 +268,10 @@ impl<C: Crypto> Core<C> {
         }
         self.membership.handle_data(self.now, data);
         self.pump_membership();
+        if self.membership.take_behind() {
+            // An identity without an entry to bear it out: the sender has a newer table, or lies.
+            self.send_summary(origin);
+        }
     }
 }
 

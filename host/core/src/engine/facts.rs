@@ -57,6 +57,9 @@ impl<C: Crypto> Core<C> {
     /// Carries out what membership wants.
     pub(super) fn pump_membership(&mut self) {
         self.counters.membership_errors += self.membership.take_errors();
+        if self.membership.take_renewal(self.now) {
+            self.renew_identity();
+        }
         while let Some(bytes) = self.membership.poll_record() {
             self.handle_record(&bytes);
         }

@@ -124,6 +124,11 @@ impl<C: Crypto> Core<C> {
         if matches!(record.record, Record::Forgotten(_)) {
             self.begin_again();
         }
+        self.renew_identity();
+    }
+
+    /// Publishes a new version, then takes an identity under it: whatever others hold of this node is outranked.
+    pub(super) fn renew_identity(&mut self) {
         if self.publish().is_ok() {
             let identity = Identity::new(self.id, self.config.boot, self.version);
             self.membership.outrank(self.now, identity);
@@ -194,6 +199,10 @@ impl<C: Crypto> Core<C> {
         self.facts_changed = true;
         self.events.push_back(Event::Table { digest: self.table.digest() });
         self.boots = self.table.entries().map(|entry| (entry.boot, entry.id)).collect();
+        let entry = match &record.record {
+            Record::Entry(entry) => Some((entry.boot, entry.version)),
+            Record::Forgotten(_) => None,
+        };
         self.membership.broadcast(self.now, &record);
         if id != self.id {
             match record.record {
@@ -202,6 +211,7 @@ impl<C: Crypto> Core<C> {
             }
             self.events.push_back(Event::Routes);
         }
+        self.membership.learn(self.now, id, entry);
         self.pump_membership();
     }
 

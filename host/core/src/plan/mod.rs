@@ -30,6 +30,8 @@
 
 mod fallback;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod lead;
 mod question;
 mod report;

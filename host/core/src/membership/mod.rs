@@ -4,6 +4,8 @@
 //! are stretched by the local-health factor of Lifeguard (Dadgar et al., 2018): an observer that
 //! runs late itself gives others more time.
 
+mod binding;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -12,7 +14,7 @@ use core::convert::Infallible;
 use core::num::{NonZeroU8, NonZeroUsize};
 use core::time::Duration;
 
-use foca::{Foca, Notification, PeriodicParams, PostcardCodec, State};
+use foca::{Foca, Notification, PeriodicParams, State};
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::{BootId, NodeId, SignedRecord};
 use rand::{Rng, SeedableRng};
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::MemberState;
 use crate::time::Instant;
+use binding::{Binding, BoundCodec};
 
 /// One member is probed this often.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
@@ -34,6 +37,8 @@ const SUSPICION: Duration = Duration::from_secs(2);
 const REMEMBER_DOWN: Duration = Duration::from_secs(3_600);
 /// Members are announced to again when nobody is active.
 const LONELY_ANNOUNCE: Duration = Duration::from_secs(1);
+/// A node taken for dead renews its identity at most this often: each costs a version of its entry.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(250);
 /// Timers that may be queued.
 const MAX_TIMERS: usize = 65_536;
 /// A timer that fires later than this says that the local node is slow.
@@ -49,15 +54,15 @@ pub(crate) const MAX_PACKET: usize =
 pub(crate) struct Identity {
     id: [u8; 16],
     boot: [u8; 16],
-    /// Orders the boots of a node: the version of its entry when it started.
+    /// Orders the identities of a node: the version of its entry when it started, or when it was renewed after a
+    /// false death (the boot, and with it the message state, stays). Never above the version that the node has
+    /// signed: others take no such identity.
     order: u64,
-    /// Raised after a false death; the message state is kept.
-    renewal: u32,
 }
 
 impl Identity {
     pub(crate) fn new(id: NodeId, boot: BootId, order: u64) -> Self {
-        Identity { id: id.0, boot: boot.0, order, renewal: 0 }
+        Identity { id: id.0, boot: boot.0, order }
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -72,8 +77,9 @@ impl Identity {
 impl foca::Identity for Identity {
     type Addr = [u8; 16];
 
+    /// Not by itself: a new order takes a new version of the signed entry first.
     fn renew(&self) -> Option<Self> {
-        Some(Identity { renewal: self.renewal.wrapping_add(1), ..*self })
+        None
     }
 
     fn addr(&self) -> [u8; 16] {
@@ -81,7 +87,7 @@ impl foca::Identity for Identity {
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        (self.order, self.renewal, self.boot) > (adversary.order, adversary.renewal, adversary.boot)
+        (self.order, self.boot) > (adversary.order, adversary.boot)
     }
 }
 
@@ -153,7 +159,8 @@ impl foca::Runtime<Identity> for Effects {
 
 /// The membership protocol of one node.
 pub(crate) struct Membership {
-    foca: Foca<Identity, PostcardCodec, ChaCha8Rng, Broadcasts>,
+    foca: Foca<Identity, BoundCodec, ChaCha8Rng, Broadcasts>,
+    binding: Rc<RefCell<Binding>>,
     effects: Effects,
     timers: BTreeMap<(Instant, u64), foca::Timer<Identity>>,
     next_timer: u64,
@@ -164,22 +171,27 @@ pub(crate) struct Membership {
     next_announce: Instant,
     errors: u64,
     left: bool,
+    /// Taken for dead while alive.
+    defunct: bool,
+    next_renewal: Instant,
 }
 
 impl Membership {
     pub(crate) fn new(identity: Identity, rng: &mut impl Rng, now: Instant) -> Self {
         let broadcasts = Broadcasts::default();
+        let binding = Rc::new(RefCell::new(Binding::new(identity)));
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let foca = Foca::with_custom_broadcast(
             identity,
             config(1),
             ChaCha8Rng::from_seed(seed),
-            PostcardCodec,
+            BoundCodec(binding.clone()),
             broadcasts.clone(),
         );
         Membership {
             foca,
+            binding,
             effects: Effects::default(),
             timers: BTreeMap::new(),
             next_timer: 0,
@@ -189,6 +201,8 @@ impl Membership {
             next_announce: now,
             errors: 0,
             left: false,
+            defunct: false,
+            next_renewal: now,
         }
     }
 
@@ -217,9 +231,39 @@ impl Membership {
         self.settle(now);
     }
 
-    /// This node's entry moved past an old boot's: outrank its identity.
+    /// The table's entry of a node changed, or is gone (`None`): which identities of it count.
+    pub(crate) fn learn(&mut self, now: Instant, node: NodeId, entry: Option<(BootId, u64)>) {
+        let awaited = self.binding.borrow_mut().learn(node, entry);
+        if awaited {
+            // Its identity came before its entry: ask for it again, of itself.
+            self.announce(now, node);
+        }
+    }
+
+    /// Whether an identity came that the table does not bear out, since the last call.
+    pub(crate) fn take_behind(&mut self) -> bool {
+        core::mem::take(&mut self.binding.borrow_mut().behind)
+    }
+
+    /// Whether this node is to publish a version of its entry and [`outrank`](Self::outrank) what is said of it.
+    pub(crate) fn take_renewal(&mut self, now: Instant) -> bool {
+        if !self.wants_renewal() || now < self.next_renewal {
+            return false;
+        }
+        self.next_renewal = now + RENEWAL_PAUSE;
+        self.defunct = false;
+        self.binding.borrow_mut().outranked = false;
+        true
+    }
+
+    fn wants_renewal(&self) -> bool {
+        (self.defunct || self.binding.borrow().outranked) && !self.left
+    }
+
+    /// This node's entry moved on: outrank the identity of an old boot, or one taken for dead.
     pub(crate) fn outrank(&mut self, now: Instant, identity: Identity) {
         if *self.foca.identity() != identity {
+            self.binding.borrow_mut().set_own(identity);
             let result = self.foca.change_identity(identity, &mut self.effects);
             self.note(result);
             self.settle(now);
@@ -237,7 +281,9 @@ impl Membership {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
-        timer.into_iter().chain((!self.left).then_some(self.next_announce)).min()
+        let announce = (!self.left).then_some(self.next_announce);
+        let renewal = self.wants_renewal().then_some(self.next_renewal);
+        timer.into_iter().chain(announce).chain(renewal).min()
     }
 
     /// Fires what is due. `candidates` are members of the table to announce to when nobody is active.
@@ -311,10 +357,7 @@ impl Membership {
 
     /// Carries out what foca asked for after a call.
     fn settle(&mut self, now: Instant) {
-        if core::mem::take(&mut self.effects.defunct) && !self.left {
-            // Taken for dead while alive: foca renews the identity itself where it can; else revive.
-            let _ = self.foca.reuse_down_identity();
-        }
+        self.defunct |= core::mem::take(&mut self.effects.defunct);
         for (timer, after) in core::mem::take(&mut self.effects.timers) {
             if self.timers.len() >= MAX_TIMERS {
                 self.errors += 1;

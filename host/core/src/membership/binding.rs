@@ -1,0 +1,131 @@
+//! Identities bound to the signed table.
+//!
+//! Whoever holds the cluster key can write any identity into its gossip. One counts only where the node's signed
+//! entry bears it out: the entry's boot, and an order no higher than the entry's version. So nobody can make up an
+//! identity that the node itself, with its next version, would not outrank.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use bytes::{Buf, BufMut};
+use foca::{Codec, Header, Member, PostcardCodec};
+use overlan_wire::{BootId, NodeId};
+
+use super::Identity;
+
+/// Nodes remembered whose identity nothing bore out; more are told of again by later gossip.
+const MAX_UNPROVEN: usize = 1_024;
+
+/// What the table says of identities, and what came that it does not bear out.
+#[derive(Debug)]
+pub(super) struct Binding {
+    own: Identity,
+    entries: BTreeMap<NodeId, (BootId, u64)>,
+    /// Announced to once their entry comes.
+    unproven: BTreeSet<NodeId>,
+    /// Something was not borne out since the last look.
+    pub(super) behind: bool,
+    /// Others may hold an identity of this node that its present one does not outrank.
+    pub(super) outranked: bool,
+}
+
+impl Binding {
+    pub(super) fn new(own: Identity) -> Self {
+        Binding { own, entries: BTreeMap::new(), unproven: BTreeSet::new(), behind: false, outranked: false }
+    }
+
+    pub(super) fn set_own(&mut self, own: Identity) {
+        self.own = own;
+    }
+
+    /// The table's entry of a node changed, or is gone. Whether an identity of it has waited for that.
+    pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> bool {
+        match entry {
+            Some(entry) => {
+                self.entries.insert(node, entry);
+                self.unproven.remove(&node)
+            }
+            None => {
+                self.entries.remove(&node);
+                false
+            }
+        }
+    }
+
+    fn bears_out(&mut self, identity: &Identity) -> bool {
+        let proven = self
+            .entries
+            .get(&identity.node())
+            .is_some_and(|&(boot, version)| boot == identity.boot() && identity.order <= version);
+        if !proven {
+            self.behind = true;
+            if self.unproven.len() < MAX_UNPROVEN {
+                self.unproven.insert(identity.node());
+            }
+        }
+        proven
+    }
+
+    /// Whether an update may reach foca.
+    fn admits(&mut self, identity: &Identity) -> bool {
+        if *identity == self.own {
+            return true;
+        }
+        if identity.id == self.own.id {
+            // An earlier one says nothing new; a later one is not ours, and others may have believed it.
+            let bound = self.entries.get(&self.own.node());
+            let believed =
+                bound.is_some_and(|&(boot, version)| boot == identity.boot() && identity.order <= version);
+            self.outranked |= believed && identity.order > self.own.order;
+            return false;
+        }
+        self.bears_out(identity)
+    }
+}
+
+/// The sender's identity is not what its entry says.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum BoundError {
+    #[error(transparent)]
+    Postcard(#[from] postcard::Error),
+    #[error("the table does not bear out the sender's identity")]
+    Unproven,
+}
+
+/// Foca's postcard encoding; what is read passes the binding first.
+#[derive(Clone, Debug)]
+pub(super) struct BoundCodec(pub(super) Rc<RefCell<Binding>>);
+
+impl Codec<Identity> for BoundCodec {
+    type Error = BoundError;
+
+    fn encode_header(&mut self, header: &Header<Identity>, buf: impl BufMut) -> Result<(), BoundError> {
+        Ok(PostcardCodec.encode_header(header, buf)?)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Identity>, BoundError> {
+        let header: Header<Identity> = PostcardCodec.decode_header(buf)?;
+        let mut binding = self.0.borrow_mut();
+        // Foca refuses what claims to come from ourselves.
+        if header.src.id == binding.own.id || binding.bears_out(&header.src) {
+            Ok(header)
+        } else {
+            Err(BoundError::Unproven)
+        }
+    }
+
+    fn encode_member(&mut self, member: &Member<Identity>, buf: impl BufMut) -> Result<(), BoundError> {
+        Ok(PostcardCodec.encode_member(member, buf)?)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, BoundError> {
+        let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
+        let mut binding = self.0.borrow_mut();
+        if binding.admits(member.id()) {
+            return Ok(member);
+        }
+        // That this node is alive is news to nobody: it takes the place of what is refused.
+        Ok(Member::alive(binding.own))
+    }
+}
