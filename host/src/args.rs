@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     /// List, show, set, roll back or check policies
     Policy(PolicyArgs),
+    /// Measure what the way to another member carries
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -246,6 +248,46 @@ pub(crate) struct ListenArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// The far member, by name or id; it answers by itself
+    #[arg(long, value_name = "NODE", value_parser = one_member)]
+    pub(crate) to: String,
+    /// Bytes of a message, at least 17
+    #[arg(long, value_name = "B", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(17..=16 << 20))]
+    pub(crate) size: u32,
+    /// How messages are delivered
+    #[arg(long, value_enum, default_value_t = Mode::Reliable)]
+    pub(crate) mode: Mode,
+    /// How long to send, such as 10 or 500ms
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Senders at a time, each with a connection to the node
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) parallel: u16,
+    /// Wait for each message to come back before the next
+    #[arg(long)]
+    pub(crate) round_trip: bool,
+    #[command(flatten)]
+    pub(crate) query: Query,
+}
+
+/// Not `all`, and no role.
+fn one_member(text: &str) -> Result<String, String> {
+    match text == "all" || text.starts_with("role:") {
+        true => Err("name one member; `overlan members` lists them".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// A number of seconds, or with a unit.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => humantime_duration(text),
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
     pub(crate) command: PolicyCommand,
@@ -339,6 +381,8 @@ mod tests {
             "send --to all -",
             "send --to b --lines",
             "listen --json --count 3",
+            "bench --to b --size 64 --mode unreliable --seconds 2 --parallel 4 --json",
+            "bench --to b --round-trip --seconds 500ms",
             "policy list",
             "policy set failover builtin:knet-compat",
             "policy set assignment x.wasm --config a=b",

@@ -3,6 +3,7 @@
 //! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration).
 
 mod args;
+mod bench;
 mod demo;
 mod keygen;
 mod list;
@@ -61,6 +62,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(args) => return messages::send(args).await,
         Command::Listen(args) => messages::listen(&args).await?,
         Command::Policy(args) => policy::run(&args).await?,
+        Command::Bench(args) => return bench::run(args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

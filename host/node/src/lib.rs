@@ -12,6 +12,7 @@
 
 pub mod adapters;
 pub mod app;
+pub mod bench;
 pub mod client;
 pub mod config;
 

@@ -179,7 +179,9 @@ fn measure_once(arguments: &Arguments, pair: &Pair, system: &System) -> anyhow::
         process.mark()?;
     }
     std::thread::sleep(Duration::from_secs_f64(seconds));
-    let results: Vec<Value> = processes.iter_mut().map(Process::stop).collect::<Result<_, _>>()?;
+    // The last first: clients before their nodes, senders before receivers.
+    let mut results: Vec<Value> = processes.iter_mut().rev().map(Process::stop).collect::<Result<_, _>>()?;
+    results.reverse();
     Ok((system.digest)(&results))
 }
 
