@@ -36,7 +36,9 @@ async fn main() {
         let mut listener = b.listen().await.expect("it runs");
         let arrived = b.spawn_beside(async move {
             let (mut count, mut messages) = (0, Vec::new());
-            while let Ok(1..) = tokio::time::timeout(Duration::from_secs(1), listener.recv_many(&mut messages)).await {
+            while let Ok(1..) =
+                tokio::time::timeout(Duration::from_secs(1), listener.recv_many(&mut messages)).await
+            {
                 count += messages.drain(..).filter(|message| message.payload.len() == 64).count();
                 if count == total {
                     break;

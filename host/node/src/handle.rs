@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use overlan_contract::{Attributes, Kind};
-use overlan_core::status::{CoreStatus, MemberStatus, PathStatus, PlanStatus, TableStatus};
 use overlan_core::Event;
+use overlan_core::status::{CoreStatus, MemberStatus, PathStatus, PlanStatus, TableStatus};
 use overlan_netlink::{Plan, Report};
 use overlan_udp::Impairment;
 use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};

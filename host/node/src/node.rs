@@ -274,12 +274,12 @@ async fn spawn_driver(
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(StartError::System(error)))),
         };
-        let driver = Core::new(core_config, seal, Vec::new(), driver::now(origin)).map_err(StartError::from).and_then(
-            |core| {
+        let driver = Core::new(core_config, seal, Vec::new(), driver::now(origin))
+            .map_err(StartError::from)
+            .and_then(|core| {
                 let _context = runtime.enter();
                 Ok(Driver::new(core, origin, state, ports, busy_poll)?)
-            },
-        );
+            });
         match driver {
             Ok(driver) => {
                 let _ = ready.send(Ok(runtime.handle().clone()));

@@ -84,11 +84,12 @@ impl Receipt {
     /// What became of it at each member, in the order it came to them. An unreliable message has no fate to know: it
     /// counts as abandoned.
     pub async fn fates(mut self) -> Vec<(NodeId, Fate)> {
-        let fate = |outcome: &MemberOutcome| match (outcome.delivered, &outcome.failed[..], &outcome.moved[..]) {
-            (0, [(_, fate), ..], _) | (0, [], [(_, fate), ..]) => *fate,
-            (0, [], []) => Fate::Abandoned,
-            _ => Fate::Delivered,
-        };
+        let fate =
+            |outcome: &MemberOutcome| match (outcome.delivered, &outcome.failed[..], &outcome.moved[..]) {
+                (0, [(_, fate), ..], _) | (0, [], [(_, fate), ..]) => *fate,
+                (0, [], []) => Fate::Abandoned,
+                _ => Fate::Delivered,
+            };
         self.0.outcome().await.iter().map(|outcome| (outcome.node, fate(outcome))).collect()
     }
 

@@ -10,8 +10,8 @@ use overlan_node::client::{Control, Stream};
 use overlan_node::config::{AdapterChoice, PluginSource, Security};
 use overlan_node::status::{MemberState, MemberStatus};
 use overlan_node::{
-    Config, Fate, Impairment, Kind, ListenOptions, MessageMode, Node, NodeHandle, Responsibility, SendFailure,
-    StartError,
+    Config, Fate, Impairment, Kind, ListenOptions, MessageMode, Node, NodeHandle, Responsibility,
+    SendFailure, StartError,
 };
 
 /// In a debug build on a busy machine.
@@ -307,10 +307,15 @@ async fn policies_swap_and_clients_are_served() {
     sending.writer.flush().await.unwrap();
     assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Queued { token: 40, .. })));
     let fates = sending.reader.next().await.unwrap();
-    assert!(matches!(fates, Some(Frame::Fates { token: 40, count: 3, fate: Fate::Delivered, .. })), "{fates:?}");
+    assert!(
+        matches!(fates, Some(Frame::Fates { token: 40, count: 3, fate: Fate::Delivered, .. })),
+        "{fates:?}"
+    );
     let mut texts = Vec::new();
     while texts.len() < 3 {
-        let Some(Frame::Messages(messages)) = batches.reader.next().await.unwrap() else { panic!("no messages") };
+        let Some(Frame::Messages(messages)) = batches.reader.next().await.unwrap() else {
+            panic!("no messages")
+        };
         texts.extend(messages.into_iter().map(|message| (message.stream, message.payload)));
     }
     assert_eq!(texts, [(3, "one".into()), (3, "two".into()), (3, "three".into())]);

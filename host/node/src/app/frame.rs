@@ -486,7 +486,9 @@ impl Fields {
         if text.is_empty() {
             return Ok(None);
         }
-        let ends = text.split_once("<-").and_then(|(local, remote)| Some((local.parse().ok()?, remote.parse().ok()?)));
+        let ends = text
+            .split_once("<-")
+            .and_then(|(local, remote)| Some((local.parse().ok()?, remote.parse().ok()?)));
         ends.map(Some).ok_or(FrameError::Malformed("path"))
     }
 

@@ -140,11 +140,20 @@ impl Reader {
 
     async fn listen(&mut self, credit: u32, streams: Streams, batch: bool) -> bool {
         let options = ListenOptions { streams, ..ListenOptions::default() };
-        let Ok(listener) = self.node.listen_credit(options, Some(u64::from(credit))).await else { return false };
+        let Ok(listener) = self.node.listen_credit(options, Some(u64::from(credit))).await else {
+            return false;
+        };
         self.listens.send(ListenChange::Start(listener, batch)).await.is_ok()
     }
 
-    async fn send(&mut self, sent: Sent, to: Target, stream: u16, lifetime_ms: u32, payloads: Vec<Bytes>) -> bool {
+    async fn send(
+        &mut self,
+        sent: Sent,
+        to: Target,
+        stream: u16,
+        lifetime_ms: u32,
+        payloads: Vec<Bytes>,
+    ) -> bool {
         let lifetime = (lifetime_ms > 0).then(|| Duration::from_millis(u64::from(lifetime_ms)));
         let options = SendOptions { mode: sent.mode, stream, lifetime };
         match self.node.submit(to, options, payloads).await {

@@ -118,7 +118,8 @@ impl Listeners {
     ) -> Arc<Origin> {
         if !self.names.contains_key(&node) {
             let members = core.members(now).into_iter();
-            self.names.extend(members.filter_map(|member| Some((member.id.parse().ok()?, member.name.into()))));
+            self.names
+                .extend(members.filter_map(|member| Some((member.id.parse().ok()?, member.name.into()))));
         }
         if self.origins.len() >= MAX_ORIGINS {
             self.origins.clear();

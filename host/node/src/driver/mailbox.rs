@@ -163,7 +163,11 @@ pub struct Listener {
 
 impl Listener {
     /// A listener and the driver's end. With `credit`, room is only what [`add_credit`](Self::add_credit) gives.
-    pub(crate) fn pair(options: ListenOptions, credit: Option<u64>, driver: Arc<Notify>) -> (Self, ListenerEnd) {
+    pub(crate) fn pair(
+        options: ListenOptions,
+        credit: Option<u64>,
+        driver: Arc<Notify>,
+    ) -> (Self, ListenerEnd) {
         let held = Mutex::new(Held { credit, ..Held::default() });
         let mailbox = Arc::new(Mailbox { held, options, arrived: Notify::new(), driver });
         (Listener { mailbox: mailbox.clone(), taken: VecDeque::new() }, ListenerEnd(mailbox))

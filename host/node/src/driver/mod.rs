@@ -318,8 +318,12 @@ impl Driver {
     }
 
     async fn wait(&mut self) {
-        let due =
-            [self.core.poll_timeout(), self.outbox.poll_timeout(), self.leaving, self.sockets.poll_timeout(self.origin)];
+        let due = [
+            self.core.poll_timeout(),
+            self.outbox.poll_timeout(),
+            self.leaving,
+            self.sockets.poll_timeout(self.origin),
+        ];
         let due = due.into_iter().flatten().min();
         let until = due.map(|due| self.origin + Duration::from_nanos(due.as_nanos()));
         let alarm = &mut self.alarm;

@@ -71,9 +71,7 @@ impl Sockets {
     pub(super) fn apply(&mut self) -> Option<Vec<Adapter>> {
         let wanted = std::mem::take(&mut self.wanted.adapters);
         self.open.retain(|open| {
-            wanted
-                .iter()
-                .any(|want| want.local() == open.local && want.device == open.selected.device)
+            wanted.iter().any(|want| want.local() == open.local && want.device == open.selected.device)
         });
         self.failures.clear();
         for want in &wanted {
@@ -127,7 +125,8 @@ impl Sockets {
 
     /// When to come back even if nothing happens.
     pub(super) fn poll_timeout(&self, origin: Instant) -> Option<overlan_core::Instant> {
-        let blocked = self.open.iter().filter(|open| open.is_blocked()).map(|open| open.since + BLOCKED_LIMIT);
+        let blocked =
+            self.open.iter().filter(|open| open.is_blocked()).map(|open| open.since + BLOCKED_LIMIT);
         let at = blocked.chain(self.retry_at).min()?;
         Some(overlan_core::Instant::ZERO + at.saturating_duration_since(origin))
     }
@@ -174,7 +173,8 @@ impl Sockets {
         let mut ready = Poll::Pending;
         for open in &self.open {
             // All are asked, so that each wakes. An error means that the runtime shuts down.
-            if open.socket.poll_readable(cx).is_ready() || open.is_blocked() && open.socket.poll_writable(cx).is_ready()
+            if open.socket.poll_readable(cx).is_ready()
+                || open.is_blocked() && open.socket.poll_writable(cx).is_ready()
             {
                 ready = Poll::Ready(());
             }

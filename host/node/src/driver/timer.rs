@@ -22,8 +22,12 @@ impl Alarm {
     /// # Errors
     /// The system call failed.
     pub(super) fn new() -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        #[expect(deprecated, reason = "its successor is unsafe for all types; an OwnedFd is the descriptor it says")]
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for all types; an OwnedFd is the descriptor it says"
+        )]
         let fd = AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)?;
         Ok(Alarm { fd, armed: None })
     }

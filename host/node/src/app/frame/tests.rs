@@ -33,12 +33,14 @@ fn message(streams: BoxedStrategy<u16>, redelivered: BoxedStrategy<bool>) -> imp
 
 fn frames() -> impl Strategy<Value = Frame> {
     let payload = || prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
-    let fates = || prop_oneof![
-        Just(Fate::Delivered),
-        Just(Fate::Expired),
-        Just(Fate::PeerLostState),
-        Just(Fate::Abandoned)
-    ];
+    let fates = || {
+        prop_oneof![
+            Just(Fate::Delivered),
+            Just(Fate::Expired),
+            Just(Fate::PeerLostState),
+            Just(Fate::Abandoned)
+        ]
+    };
     prop_oneof![
         (any::<u64>(), modes(), any::<u32>(), "[a-z:]{0,20}", payload()).prop_map(
             |(token, mode, lifetime_ms, to, payload)| Frame::Send {
@@ -56,7 +58,14 @@ fn frames() -> impl Strategy<Value = Frame> {
         (any::<u64>(), node(), fates()).prop_map(|(token, node, fate)| Frame::Fate { token, node, fate }),
         (any::<u64>(), ".{0,40}").prop_map(|(token, error)| Frame::Failed { token, error }),
         message(any::<()>().prop_map(|()| 0).boxed(), Just(false).boxed()).prop_map(Frame::Message),
-        (any::<u64>(), modes(), any::<u16>(), any::<u32>(), "[a-z:]{0,20}", prop::collection::vec(payload(), 0..9))
+        (
+            any::<u64>(),
+            modes(),
+            any::<u16>(),
+            any::<u32>(),
+            "[a-z:]{0,20}",
+            prop::collection::vec(payload(), 0..9)
+        )
             .prop_map(|(token, mode, stream, lifetime_ms, to, payloads)| Frame::SendBatch {
                 token,
                 mode,
@@ -67,17 +76,23 @@ fn frames() -> impl Strategy<Value = Frame> {
             }),
         (any::<u32>(), prop::collection::vec(any::<u16>(), 0..5))
             .prop_map(|(credit, streams)| Frame::ListenBatch { credit, streams }),
-        (any::<u64>(), any::<u32>(), node(), fates())
-            .prop_map(|(token, count, node, fate)| Frame::Fates { token, count, node, fate }),
-        prop::collection::vec(message(any::<u16>().boxed(), any::<bool>().boxed()), 0..5).prop_map(|mut messages| {
-            // Of one origin and time.
-            if let Some(Received { origin, time_ns, .. }) = messages.first().cloned() {
-                for message in &mut messages {
-                    (message.origin, message.time_ns) = (origin.clone(), time_ns);
-                }
-            }
-            Frame::Messages(messages)
+        (any::<u64>(), any::<u32>(), node(), fates()).prop_map(|(token, count, node, fate)| Frame::Fates {
+            token,
+            count,
+            node,
+            fate
         }),
+        prop::collection::vec(message(any::<u16>().boxed(), any::<bool>().boxed()), 0..5).prop_map(
+            |mut messages| {
+                // Of one origin and time.
+                if let Some(Received { origin, time_ns, .. }) = messages.first().cloned() {
+                    for message in &mut messages {
+                        (message.origin, message.time_ns) = (origin.clone(), time_ns);
+                    }
+                }
+                Frame::Messages(messages)
+            }
+        ),
         ".{0,40}".prop_map(Frame::Error),
     ]
 }

@@ -138,7 +138,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(id: BatchId, nodes: &[NodeId], deadline: Option<Instant>, from: super::Outgoing) -> Self {
+    pub(super) fn new(
+        id: BatchId,
+        nodes: &[NodeId],
+        deadline: Option<Instant>,
+        from: super::Outgoing,
+    ) -> Self {
         let count = from.payloads.len();
         let role = match from.to {
             crate::app::Target::Role(name) if from.options.mode != MessageMode::Unreliable => {
@@ -291,7 +296,8 @@ impl Batch {
         let mut order = to.order.take().unwrap_or_else(|| (0..to.end as u32).collect());
         // Behind what was queued: what waits for that, and what nobody has.
         let unsent = order.split_off(to.next);
-        order.extend(unsent.into_iter().filter(|index| role.holders[*index as usize] == Holder::Part(number)));
+        order
+            .extend(unsent.into_iter().filter(|index| role.holders[*index as usize] == Holder::Part(number)));
         let homeless = role.holders.iter_mut().enumerate().filter(|(_, holder)| **holder == Holder::Nobody);
         order.extend(homeless.map(|(index, holder)| {
             *holder = Holder::Part(number);

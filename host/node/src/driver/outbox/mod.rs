@@ -193,7 +193,8 @@ impl Outbox {
         let Some(batch) = self.batch(id) else { return true };
         let withdrawn = batch.is_withdrawn();
         let node = batch.parts[part].outcome.node;
-        let redelivered = batch.role.is_some() && batch.parts.iter().any(|part| !part.outcome.moved.is_empty());
+        let redelivered =
+            batch.role.is_some() && batch.parts.iter().any(|part| !part.outcome.moved.is_empty());
         while let Some(index) = batch.peek(part) {
             let late = batch.deadline.is_some_and(|deadline| deadline <= now);
             if withdrawn || late {
