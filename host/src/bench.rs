@@ -1,16 +1,17 @@
 //! `overlan bench`: what the way from this node to another member carries, as an application sees it: through the
 //! node's application socket, to the far node itself, which counts or sends back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use overlan_node::app::{Frame, Target};
-use overlan_node::bench::{Header, Kind, Report};
+use overlan_node::bench::{BENCH_STREAM, Header, Kind, Report};
 use overlan_node::client::{Control, Stream, StreamReader, StreamWriter, discover};
 use overlan_node::{Fate, MessageMode, NodeStatus};
 use serde::Serialize;
@@ -22,8 +23,9 @@ use crate::args::BenchArgs;
 const MAX_OPEN_BYTES: usize = 16 << 20;
 /// Messages sent and not yet answered, of each.
 const MAX_OPEN: usize = 8192;
-/// Messages between two flushes while there are more.
-const FLUSH_EACH: usize = 128;
+/// Messages and bytes in one frame at most.
+const BATCH: usize = 128;
+const BATCH_BYTES: usize = 256 << 10;
 /// How long the last answers and the report may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long unreliable messages may still be on their way.
@@ -76,28 +78,33 @@ struct Shared {
 }
 
 impl Shared {
-    fn message(&self, kind: Kind) -> Frame {
-        let sequence = self.next.fetch_add(1, Relaxed);
-        send_frame(
-            &self.args,
-            sequence,
-            Header { kind, run: self.run, sequence }.emit(self.args.size as usize),
-        )
+    /// So many messages in one frame; the first one's sequence number is their token.
+    fn messages(&self, kind: Kind, count: u64) -> (u64, Frame) {
+        let first = self.next.fetch_add(count, Relaxed);
+        let payload = |sequence| Header { kind, run: self.run, sequence }.emit(self.args.size as usize);
+        let payloads = (first..first + count).map(|sequence| payload(sequence).into()).collect();
+        (first, send_frame(&self.args, first, payloads))
     }
 
-    fn record(&self, latency: Duration) {
+    fn record(&self, latency: Duration, count: u64) {
         let latency = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(latency);
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record_n(latency, count);
     }
 }
 
-// BENCH-STREAM: here go `stream: BENCH_STREAM` and the streams to listen to, once frames have them.
-fn send_frame(args: &BenchArgs, token: u64, payload: Vec<u8>) -> Frame {
-    Frame::Send { token, mode: args.mode.into(), lifetime_ms: 0, to: Target::parse(&args.to), payload }
+fn send_frame(args: &BenchArgs, token: u64, payloads: Vec<Bytes>) -> Frame {
+    Frame::SendBatch {
+        token,
+        mode: args.mode.into(),
+        stream: BENCH_STREAM,
+        lifetime_ms: 0,
+        to: Target::parse(&args.to),
+        payloads,
+    }
 }
 
-fn listen_frame(credit: u32) -> Frame {
-    Frame::Listen { credit }
+fn listen_frame() -> Frame {
+    Frame::ListenBatch { credit: u32::MAX, streams: vec![BENCH_STREAM] }
 }
 
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
@@ -207,31 +214,32 @@ fn print(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Open = Mutex<HashMap<u64, Instant>>;
+/// Batches sent and not wholly answered, by the token of the first message.
+type Open = Mutex<BTreeMap<u64, OpenBatch>>;
+
+struct OpenBatch {
+    sent: Instant,
+    left: u64,
+}
 
 /// Sends until the time is over, then waits for the last answers.
 async fn one_way(stream: Stream, shared: &Arc<Shared>) -> anyhow::Result<()> {
     let Stream { reader, mut writer } = stream;
-    let room = (MAX_OPEN_BYTES / shared.args.size as usize).clamp(2, MAX_OPEN);
+    let size = shared.args.size as usize;
+    let room = (MAX_OPEN_BYTES / size).clamp(2, MAX_OPEN);
+    let batch = (BATCH_BYTES / size).clamp(1, BATCH.min(room));
     let (permits, open) = (Arc::new(Semaphore::new(room)), Arc::new(Open::default()));
     let answers = tokio::spawn(answers(reader, shared.clone(), permits.clone(), open.clone()));
     let sending = async {
-        let mut unflushed = 0;
         while Instant::now() < shared.until {
-            if unflushed == FLUSH_EACH || permits.available_permits() == 0 {
-                writer.flush().await?;
-                unflushed = 0;
-            }
-            // Given back with the last answer.
-            permits.acquire().await?.forget();
-            let frame = shared.message(Kind::Data);
-            if let Frame::Send { token, .. } = &frame {
-                open.lock().unwrap_or_else(PoisonError::into_inner).insert(*token, Instant::now());
-            }
+            // Given back with the answers.
+            permits.acquire_many(batch as u32).await?.forget();
+            let (first, frame) = shared.messages(Kind::Data, batch as u64);
+            let sent = OpenBatch { sent: Instant::now(), left: batch as u64 };
+            open.lock().unwrap_or_else(PoisonError::into_inner).insert(first, sent);
             writer.write(&frame).await?;
-            unflushed += 1;
+            writer.flush().await?;
         }
-        writer.flush().await?;
         let last = permits.acquire_many(room as u32);
         let last = tokio::time::timeout(PATIENCE, last).await;
         last.context("the last messages were not accepted in time")??.forget();
@@ -251,30 +259,36 @@ async fn answers(
 ) -> anyhow::Result<()> {
     let unreliable = MessageMode::from(shared.args.mode) == MessageMode::Unreliable;
     loop {
-        let (token, accepted) = match next(&mut reader).await? {
-            Frame::Queued { token, .. } if unreliable => (token, false),
-            Frame::Fate { token, fate, .. } => (token, fate == Fate::Delivered),
+        let (token, count, accepted) = match next(&mut reader).await? {
+            Frame::Queued { token, .. } if unreliable => (token, u64::MAX, false),
+            Frame::Fate { token, fate, .. } => (token, 1, fate == Fate::Delivered),
+            Frame::Fates { token, count, fate, .. } => (token, u64::from(count), fate == Fate::Delivered),
             _ => continue,
         };
-        let sent = open.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
-        if let Some(sent) = sent.filter(|_| accepted) {
-            shared.record(sent.elapsed());
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((&first, batch)) = open.range_mut(..=token).next_back() else { continue };
+        let count = count.min(batch.left);
+        batch.left -= count;
+        if accepted {
+            shared.record(batch.sent.elapsed(), count);
         }
-        permits.add_permits(1);
+        if batch.left == 0 {
+            open.remove(&first);
+        }
+        permits.add_permits(count as usize);
     }
 }
 
 /// Asks, waits for the answer, asks again.
 async fn round_trips(stream: Stream, shared: &Shared) -> anyhow::Result<()> {
     let Stream { mut reader, mut writer } = stream;
-    writer.write(&listen_frame(u32::MAX)).await?;
+    writer.write(&listen_frame()).await?;
     while Instant::now() < shared.until {
         let sent = Instant::now();
-        let frame = shared.message(Kind::Ask);
-        let Frame::Send { token, .. } = frame else { bail!("not a message") };
+        let (token, frame) = shared.messages(Kind::Ask, 1);
         let wanted = Header { kind: Kind::Answer, run: shared.run, sequence: token };
         exchange(&mut reader, &mut writer, &frame, |header| header == wanted).await?;
-        shared.record(sent.elapsed());
+        shared.record(sent.elapsed(), 1);
         shared.answered.fetch_add(1, Relaxed);
     }
     Ok(())
@@ -286,10 +300,10 @@ async fn finish(stream: Stream, shared: &Shared) -> anyhow::Result<Report> {
         tokio::time::sleep(STRAGGLERS).await;
     }
     let Stream { mut reader, mut writer } = stream;
-    writer.write(&listen_frame(u32::MAX)).await?;
+    writer.write(&listen_frame()).await?;
     let finish = Header { kind: Kind::Finish, run: shared.run, sequence: 0 }.emit(0);
-    let mut frame = send_frame(&shared.args, u64::MAX, finish);
-    if let Frame::Send { mode, .. } = &mut frame {
+    let mut frame = send_frame(&shared.args, u64::MAX, vec![finish.into()]);
+    if let Frame::SendBatch { mode, .. } = &mut frame {
         *mode = MessageMode::Reliable;
     }
     let ours = |header: Header| header.kind == Kind::Report && header.run == shared.run;
@@ -308,10 +322,10 @@ async fn exchange(
     writer.flush().await?;
     let answer = async {
         loop {
-            if let Frame::Message(message) = next(reader).await?
-                && Header::parse(&message.payload).is_some_and(&wanted)
-            {
-                return anyhow::Ok(message.payload.to_vec());
+            let Frame::Messages(messages) = next(reader).await? else { continue };
+            let answer = messages.iter().find(|message| Header::parse(&message.payload).is_some_and(&wanted));
+            if let Some(answer) = answer {
+                return anyhow::Ok(answer.payload.to_vec());
             }
         }
     };

@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 use overlan_wire::NodeId;
 pub use overlan_wire::limits::BENCH_STREAM;
 
-use crate::app::Target;
-use crate::{Listener, NodeHandle};
+use crate::{Listener, NodeHandle, SendOptions};
 
 /// Bytes before what fills a message: the smallest that can be measured.
 pub const HEADER: usize = 17;
@@ -176,15 +175,18 @@ impl Responder {
 
 /// Answers what `listener` hears, until the node stops. While an answer waits for room, measurements wait, and nothing
 /// else.
-#[expect(dead_code, reason = "started with the node once listeners choose their streams")]
 pub(crate) async fn respond(node: NodeHandle, mut listener: Listener) {
     let mut responder = Responder::default();
     while let Some(message) = listener.recv().await {
-        let answer = responder.handle(Instant::now(), message.from, &message.payload);
+        let answer = responder.handle(Instant::now(), message.origin.node, &message.payload);
         let Some(answer) = answer else { continue };
-        let to = Target::Node(message.from.to_string());
-        // Who asked and is gone since misses nothing. BENCH-STREAM: the answer goes on that stream.
-        let _ = node.send_to(to, message.mode, answer, Some(ANSWER_LIFETIME)).await;
+        let options = SendOptions {
+            stream: BENCH_STREAM,
+            lifetime: Some(ANSWER_LIFETIME),
+            ..SendOptions::new(message.mode)
+        };
+        // Who asked and is gone since misses nothing.
+        let _ = node.send_with(&message.origin.node.to_string(), options, answer).await;
     }
 }
 

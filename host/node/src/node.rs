@@ -10,11 +10,13 @@ use overlan_core::Core;
 use overlan_netlink::Report;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
+use overlan_wire::limits::BENCH_STREAM;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
+use crate::bench;
 use crate::config::{Config, PluginSource, Security};
-use crate::driver::{self, Driver, MAX_COMMANDS, MAX_EVENTS, Ports};
+use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{NodeHandle, Shared};
 use crate::kernel::{self, Kernel};
 use crate::policy::{Policies, PolicyError, Priority};
@@ -226,6 +228,10 @@ async fn start(
             config,
         }),
     };
+    let measurements = ListenOptions { streams: [BENCH_STREAM].into_iter().collect(), ..Default::default() };
+    if let Ok(listener) = handle.listen_with(measurements).await {
+        handle.spawn_beside(bench::respond(handle.clone(), listener));
+    }
     let control = crate::control::serve(control, handle.clone());
     let served = handle.clone();
     let service = async move {
