@@ -19,6 +19,17 @@ pub enum Quorum {
     Majority,
 }
 
+/// How a path's congestion is controlled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// CUBIC (RFC 9438); a queue of 10 ms counts as congestion.
+    #[default]
+    Cubic,
+    /// A model of the path after BBR: for paths that lose packets at random.
+    Bbr,
+}
+
 /// Configuration of one core.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -49,6 +60,8 @@ pub struct Config {
     pub receive_window_bytes: usize,
     /// The same of all peers together: they share it equally, with 16 MiB each at the least. Default 1 GiB.
     pub receive_total_bytes: usize,
+    /// How each path's congestion is controlled. Default CUBIC.
+    pub congestion: Congestion,
 }
 
 impl Config {
@@ -67,6 +80,7 @@ impl Config {
             send_queue_bytes: 64 << 20,
             receive_window_bytes: 64 << 20,
             receive_total_bytes: 1 << 30,
+            congestion: Congestion::Cubic,
         }
     }
 }
