@@ -33,6 +33,7 @@ pub(super) struct NodeSection {
     pub(super) control: Option<Text>,
     pub(super) port: Option<Spanned<i64>>,
     pub(super) metrics: Option<Text>,
+    pub(super) congestion: Option<Text>,
     #[serde(default)]
     pub(super) attributes: BTreeMap<String, Text>,
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
-use overlan_core::config::Quorum;
+use overlan_core::config::{Congestion, Quorum};
 use overlan_wire::NodeId;
 
 pub use overrides::Overrides;
@@ -41,6 +41,8 @@ pub struct Config {
     pub port: u16,
     /// Where Prometheus may fetch the counters over TCP; they are not secret, but nothing guards them. Default: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// How each path's congestion is controlled. Default CUBIC.
+    pub congestion: Congestion,
     /// What responsibilities may require of this node.
     pub attributes: Attributes,
     /// The cluster's name. Default `overlan`.
@@ -130,6 +132,7 @@ impl Config {
             control: None,
             port: DEFAULT_PORT,
             metrics: None,
+            congestion: Congestion::Cubic,
             attributes: Vec::new(),
             cluster: "overlan".to_owned(),
             security: Security::None,

@@ -141,6 +141,8 @@ impl Reading<'_> {
             state_dir,
             port,
             metrics,
+            congestion: optional(&file.node.congestion, |text| source.text(text, value::congestion))?
+                .unwrap_or_default(),
         })
     }
 

@@ -76,6 +76,10 @@ impl Cubic {
             self.end_round(delivery);
         } else if self.slow_start() {
             self.watch_slow_start();
+            // It doubles while a round trip passes: the bound can't wait for the round's end.
+            if self.round.samples >= ROUND_SAMPLES {
+                self.bound_queue(delivery);
+            }
         }
         if self.recovery_start.is_some_and(|start| delivery.sent_at <= start) {
             return;
@@ -117,8 +121,9 @@ impl Cubic {
     }
 
     fn end_round(&mut self, delivery: &Delivery) {
-        let round = core::mem::take(&mut self.round);
-        let Some(min) = round.min else { return };
+        let Some(min) = self.round.min else { return };
+        self.bound_queue(delivery);
+        self.round = Round::default();
         if self.slow_start()
             && let Some((left, _)) = &mut self.cautious
         {
@@ -129,6 +134,10 @@ impl Cubic {
             }
         }
         self.last_min = Some(min);
+    }
+
+    fn bound_queue(&mut self, delivery: &Delivery) {
+        let Some(min) = self.round.min else { return };
         if min > delivery.min_rtt + MAX_QUEUE {
             let kept = (delivery.min_rtt + SPARED_QUEUE).as_micros() as usize;
             let all = min.as_micros() as usize;
