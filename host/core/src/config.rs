@@ -20,6 +20,17 @@ pub enum Quorum {
     Majority,
 }
 
+/// How a path's congestion is controlled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// CUBIC (RFC 9438); a queue of 10 ms counts as congestion.
+    #[default]
+    Cubic,
+    /// A model of the path after BBR: for paths that lose packets at random.
+    Bbr,
+}
+
 /// Configuration of one core.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -56,6 +67,8 @@ pub struct Config {
     /// Age at which a new session replaces the old: what is recorded stays secret though a key is stolen that much
     /// later. Default 1 h.
     pub rekey_after: Duration,
+    /// How each path's congestion is controlled. Default CUBIC.
+    pub congestion: Congestion,
 }
 
 impl Config {
@@ -76,6 +89,7 @@ impl Config {
             receive_total_bytes: 1 << 30,
             rekey_packets: 1 << 28,
             rekey_after: Duration::from_secs(3_600),
+            congestion: Congestion::Cubic,
         }
     }
 }

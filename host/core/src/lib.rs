@@ -27,7 +27,7 @@ mod path;
 mod peer;
 mod table;
 
-pub use config::Config;
+pub use config::{Config, Congestion};
 pub use engine::Core;
 pub use event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
 pub use time::Instant;

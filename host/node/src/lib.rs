@@ -36,7 +36,7 @@ pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
-pub use overlan_core::{Event, Fate, status};
+pub use overlan_core::{Congestion, Event, Fate, status};
 pub use overlan_netlink as netlink;
 pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;

@@ -263,6 +263,7 @@ async fn spawn_driver(
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
     core_config.quorum = config.quorum;
+    core_config.congestion = config.congestion;
     core_config.allow.clone_from(&config.allow);
     core_config.last_version = state.last_version();
     let seal = Seal::new(identity, keyring, &config.cluster);

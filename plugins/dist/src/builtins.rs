@@ -31,7 +31,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "mtu-fit",
         kind: Kind::Sizing,
         wasm: include_bytes!("../mtu-fit.wasm"),
-        sha256: "e1bf56b131df7405bf8986720a8b849a0a924439ecc6ef1d6ad97b8a1b6910a0",
+        sha256: "41a0d04332f2f659c4381788f4385284d8e837a7d6099814418580dee5d6d8fd",
         summary: "Datagrams as large as the adapters' and the path's MTU allow",
     },
     Builtin {

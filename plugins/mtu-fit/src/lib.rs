@@ -11,6 +11,7 @@
 //! | key | unit | default | range | |
 //! | --- | --- | --- | --- | --- |
 //! | `headroom` | bytes | 0 | 0 to 9,000 | left free in each packet, for a tunnel known to be on the way |
+//! | `coalesce` | bytes | 65,507 | 0 to 65,507 | small messages are packed up to this size; 0 sends each by itself |
 //! | `burst_datagrams` | datagrams | 64 | 1 to 1,000 | larger ones need fewer system calls and deeper queues |
 
 use overlan_plugin_sdk::{Config, ConfigError, Log, Sizing, Within, sizing};
@@ -22,11 +23,16 @@ use serde::Deserialize;
 pub struct MtuFit {
     headroom: Within<0, 9_000>,
     burst_datagrams: Within<1, 1_000>,
+    coalesce: Within<0, 65_507>,
 }
 
 impl Default for MtuFit {
     fn default() -> Self {
-        MtuFit { headroom: Within::new(0), burst_datagrams: Within::new(64) }
+        MtuFit {
+            headroom: Within::new(0),
+            burst_datagrams: Within::new(64),
+            coalesce: Within::new(sizing::MAX_DATAGRAM),
+        }
     }
 }
 
@@ -44,7 +50,7 @@ impl Sizing for MtuFit {
             .clamp(sizing::MIN_DATAGRAM, sizing::MAX_DATAGRAM);
         // Never below one datagram: MAX_DATAGRAM is less than MAX_BURST.
         let burst = (datagram * self.burst_datagrams.value()).min(sizing::MAX_BURST);
-        Ok(sizing::Answer { datagram, coalesce: datagram, burst })
+        Ok(sizing::Answer { datagram, coalesce: self.coalesce.value().min(datagram), burst })
     }
 }
 
@@ -86,6 +92,12 @@ mod tests {
         let config: Config = [("headroom", "80"), ("burst_datagrams", "2")].into_iter().collect();
         let answer = ask_sizing::<MtuFit>(&config, &sized_path(1_500, 1_500));
         assert_eq!((answer.datagram, answer.burst), (1_392, 2_784));
+    }
+
+    #[test]
+    fn messages_may_go_by_themselves() {
+        let config: Config = [("coalesce", "0")].into_iter().collect();
+        assert_eq!(ask_sizing::<MtuFit>(&config, &sized_path(1_500, 1_500)).coalesce, 0);
     }
 
     #[test]

@@ -19,20 +19,39 @@ pub(crate) const MAX_PACKETS: usize = 65_536;
 /// Places kept when nothing is in flight.
 const IDLE_CAPACITY: usize = 4;
 
+/// What had arrived at some time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) bytes: u64,
+    /// When the last acknowledgement came.
+    pub(crate) at: Instant,
+    /// When the newest of these packets was sent.
+    pub(crate) sent_at: Instant,
+}
+
 /// One packet that wants an acknowledgement.
 #[derive(Debug)]
 pub(crate) struct SentPacket {
     pub(crate) number: u64,
     pub(crate) at: Instant,
     pub(crate) size: usize,
+    /// Bytes that had arrived when it was sent, when the last of them did, and when the packet that told so was sent:
+    /// what delivery rates are measured from.
+    pub(crate) delivered: Delivered,
     /// Acknowledged or lost: it only waits for its turn to leave the ring.
     resolved: bool,
     pub(crate) contents: Contents,
 }
 
 impl SentPacket {
-    pub(crate) fn new(number: u64, at: Instant, size: usize, contents: Contents) -> Self {
-        SentPacket { number, at, size, resolved: false, contents }
+    pub(crate) fn new(
+        number: u64,
+        at: Instant,
+        size: usize,
+        contents: Contents,
+        delivered: Delivered,
+    ) -> Self {
+        SentPacket { number, at, size, delivered, resolved: false, contents }
     }
 }
 
@@ -105,15 +124,18 @@ impl Flight {
         }
     }
 
-    /// Takes packets off the front: what is resolved, and what `lost` says of, up to the first it does not.
-    pub(crate) fn sweep(&mut self, mut lost: impl FnMut(&SentPacket) -> bool) {
+    /// Takes packets off the front: what is resolved, and what `lost` says of, up to the first it does not. `lost`
+    /// also learns whether the packet before was lost, too.
+    pub(crate) fn sweep(&mut self, mut lost: impl FnMut(&SentPacket, bool) -> bool) {
+        let mut in_row = false;
         while let Some(packet) = self.packets.front() {
             if !packet.resolved {
-                if !lost(packet) {
+                if !lost(packet, in_row) {
                     break;
                 }
                 self.bytes -= packet.size;
             }
+            in_row = !packet.resolved;
             self.packets.pop_front();
         }
     }

@@ -1,12 +1,16 @@
 //! One path: from a local adapter address to one of a peer's. All state that belongs to a path alone
 //! lives here, apart from the peer's messages, so that one message can cross from path to path.
 
+pub(crate) mod congestion;
 pub(crate) mod flight;
 pub(crate) mod health;
 pub(crate) mod mtu;
+pub(crate) mod pacer;
 pub(crate) mod receive;
 pub(crate) mod recovery;
 pub(crate) mod rtt;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;
@@ -16,6 +20,7 @@ use overlan_contract::failover::{PathState, Timing};
 use overlan_contract::sizing;
 use overlan_wire::PathId;
 
+use crate::config::Congestion;
 use crate::time::Instant;
 use health::{Health, HealthEvent};
 use mtu::MtuSearch;
@@ -66,6 +71,7 @@ impl Path {
         remote: (SocketAddr, overlan_contract::Adapter),
         timing: Timing,
         sizing: sizing::Answer,
+        congestion: Congestion,
         now: Instant,
     ) -> Self {
         let mut path = Path {
@@ -80,7 +86,7 @@ impl Path {
             sizing,
             weight: 1,
             rtt: RttEstimator::default(),
-            recovery: Recovery::new(),
+            recovery: Recovery::new(congestion),
             mtu: MtuSearch::new(),
             next_probe: now,
             pings: VecDeque::new(),

@@ -1,4 +1,4 @@
-//! Loss recovery and congestion control of one path (RFC 9002; NewReno, its appendix B).
+//! Loss recovery of one path (RFC 9002), and what its congestion controller and pacer learn of it.
 //!
 //! Beside the RFC's loss detection there is lateness: content of a packet that got no answer within
 //! the failover policy's reply timeout is offered to another path while the packet still counts as
@@ -9,20 +9,19 @@ use core::time::Duration;
 
 use overlan_wire::{Ack, PacketNumber};
 
+use super::congestion::{Controller, Delivery, Sign, bbr::delivery_rate};
 pub(crate) use super::flight::Contents;
-use super::flight::{Flight, SentPacket};
+use super::flight::{Delivered, Flight, SentPacket};
+use super::pacer::Pacer;
 use super::rtt::RttEstimator;
+use crate::config::Congestion;
 use crate::delivery::Content;
 use crate::time::Instant;
 
 /// RFC 9002 section 6.1.1.
 const PACKET_THRESHOLD: u64 = 3;
-/// Initial window in datagrams (RFC 9002 section 7.2).
-const INITIAL_DATAGRAMS: usize = 10;
-/// Minimum window in datagrams (RFC 9002 section 7.2).
-const MINIMUM_DATAGRAMS: usize = 2;
-/// Largest window in bytes.
-const MAX_WINDOW: usize = 16 << 20;
+/// Lost packets in a row that span so many probe timeouts are persistent congestion (RFC 9002 section 7.6.1).
+const PERSISTENT_TIMEOUTS: u32 = 3;
 /// Loss is averaged over about this many packets.
 const LOSS_MEMORY: u64 = 256;
 /// Probe timeouts double at most this often.
@@ -69,48 +68,21 @@ impl LossRate {
     }
 }
 
-/// The congestion window.
-#[derive(Debug)]
-struct Window {
-    bytes: usize,
-    slow_start_until: usize,
-    recovery_start: Option<Instant>,
-}
-
-impl Window {
-    const NEW: Window = Window { bytes: 0, slow_start_until: usize::MAX, recovery_start: None };
-
-    fn on_acked(&mut self, packet: &SentPacket, in_flight: usize, datagram: usize) {
-        if self.recovery_start.is_some_and(|start| packet.at <= start) {
-            return;
-        }
-        // Grow only while the window is what limits (RFC 9002 section 7.8).
-        if in_flight + 2 * datagram < self.bytes {
-            return;
-        }
-        if self.bytes < self.slow_start_until {
-            self.bytes += packet.size;
-        } else {
-            self.bytes += (datagram * packet.size / self.bytes).max(1);
-        }
-        self.bytes = self.bytes.min(MAX_WINDOW);
-    }
-
-    fn on_lost(&mut self, packet: &SentPacket, datagram: usize, now: Instant) {
-        if self.recovery_start.is_none_or(|start| packet.at > start) {
-            self.recovery_start = Some(now);
-            self.bytes = (self.bytes / 2).max(MINIMUM_DATAGRAMS * datagram);
-            self.slow_start_until = self.bytes;
-        }
-    }
-}
-
 /// Packet numbers, packets in flight and the congestion window of one path.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     next: u64,
     flight: Flight,
-    window: Window,
+    congestion: Congestion,
+    controller: Controller,
+    pacer: Pacer,
+    delivered: Delivered,
+    /// Packets from this one on belong to the next round trip.
+    round_end: u64,
+    /// The window or the pacer held the sender back since the last acknowledgement.
+    limited: bool,
+    /// Packets that arrived marked CE, as the peer counts; `None` once it counted what was never sent.
+    marked: Option<u64>,
     loss: LossRate,
     largest_acked: Option<u64>,
     loss_time: Option<Instant>,
@@ -123,11 +95,17 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(congestion: Congestion) -> Self {
         Recovery {
             next: 0,
             flight: Flight::default(),
-            window: Window::NEW,
+            congestion,
+            controller: Controller::new(congestion),
+            pacer: Pacer::NEW,
+            delivered: Delivered::default(),
+            round_end: 0,
+            limited: false,
+            marked: Some(0),
             loss: LossRate::default(),
             largest_acked: None,
             loss_time: None,
@@ -154,7 +132,12 @@ impl Recovery {
     pub(crate) fn note_sent(&mut self, number: PacketNumber, size: usize, contents: Contents, now: Instant) {
         self.probe_due = false;
         self.last_sent = now;
-        self.flight.push(SentPacket::new(number.0, now, size, contents));
+        if self.flight.is_empty() {
+            // What an idle time brought is no rate.
+            (self.delivered.at, self.delivered.sent_at) = (now, now);
+        }
+        self.pacer.note_sent(size);
+        self.flight.push(SentPacket::new(number.0, now, size, contents, self.delivered));
     }
 
     /// Whether a probe for an acknowledgement is to be sent.
@@ -162,15 +145,17 @@ impl Recovery {
         self.probe_due
     }
 
-    /// Bytes that may be sent now, given the path's datagram size.
-    pub(crate) fn room(&mut self, datagram: usize) -> usize {
+    /// Bytes that may be sent now, given the path's datagram size. Ask when something waits: where the pacer holds a
+    /// datagram back, [`next_deadline`](Self::next_deadline) says until when.
+    pub(crate) fn room(&mut self, datagram: usize, now: Instant) -> usize {
         if self.flight.is_full() {
             return 0;
         }
-        if self.window.bytes == 0 {
-            self.window.bytes = INITIAL_DATAGRAMS * datagram;
-        }
-        self.window.bytes.max(MINIMUM_DATAGRAMS * datagram).saturating_sub(self.flight.bytes())
+        let window = self.controller.window(datagram).saturating_sub(self.flight.bytes());
+        let pace = self.pacer.room(datagram, now);
+        self.pacer.set_wanted((window >= datagram && pace < datagram).then_some(datagram));
+        self.limited |= window.min(pace) < datagram;
+        window.min(pace)
     }
 
     pub(crate) fn loss_ppm(&self) -> u32 {
@@ -191,27 +176,64 @@ impl Recovery {
         outcome: &mut Outcome,
     ) {
         let Some(&(_, PacketNumber(largest))) = ack.ranges.first() else { return };
+        let mut sample = None;
         if let Some(packet) = self.flight.get(largest) {
-            rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()));
+            sample = Some(rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now));
         }
+        let before = self.flight.bytes();
         let mut newest = None;
-        // What was in flight when the acknowledgement came.
-        let mut in_flight = self.flight.bytes();
         self.flight.acknowledge(&ack.ranges, |packet| {
-            newest = Some(packet.number);
+            newest = Some((packet.number, packet.at, packet.delivered));
             self.loss.note(false);
-            self.window.on_acked(packet, in_flight, datagram);
-            in_flight -= packet.size;
             outcome.largest_acked = outcome.largest_acked.max(packet.size);
             outcome.acked.extend_from_slice(&packet.contents);
         });
-        if newest.is_none() {
-            return;
-        }
+        let Some((number, sent_at, delivered)) = newest else { return };
         outcome.progress = true;
-        self.largest_acked = self.largest_acked.max(newest);
+        self.largest_acked = self.largest_acked.max(Some(number));
         self.backoff = 0;
+        let bytes = before - self.flight.bytes();
+        self.delivered = Delivered { bytes: self.delivered.bytes + bytes as u64, at: now, sent_at };
+        self.note_marked(ack.ce, sent_at, datagram, now);
         self.detect_loss(rtt, datagram, now, outcome);
+        let round = number >= self.round_end;
+        if round {
+            self.round_end = self.next;
+        }
+        let Some((smoothed, ..)) = rtt.measured() else { return };
+        self.controller.on_delivery(&Delivery {
+            now,
+            bytes,
+            in_flight: (before, self.flight.bytes()),
+            sent_at,
+            limited: self.limited,
+            round,
+            rtt: sample,
+            smoothed,
+            min_rtt: rtt.recent_min(),
+            rate: delivery_rate(
+                self.delivered.bytes - delivered.bytes,
+                sent_at.since(delivered.sent_at),
+                now.since(delivered.at),
+            ),
+            datagram,
+        });
+        if round {
+            self.limited = false;
+        }
+        self.pacer.set_rate(self.controller.pacing_rate(smoothed, datagram));
+    }
+
+    /// The peer's count of packets marked CE rose (RFC 9002 section 7.1). A count above what was ever sent is
+    /// broken, and means nothing any more (RFC 9000 section 13.4.2).
+    fn note_marked(&mut self, ce: u64, sent_at: Instant, datagram: usize, now: Instant) {
+        let Some(known) = self.marked else { return };
+        if ce > self.next {
+            self.marked = None;
+        } else if ce > known {
+            self.marked = Some(ce);
+            self.controller.on_sign(Sign::Marked, sent_at, datagram, now);
+        }
     }
 
     /// RFC 9002 section 6.1.
@@ -219,7 +241,9 @@ impl Recovery {
         self.loss_time = None;
         let Some(largest) = self.largest_acked else { return };
         let delay = rtt.loss_delay();
-        self.flight.sweep(|packet| {
+        let persistent = rtt.measured().map(|_| rtt.probe_timeout() * PERSISTENT_TIMEOUTS);
+        let (mut bytes, mut newest, mut row_start, mut longest) = (0, None, now, Duration::ZERO);
+        self.flight.sweep(|packet, in_row| {
             if packet.number >= largest {
                 return false;
             }
@@ -227,14 +251,24 @@ impl Recovery {
                 self.loss_time = Some(packet.at + delay);
                 return false;
             }
+            if !in_row {
+                row_start = packet.at;
+            }
+            longest = longest.max(packet.at.since(row_start));
+            bytes += packet.size;
+            newest = Some(packet.at);
             self.loss.note(true);
-            self.window.on_lost(packet, datagram, now);
             outcome.large |= packet.size > overlan_wire::limits::BASE_DATAGRAM;
             if packet.number >= self.late_below {
                 outcome.lost.extend_from_slice(&packet.contents);
             }
             true
         });
+        let Some(newest) = newest else { return };
+        self.controller.on_sign(Sign::Loss { bytes }, newest, datagram, now);
+        if persistent.is_some_and(|span| longest > span) {
+            self.controller.on_sign(Sign::Persistent, newest, datagram, now);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -247,7 +281,7 @@ impl Recovery {
         let late = has_alternate.then(|| self.flight.from(self.late_below).next()).flatten();
         let late = late.map(|packet| packet.at + reply_timeout);
         let probe = (!self.flight.is_empty()).then(|| self.probe_deadline(rtt));
-        [self.loss_time, late, probe].into_iter().flatten().min()
+        [self.loss_time, late, probe, self.pacer.next_deadline()].into_iter().flatten().min()
     }
 
     fn probe_deadline(&self, rtt: &RttEstimator) -> Instant {
@@ -265,6 +299,10 @@ impl Recovery {
         now: Instant,
         outcome: &mut Outcome,
     ) {
+        if self.pacer.next_deadline().is_some_and(|at| at <= now) {
+            // Whoever still has something to send asks again.
+            self.pacer.set_wanted(None);
+        }
         if self.loss_time.is_some_and(|at| at <= now) {
             self.detect_loss(rtt, datagram, now, outcome);
         }
@@ -295,7 +333,8 @@ impl Recovery {
         self.loss_time = None;
         self.backoff = 0;
         self.probe_due = false;
-        self.window = Window::NEW;
+        self.controller = Controller::new(self.congestion);
+        self.pacer = Pacer::NEW;
         let late_below = self.late_below;
         let unsent = self.flight.drain().filter(|packet| packet.number >= late_below);
         unsent.flat_map(|packet| packet.contents).collect()
@@ -319,10 +358,10 @@ mod tests {
     /// shows what was lost, and the window opens again.
     #[test]
     fn a_window_of_lost_packets_opens_again() {
-        let (mut recovery, mut rtt) = (Recovery::new(), RttEstimator::default());
-        rtt.sample(Duration::from_millis(1), Duration::ZERO);
+        let (mut recovery, mut rtt) = (Recovery::new(Congestion::Cubic), RttEstimator::default());
+        rtt.sample(Duration::from_millis(1), Duration::ZERO, Instant::ZERO);
         let (mut now, mut outcome) = (Instant::ZERO, Outcome::default());
-        while recovery.room(1_200) >= 1_200 {
+        while recovery.room(1_200, now) >= 1_200 {
             let number = recovery.next_number();
             recovery.note_sent(number, 1_200, accepted(), now);
         }
@@ -333,7 +372,7 @@ mod tests {
                 recovery.handle_timeout(&rtt, reply_timeout, true, 1_200, now, &mut outcome);
                 now = recovery.next_deadline(&rtt, reply_timeout, true).expect("a probe is due");
             }
-            assert_eq!(recovery.room(1_200), 0);
+            assert_eq!(recovery.room(1_200, now), 0);
             let number = recovery.next_number();
             recovery.note_sent(number, 60, accepted(), now);
             assert!(!recovery.probe_due());
@@ -344,6 +383,6 @@ mod tests {
         outcome.clear();
         recovery.handle_ack(&ack, &mut rtt, 1_200, now + Duration::from_millis(1), &mut outcome);
         assert!(outcome.progress);
-        assert!(recovery.room(1_200) >= 1_200);
+        assert!(recovery.room(1_200, now) >= 1_200);
     }
 }

@@ -16,7 +16,7 @@ use overlan_contract::failover;
 use overlan_contract::failover::{Mode, PathState};
 use overlan_wire::{Adapter, BootId, NodeId, PathId};
 
-use crate::config::Config;
+use crate::config::{Config, Congestion};
 use crate::crypto::Aead;
 use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
@@ -80,6 +80,7 @@ pub(crate) struct Peer<A> {
     /// Since when a change of acceptance waits for something to carry it.
     accepted_since: Option<Instant>,
     outcome: Outcome,
+    congestion: Congestion,
     /// Memory that a burst took was given back since the last traffic.
     shrunk: bool,
     next_ping: u32,
@@ -124,6 +125,7 @@ impl<A: Aead> Peer<A> {
             last_traffic: None,
             accepted_since: None,
             outcome: Outcome::default(),
+            congestion: config.congestion,
             shrunk: true,
             next_ping: 0,
             asked_failover: false,
@@ -213,7 +215,15 @@ impl<A: Aead> Peer<A> {
         let overhead = if ours.address.is_ipv4() { 28 } else { 48 };
         let sizing = fallback::sizing(local.mtu.min(remote.mtu), overhead);
         let timing = fallback::timing(None, 0);
-        Path::new(id, (socket_address(ours), local), (socket_address(theirs), remote), timing, sizing, now)
+        Path::new(
+            id,
+            (socket_address(ours), local),
+            (socket_address(theirs), remote),
+            timing,
+            sizing,
+            self.congestion,
+            now,
+        )
     }
 
     fn update_adapters(

@@ -45,7 +45,7 @@ impl<A: Aead> Peer<A> {
         let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else { return };
         let (_, sent) = path.pings[ping];
         path.pings.drain(..=ping);
-        path.rtt.sample(now.since(sent), Duration::ZERO);
+        path.rtt.sample(now.since(sent), Duration::ZERO, now);
         self.handle_reply(at, now, env);
     }
 

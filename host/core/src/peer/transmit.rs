@@ -120,7 +120,7 @@ impl<A: Aead> Peer<A> {
         self.put_control(&mut draft, now, buffer);
         if Some(at) == self.active_index(now) && self.paths[at].state() != PathState::Unverified {
             let take = self.take_for(at, true, now);
-            self.put_messages(&mut draft, take, buffer);
+            self.put_messages(&mut draft, take, now, buffer);
         }
         self.finish(draft, now, buffer)
     }
@@ -190,7 +190,7 @@ impl<A: Aead> Peer<A> {
                 None if self.outbox.repeats(take) => MIN_DATAGRAM,
                 None => datagram,
             };
-            if self.paths[at].recovery.room(datagram) < least {
+            if self.paths[at].recovery.room(datagram, now) < least {
                 break;
             }
             if limit < datagram && next != payload {
@@ -201,7 +201,7 @@ impl<A: Aead> Peer<A> {
             if transmit.is_none() {
                 self.put_control(&mut draft, now, buffer);
             }
-            let enough = self.put_messages(&mut draft, take, buffer);
+            let enough = self.put_messages(&mut draft, take, now, buffer);
             if buffer.len() == draft.start + DATA_HEADER {
                 buffer.truncate(draft.start);
                 break;
@@ -307,11 +307,11 @@ impl<A: Aead> Peer<A> {
     }
 
     /// Fills the datagram with messages; whether it ends because the policy wants no more of them in one.
-    fn put_messages(&mut self, draft: &mut Draft, take: Take, buffer: &mut Vec<u8>) -> bool {
+    fn put_messages(&mut self, draft: &mut Draft, take: Take, now: Instant, buffer: &mut Vec<u8>) -> bool {
         let path = &mut self.paths[draft.at];
         let coalesce = path.sizing.coalesce as usize;
         let datagram = path.datagram();
-        let window = path.recovery.room(datagram);
+        let window = path.recovery.room(datagram, now);
         let full = datagram - DATA_HEADER - TAG;
         let mut first = true;
         while !draft.contents.is_full() {

@@ -34,6 +34,7 @@ pub(super) struct NodeSection {
     pub(super) port: Option<Spanned<i64>>,
     pub(super) metrics: Option<Text>,
     pub(super) busy_poll: Option<bool>,
+    pub(super) congestion: Option<Text>,
     #[serde(default)]
     pub(super) attributes: BTreeMap<String, Text>,
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
-use overlan_core::config::Quorum;
+use overlan_core::config::{Congestion, Quorum};
 use overlan_wire::NodeId;
 
 pub use overrides::Overrides;
@@ -43,6 +43,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Spin instead of sleeping: the shortest delays, for a whole core. Default: no.
     pub busy_poll: bool,
+    /// How each path's congestion is controlled. Default CUBIC.
+    pub congestion: Congestion,
     /// What responsibilities may require of this node.
     pub attributes: Attributes,
     /// The cluster's name. Default `overlan`.
@@ -133,6 +135,7 @@ impl Config {
             port: DEFAULT_PORT,
             metrics: None,
             busy_poll: false,
+            congestion: Congestion::Cubic,
             attributes: Vec::new(),
             cluster: "overlan".to_owned(),
             security: Security::None,

@@ -142,6 +142,8 @@ impl Reading<'_> {
             port,
             metrics,
             busy_poll: file.node.busy_poll.unwrap_or(false),
+            congestion: optional(&file.node.congestion, |text| source.text(text, value::congestion))?
+                .unwrap_or_default(),
         })
     }
 

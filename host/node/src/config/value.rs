@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use overlan_core::config::Quorum;
+use overlan_core::config::{Congestion, Quorum};
 use overlan_wire::NodeId;
 use overlan_wire::codec::is_printable;
 use overlan_wire::limits::{MAX_NODE_NAME, MAX_TEXT};
@@ -81,6 +81,15 @@ pub(super) fn quorum(text: &str) -> Result<Quorum, String> {
         "none" => Ok(Quorum::None),
         "majority" => Ok(Quorum::Majority),
         _ => Err(format!("quorum `{text}` is unknown; it must be \"none\" or \"majority\"")),
+    }
+}
+
+/// `[node] congestion`.
+pub(super) fn congestion(text: &str) -> Result<Congestion, String> {
+    match text {
+        "cubic" => Ok(Congestion::Cubic),
+        "bbr" => Ok(Congestion::Bbr),
+        _ => Err(format!("congestion `{text}` is unknown; it must be \"cubic\" or \"bbr\"")),
     }
 }
 

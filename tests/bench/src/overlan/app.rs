@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
 use overlan_node::MessageMode;
 use overlan_node::app::{Frame, Target};
 use overlan_node::client::{Stream, StreamReader, StreamWriter};
@@ -17,8 +18,8 @@ use crate::worker::{Counts, Options, ready};
 const MAX_OPEN: usize = 16_384;
 /// Messages that the node may send ahead.
 const CREDIT: u32 = 8_192;
-/// Messages between two flushes, while there are more.
-const FLUSH_EACH: u64 = 256;
+/// Messages in one frame.
+const BATCH: usize = 256;
 
 /// Where a member of this name serves its clients.
 pub(super) fn socket(folder: &Path, name: &str) -> PathBuf {
@@ -30,12 +31,12 @@ async fn connect(options: &Options, name: &str) -> anyhow::Result<Stream> {
 }
 
 async fn listen(stream: &mut Stream) -> anyhow::Result<()> {
-    stream.writer.write(&Frame::Listen { credit: CREDIT }).await?;
+    stream.writer.write(&Frame::ListenBatch { credit: CREDIT, streams: Vec::new() }).await?;
     Ok(stream.writer.flush().await?)
 }
 
-fn frame(token: u64, mode: MessageMode, to: &str, payload: Vec<u8>) -> Frame {
-    Frame::Send { token, mode, lifetime_ms: 0, to: Target::parse(to), payload }
+fn frame(token: u64, mode: MessageMode, to: &str, payloads: Vec<Bytes>) -> Frame {
+    Frame::SendBatch { token, mode, stream: 0, lifetime_ms: 0, to: Target::parse(to), payloads }
 }
 
 /// Listens and counts; `echo=1`: and sends back.
@@ -49,16 +50,18 @@ pub(crate) fn receive(options: &Options) -> anyhow::Result<()> {
         let mut taken = 0;
         loop {
             match stream.reader.next().await?.context("the node closed the stream")? {
-                Frame::Message(message) => {
-                    counts.message(&message.payload);
-                    taken += 1;
-                    if taken == CREDIT / 4 {
+                Frame::Messages(messages) => {
+                    messages.iter().for_each(|message| counts.message(&message.payload));
+                    taken += messages.len() as u32;
+                    if taken >= CREDIT / 4 {
                         stream.writer.write(&Frame::Credit { credit: taken }).await?;
                         stream.writer.flush().await?;
                         taken = 0;
                     }
-                    if echo {
-                        stream.writer.write(&frame(0, mode, &message.name, message.payload)).await?;
+                    if echo && let Some(first) = messages.first() {
+                        let name = first.origin.name.clone();
+                        let payloads = messages.into_iter().map(|message| message.payload).collect();
+                        stream.writer.write(&frame(0, mode, &name, payloads)).await?;
                         stream.writer.flush().await?;
                     }
                 }
@@ -99,11 +102,11 @@ async fn round_trips(
     let mut taken = 0;
     loop {
         let sent = Instant::now();
-        stream.writer.write(&frame(0, mode, "receiver", vec![0; size])).await?;
+        stream.writer.write(&frame(0, mode, "receiver", vec![vec![0; size].into()])).await?;
         stream.writer.flush().await?;
         loop {
             match stream.reader.next().await?.context("the node closed the stream")? {
-                Frame::Message(_) => break,
+                Frame::Messages(_) => break,
                 Frame::Failed { error, .. } | Frame::Error(error) => bail!("{error}"),
                 _ => {}
             }
@@ -123,25 +126,29 @@ async fn flood(
     size: usize,
     room: &Semaphore,
 ) -> anyhow::Result<()> {
-    for sequence in 0_u64.. {
-        if sequence % FLUSH_EACH == 0 || room.available_permits() == 0 {
-            writer.flush().await?;
+    let mut sequence = 0_u64;
+    loop {
+        // Given back with the answers.
+        room.acquire_many(BATCH as u32).await?.forget();
+        let mut buffer = BytesMut::zeroed(BATCH * size);
+        for (number, message) in (sequence..).zip(buffer.chunks_exact_mut(size)) {
+            message[..8].copy_from_slice(&number.to_be_bytes());
         }
-        // Given back with the last answer.
-        room.acquire().await?.forget();
-        let mut payload = vec![0; size];
-        payload[..8].copy_from_slice(&sequence.to_be_bytes());
-        writer.write(&frame(sequence, mode, "receiver", payload)).await?;
+        let buffer = buffer.freeze();
+        let payloads = (0..BATCH).map(|index| buffer.slice(index * size..(index + 1) * size)).collect();
+        writer.write(&frame(sequence, mode, "receiver", payloads)).await?;
+        writer.flush().await?;
+        sequence += BATCH as u64;
     }
-    Ok(())
 }
 
 async fn answers(mut reader: StreamReader, mode: MessageMode, room: Arc<Semaphore>) -> anyhow::Result<()> {
     let last_is_queued = mode == MessageMode::Unreliable;
     loop {
         match reader.next().await?.context("the node closed the stream")? {
-            Frame::Queued { .. } if last_is_queued => room.add_permits(1),
+            Frame::Queued { .. } if last_is_queued => room.add_permits(BATCH),
             Frame::Fate { .. } => room.add_permits(1),
+            Frame::Fates { count, .. } => room.add_permits(count as usize),
             Frame::Failed { error, .. } | Frame::Error(error) => bail!("{error}"),
             _ => {}
         }

@@ -25,13 +25,11 @@ fn systems(case: &str) -> Vec<System> {
     let embedded = |name: &str, options: &str| System::pair(name, "overlan", options, flow);
     match case {
         "bulk-1500" | "bulk-9000" | "bulk-1500-plain" => {
-            vec![embedded("Overlan reliable 1 MiB", "mode=reliable size=1048576 parallel=4")]
+            vec![embedded("Overlan reliable 1 MiB", "mode=reliable size=1048576")]
         }
         "small" => {
             let mut systems: Vec<System> = ["reliable", "unreliable", "ordered"]
-                .map(|mode| {
-                    embedded(&format!("Overlan {mode}"), &format!("mode={mode} size=64 parallel=1024"))
-                })
+                .map(|mode| embedded(&format!("Overlan {mode}"), &format!("mode={mode} size=64")))
                 .into();
             for mode in ["reliable", "unreliable"] {
                 let options = format!("mode={mode} size=64");
@@ -39,7 +37,7 @@ fn systems(case: &str) -> Vec<System> {
             }
             systems
         }
-        "single" => vec![embedded("Overlan reliable", "mode=reliable size=64 parallel=1024 coalesce=0")],
+        "single" => vec![embedded("Overlan reliable", "mode=reliable size=64 coalesce=0")],
         "round-trip" => vec![
             System::pair(
                 "Overlan reliable, embedded",
@@ -47,12 +45,23 @@ fn systems(case: &str) -> Vec<System> {
                 "mode=reliable size=64 echo=1",
                 round_trips,
             ),
+            System::pair(
+                "Overlan reliable, embedded, busy polling",
+                "overlan",
+                "mode=reliable size=64 echo=1 busy=1",
+                round_trips,
+            ),
             application("Overlan reliable, application socket", "mode=reliable size=64 echo=1", round_trips),
         ],
         // Smaller messages, so that what arrives is counted finely enough.
-        "loss" => vec![embedded("Overlan reliable 64 KiB", "mode=reliable size=65536 parallel=32")],
+        "loss" => ["cubic", "bbr"]
+            .map(|congestion| {
+                let options = format!("mode=reliable size=65536 congestion={congestion}");
+                embedded(&format!("Overlan reliable 64 KiB ({congestion})"), &options)
+            })
+            .into(),
         "limited" => {
-            let options = "mode=reliable size=65536 parallel=32 sample=1";
+            let options = "mode=reliable size=65536 sample=1";
             vec![System::pair("Overlan reliable 64 KiB", "overlan", options, flow_and_path)]
         }
         _ => Vec::new(),
@@ -93,7 +102,7 @@ fn flow_and_path(results: &[Value]) -> Vec<Metric> {
 fn fair() -> Case {
     let options = |cluster: u16| {
         format!(
-            "mode=reliable size=65536 parallel=32 cluster={cluster} peer={}:{}",
+            "mode=reliable size=65536 cluster={cluster} peer={}:{}",
             End::Receiver.address(),
             7400 + cluster
         )

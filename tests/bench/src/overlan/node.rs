@@ -1,13 +1,15 @@
 //! Members in this process, through the embedding API.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use overlan_node::config::{AdapterChoice, Security};
+use bytes::{Bytes, BytesMut};
+use overlan_node::config::{AdapterChoice, PluginSource, PolicyChoice, Security};
 use overlan_node::status::MemberState;
-use overlan_node::{Config, MessageMode, Node, NodeHandle};
+use overlan_node::{Config, Congestion, Kind, MessageMode, Node, NodeHandle};
 use serde_json::{Map, Value};
 
 use crate::net::DEVICE;
@@ -15,6 +17,9 @@ use crate::worker::{Counts, Options, ready, ready_with};
 
 /// How long members may take to find each other.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Messages and bytes in one batch at most.
+const BATCH: usize = 1_024;
+const BATCH_BYTES: usize = 64 << 10;
 /// How often the path's round trip is looked at.
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -42,6 +47,21 @@ async fn start(options: &Options, name: &str, port: u16) -> anyhow::Result<NodeH
     config.adapters = vec![AdapterChoice { name: Some(DEVICE.to_owned()), ..AdapterChoice::default() }];
     if options.flag("serve") {
         config.control = Some(super::app::socket(&folder, name));
+    }
+    config.busy_poll = options.flag("busy");
+    if let Some(congestion) = options.optional::<String>("congestion")? {
+        config.congestion = match congestion.as_str() {
+            "cubic" => Congestion::Cubic,
+            "bbr" => Congestion::Bbr,
+            other => bail!("there is no congestion control {other:?}"),
+        };
+    }
+    if let Some(coalesce) = options.optional::<String>("coalesce")? {
+        config.policies = vec![PolicyChoice {
+            kind: Kind::Sizing,
+            source: PluginSource::Builtin("mtu-fit".to_owned()),
+            config: [("coalesce".to_owned(), coalesce)].into_iter().collect(),
+        }];
     }
     if name != "receiver" {
         config.seeds = vec![options.peer()?];
@@ -75,13 +95,20 @@ pub(crate) fn receive(options: &Options) -> anyhow::Result<()> {
         let counts = Counts::new();
         ready(&counts)?;
         if options.flag("echo") {
-            let mode = mode(options)?;
-            while let Some(message) = listener.recv().await {
-                node.send(&message.name, mode, message.payload.clone()).await?;
+            let (mode, beside) = (mode(options)?, node.clone());
+            node.spawn_beside(async move {
+                while let Some(message) = listener.recv().await {
+                    let back = beside.send(&message.origin.name, mode, message.payload);
+                    back.await.map_err(anyhow::Error::new)?;
+                }
+                anyhow::Ok(())
+            })
+            .await??;
+        } else {
+            let mut messages = Vec::new();
+            while listener.recv_many(&mut messages).await > 0 {
+                messages.drain(..).for_each(|message| counts.message(&message.payload));
             }
-        }
-        while let Some(message) = listener.recv().await {
-            counts.message(&message.payload);
         }
         bail!("the node stopped")
     })
@@ -121,7 +148,7 @@ pub(crate) fn idle(options: &Options) -> anyhow::Result<()> {
     })
 }
 
-/// Sends for ever, `parallel=` at a time; `echo=1`: and waits for each to come back; `serve=1`: does not, a client does.
+/// Sends for ever; `echo=1`: and waits for each to come back; `serve=1`: does not, a client does.
 pub(crate) fn send(options: &Options) -> anyhow::Result<()> {
     crate::runtime()?.block_on(async {
         let node = start(options, "sender", options.peer()?.port()).await?;
@@ -132,13 +159,15 @@ pub(crate) fn send(options: &Options) -> anyhow::Result<()> {
         }
         let (mode, size) = (mode(options)?, options.size()?);
         if options.flag("echo") {
-            return round_trips(&node, mode, size, &counts).await;
+            let beside = node.clone();
+            let asking = async move { round_trips(&beside, mode, size, &counts).await };
+            return node.spawn_beside(asking).await?;
         }
         ready_with(&counts, retransmissions(node.clone())?)?;
         if options.flag("sample") {
             tokio::spawn(sample(node.clone(), counts));
         }
-        flood(&node, mode, size, options.value("parallel")?).await
+        flood(&node, mode, size).await
     })
 }
 
@@ -158,26 +187,50 @@ async fn round_trips(
     }
 }
 
-async fn flood(node: &NodeHandle, mode: MessageMode, size: usize, parallel: usize) -> anyhow::Result<()> {
-    let sequence = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let senders = (0..parallel).map(|_| {
-        let (node, sequence) = (node.clone(), sequence.clone());
-        tokio::spawn(async move {
-            loop {
-                let mut payload = vec![0; size];
-                let number = sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                payload[..8].copy_from_slice(&number.to_be_bytes());
-                if let Err(error) = node.send("receiver", mode, payload).await {
-                    return error;
-                }
-            }
-        })
-    });
-    let senders: Vec<_> = senders.collect();
-    for sender in senders {
-        return Err(sender.await?.into());
+/// Sends for ever, small messages in batches.
+async fn flood(node: &NodeHandle, mode: MessageMode, size: usize) -> anyhow::Result<()> {
+    let batch = (BATCH_BYTES / size).clamp(1, BATCH);
+    let mut buffers = Buffers::new(batch * size);
+    let mut sequence = 0_u64;
+    loop {
+        let mut buffer = buffers.take();
+        for message in buffer.chunks_exact_mut(size) {
+            message[..8].copy_from_slice(&sequence.to_be_bytes());
+            sequence += 1;
+        }
+        let buffer = buffers.keep(buffer);
+        let messages = (0..batch).map(|index| buffer.slice(index * size..(index + 1) * size));
+        node.send_batch("receiver", mode, 0, messages).await?;
     }
-    Ok(())
+}
+
+/// Buffers that are used again once the node has let go of them.
+struct Buffers {
+    len: usize,
+    sent: VecDeque<Bytes>,
+}
+
+impl Buffers {
+    fn new(len: usize) -> Self {
+        Buffers { len, sent: VecDeque::new() }
+    }
+
+    fn take(&mut self) -> BytesMut {
+        match self.sent.pop_front().map(Bytes::try_into_mut) {
+            Some(Ok(buffer)) => buffer,
+            Some(Err(busy)) => {
+                self.sent.push_front(busy);
+                BytesMut::zeroed(self.len)
+            }
+            None => BytesMut::zeroed(self.len),
+        }
+    }
+
+    fn keep(&mut self, buffer: BytesMut) -> Bytes {
+        let buffer = buffer.freeze();
+        self.sent.push_back(buffer.clone());
+        buffer
+    }
 }
 
 /// Records what the path's round trip is, while it is busy.

@@ -81,6 +81,7 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[node]\nname = \"a\"\nattributes = { site = \"\\u009b2J\" }\n", ":3: ", "printable"),
         ("[[adapter]]\nname = \"e\"\nclass_of_service = \"\\u202e\"\n", ":3: ", "printable"),
         ("[[responsibility]]\nname = \"x\"\nrequires = { site = \"\\u0007\" }\n", ":3: ", "printable"),
+        ("[node]\nname=\"a\"\ncongestion = \"reno\"", ":3: ", "cubic"),
         ("[cluster]\nquorum = \"most\"\n[node]\nname=\"a\"", ":2: ", "majority"),
         ("[cluster]\nsecurity = \"off\"\n", ":2: ", "none"),
         ("[cluster]\nseeds = [\n\"10.0.0.1:7400\",\n\"nowhere\"]\n", ":4: ", "ADDRESS:PORT"),

@@ -1,0 +1,64 @@
+//! Spreads what leaves on a path (RFC 9002 section 7.7): a bucket of tokens, filled at the controller's rate.
+//!
+//! The bucket holds what two milliseconds bring, since timers fire once in a millisecond: fast paths never wait.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// The bucket holds what this time brings.
+const BURST: Duration = Duration::from_millis(2);
+/// But at least so many datagrams (RFC 9002 section 7.7: the initial window).
+const BURST_DATAGRAMS: usize = 10;
+
+/// The bucket, as the time at which it was or will be empty.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    /// Bytes per second; 0: not yet known, nothing waits.
+    rate: u64,
+    empty_at: Instant,
+    /// Bytes of a datagram that found too few tokens.
+    wanted: Option<usize>,
+}
+
+impl Pacer {
+    pub(crate) const NEW: Pacer = Pacer { rate: 0, empty_at: Instant::ZERO, wanted: None };
+
+    pub(crate) fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+    }
+
+    /// Bytes that may leave now.
+    pub(crate) fn room(&mut self, datagram: usize, now: Instant) -> usize {
+        if self.rate == 0 {
+            return usize::MAX;
+        }
+        let full = BURST.max(self.time_of(BURST_DATAGRAMS * datagram));
+        self.empty_at = self.empty_at.max(now - full);
+        let nanos = now.since(self.empty_at).as_nanos();
+        usize::try_from(u128::from(self.rate) * nanos / 1_000_000_000).unwrap_or(usize::MAX)
+    }
+
+    /// How long that many bytes take; at most a second.
+    fn time_of(&self, bytes: usize) -> Duration {
+        const LONGEST: u64 = 1_000_000_000;
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000).div_ceil(self.rate.max(1));
+        Duration::from_nanos(nanos.min(LONGEST))
+    }
+
+    pub(crate) fn note_sent(&mut self, size: usize) {
+        if self.rate > 0 {
+            self.empty_at = self.empty_at + self.time_of(size);
+        }
+    }
+
+    /// Whether a datagram waits for tokens, and how large it is.
+    pub(crate) fn set_wanted(&mut self, wanted: Option<usize>) {
+        self.wanted = wanted;
+    }
+
+    /// When what waits may leave.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        Some(self.empty_at + self.time_of(self.wanted?))
+    }
+}
