@@ -25,6 +25,7 @@ async fn node(folder: &std::path::Path, member: u8, busy_poll: bool) -> NodeHand
 async fn main() {
     let mut args = std::env::args().skip(1);
     let total: usize = args.next().map_or(5_000_000, |text| text.parse().expect("a number of messages"));
+    let total = total.next_multiple_of(BATCH);
     let busy = args.next().is_some();
     let folder = tempfile::tempdir().expect("a folder");
     let (a, b) = (node(folder.path(), 1, busy).await, node(folder.path(), 2, busy).await);
@@ -35,23 +36,24 @@ async fn main() {
     for mode in [MessageMode::Unreliable, MessageMode::Reliable, MessageMode::Ordered] {
         let mut listener = b.listen().await.expect("it runs");
         let arrived = b.spawn_beside(async move {
-            let (mut count, mut messages) = (0, Vec::new());
+            let (mut count, mut messages, mut last) = (0, Vec::new(), Instant::now());
             while let Ok(1..) =
                 tokio::time::timeout(Duration::from_secs(1), listener.recv_many(&mut messages)).await
             {
+                last = Instant::now();
                 count += messages.drain(..).filter(|message| message.payload.len() == 64).count();
                 if count == total {
                     break;
                 }
             }
-            (count, Instant::now())
+            (count, last)
         });
         let start = Instant::now();
         let sender = a.clone();
         let sent = a.spawn_beside(async move {
             let payload = Bytes::from(vec![7; 64]);
             let mut last = None;
-            for _ in 0..total.div_ceil(BATCH) {
+            for _ in 0..total / BATCH {
                 let batch = std::iter::repeat_n(payload.clone(), BATCH);
                 last = sender.send_batch("m2", mode, 0, batch).await.ok();
             }
