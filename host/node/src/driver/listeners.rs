@@ -18,12 +18,15 @@ const MESSAGES_PER_TURN: usize = 4096;
 /// Senders and paths remembered.
 const MAX_ORIGINS: usize = 1024;
 
+/// Our adapter address and the peer's.
+type Ends = (SocketAddr, SocketAddr);
+
 /// All listeners.
 #[derive(Default)]
 pub(super) struct Listeners {
     ends: Vec<(ListenerEnd, Room)>,
     names: BTreeMap<NodeId, Arc<str>>,
-    origins: BTreeMap<(NodeId, Option<(SocketAddr, SocketAddr)>), Arc<Origin>>,
+    origins: BTreeMap<(NodeId, Option<Ends>), Arc<Origin>>,
     /// Where the last message came from: the next one mostly does too.
     last: Option<Arc<Origin>>,
     batch: Vec<Received>,
