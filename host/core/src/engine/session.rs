@@ -414,7 +414,8 @@ impl<C: Crypto> Core<C> {
             matches!(&own.stage, Stage::Opening(opening) if opening.session == echo).then_some((id, own))
         });
         if found.is_none() {
-            self.counters.dropped_replayed += 1;
+            // Too late: the peer's own opening won, or this is the second answer.
+            self.counters.handshakes_refused += 1;
         }
         found
     }

@@ -80,7 +80,7 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
             echo: SessionId(echo),
             answer: core::array::from_fn(|index| key[index % 32]),
         }),
-        (any::<u64>(), any())
+        (any::<u64>(), any::<[u8; 16]>())
             .prop_map(|(echo, cookie)| Frame::SessionCookie { echo: SessionId(echo), cookie }),
         (any::<u32>(), 0..9_000u16).prop_map(|(token, padding)| Frame::Ping { token, padding }),
         any::<u32>().prop_map(|token| Frame::Pong { token }),
