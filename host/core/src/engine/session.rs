@@ -294,7 +294,7 @@ impl<C: Crypto> Core<C> {
             return;
         };
         let Some(exchange_key) = self.table.entry(id).map(|entry| entry.exchange_key) else { return };
-        if !self.peers.get(&id).is_some_and(|peer| peer.boot == origin.boot) || self.left {
+        if self.peers.get(&id).is_none_or(|peer| peer.boot != origin.boot) || self.left {
             return;
         }
         if let Some(answered) = self.handshakes.answered.get(&id).filter(|held| held.boot == origin.boot)
