@@ -241,7 +241,6 @@ pub struct Counters {
     pub handshakes_completed: u64,
     pub handshakes_failed: u64,
     pub handshakes_refused: u64,
-    pub handshakes_late: u64,
     pub cookies_sent: u64,
     pub membership_errors: u64,
     pub policy_questions: u64,

@@ -9,6 +9,15 @@ use ring::aead::{
 use zeroize::Zeroizing;
 
 /// A cipher of the data path. The codes are part of the wire format.
+///
+/// Sealing and opening 1,400 bytes in place, in ns (x86-64 with AES instructions, the least of some runs of 200,000):
+///
+/// ```text
+///                      ring 0.17      aws-lc-rs 1.19
+/// AES-128-GCM          255  266        266  293
+/// AES-256-GCM          283  288        282  312
+/// ChaCha20-Poly1305    737  712        742  713
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Suite {

@@ -414,8 +414,8 @@ impl<C: Crypto> Core<C> {
             matches!(&own.stage, Stage::Opening(opening) if opening.session == echo).then_some((id, own))
         });
         if found.is_none() {
-            // The answer to an opening that was repeated comes twice.
-            self.counters.handshakes_late += 1;
+            // Too late: the peer's own opening won, or this is the second answer.
+            self.counters.handshakes_refused += 1;
         }
         found
     }
