@@ -11,7 +11,7 @@ use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
 
 use super::{Core, is_live};
 use crate::crypto::Crypto;
-use crate::peer::Surroundings;
+use crate::peer::{Packet, Surroundings};
 use crate::time::Instant;
 
 /// A timer that fires this late says that the node itself did not run.
@@ -62,6 +62,18 @@ impl<C: Crypto> Core<C> {
         remote: SocketAddr,
         datagram: &mut [u8],
     ) {
+        self.handle_arrival(now, (local, remote), false, datagram);
+    }
+
+    /// As [`handle_datagram`](Self::handle_datagram), of a socket that tells whether a router marked the datagram CE
+    /// (RFC 3168): the sender learns it and slows down.
+    pub fn handle_arrival(
+        &mut self,
+        now: Instant,
+        (local, remote): (SocketAddr, SocketAddr),
+        marked: bool,
+        datagram: &mut [u8],
+    ) {
         self.now = now;
         self.counters.datagrams_received += 1;
         self.counters.bytes_received += datagram.len() as u64;
@@ -98,7 +110,7 @@ impl<C: Crypto> Core<C> {
                     now,
                     (local, remote),
                     session,
-                    (path, number),
+                    Packet { path, number, marked },
                     (parts.0, parts.1),
                     &mut env,
                 );

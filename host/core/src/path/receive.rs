@@ -89,7 +89,6 @@ impl ReceiveSpace {
     }
 
     /// Notes that the packet came marked CE (RFC 3168): the sender learns it at once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the caller does not learn the mark yet"))]
     pub(crate) fn note_marked(&mut self) {
         self.ce += 1;
         self.urgent = true;

@@ -32,6 +32,7 @@ use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
 use crate::time::Instant;
 
+pub(crate) use receive::Packet;
 pub(crate) use session::Agreed;
 use session::Session;
 

@@ -16,6 +16,15 @@ use crate::path::receive::ReceiveSpace;
 use crate::path::recovery::Outcome;
 use crate::time::Instant;
 
+/// What is known of a packet before it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packet {
+    pub(crate) path: PathId,
+    pub(crate) number: PacketNumber,
+    /// It came marked CE (RFC 3168).
+    pub(crate) marked: bool,
+}
+
 impl<A: Aead> Peer<A> {
     /// Takes one datagram of the session: decrypts and applies it.
     pub(crate) fn handle_datagram(
@@ -23,7 +32,7 @@ impl<A: Aead> Peer<A> {
         now: Instant,
         ends: (SocketAddr, SocketAddr),
         session: SessionId,
-        (path, number): (PathId, PacketNumber),
+        Packet { path, number, marked }: Packet,
         (header, sealed): (&[u8], &mut [u8]),
         env: &mut Surroundings<'_>,
     ) {
@@ -53,6 +62,9 @@ impl<A: Aead> Peer<A> {
         });
         (space.local, space.remote) = ends;
         let in_sequence = space.received.note(number, now);
+        if marked {
+            space.received.note_marked();
+        }
         if let Some(at) = self.path_between(ends) {
             self.paths[at].received += 1;
         }

@@ -244,9 +244,8 @@ impl Driver {
 
     fn receive(&mut self, now: Instant, ask: bool) -> Arrived {
         let core = &mut self.core;
-        // CORE-ECN: `_congestion` is for the core to answer (RFC 9002, section 7.1).
-        self.sockets.receive(ask, |local, remote, _congestion, bytes| {
-            core.handle_datagram(now, local, remote, bytes);
+        self.sockets.receive(ask, |local, remote, marked, bytes| {
+            core.handle_arrival(now, (local, remote), marked, bytes);
         })
     }
 
