@@ -324,8 +324,9 @@ impl<A: Aead> Peer<A> {
             let space = Space { room, full, budget };
             let Some(content) = self.outbox.emit(take, space, buffer) else { break };
             first = false;
-            let Some(content) = content else { continue };
+            // Unreliable messages are acknowledged too: they count for the path's window (RFC 9221 section 5.2).
             draft.wants_ack = true;
+            let Some(content) = content else { continue };
             draft.contents.push(content);
             if take.fresh && self.mode == Mode::Active {
                 for copy in self.copies(take.path) {
