@@ -173,7 +173,7 @@ pub struct Stream {
     pub writer: StreamWriter,
 }
 
-/// What the node says.
+/// What the other end says.
 #[derive(Debug)]
 pub struct StreamReader {
     read: OwnedReadHalf,
@@ -193,15 +193,16 @@ impl Stream {
         let (read, write) = connect(path).await?.into_split();
         let mut writer = BufWriter::with_capacity(CHUNK, write);
         writer.write_all(&PREFACE).await.map_err(|error| ClientError::Broken(error.to_string()))?;
-        Ok(Stream {
-            reader: StreamReader { read, buffer: BytesMut::with_capacity(CHUNK) },
-            writer: StreamWriter(writer),
-        })
+        Ok(Stream { reader: StreamReader::new(read), writer: StreamWriter(writer) })
     }
 }
 
 impl StreamReader {
-    /// The next frame; `None` when the node closed. Cancel-safe. Payloads are slices of what was read at once.
+    pub(crate) fn new(read: OwnedReadHalf) -> Self {
+        StreamReader { read, buffer: BytesMut::with_capacity(CHUNK) }
+    }
+
+    /// The next frame; `None` when the other end closed. Cancel-safe. Payloads are slices of what was read at once.
     ///
     /// # Errors
     /// See [`FrameError`].

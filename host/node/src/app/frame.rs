@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use overlan_core::Fate;
 use overlan_wire::limits::MAX_MESSAGE;
 use overlan_wire::{MessageId, MessageMode, NodeId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::message::{Origin, Received};
 use crate::driver::MAX_BATCH;
@@ -292,27 +292,6 @@ impl Frame {
             true => Ok(frame),
             false => Err(FrameError::Malformed("bytes behind the end")),
         }
-    }
-
-    /// Reads the next frame; `None` at the end of the stream.
-    ///
-    /// # Errors
-    /// See [`FrameError`].
-    pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Self>, FrameError> {
-        let length = match stream.read_u32().await {
-            Ok(length) => length as usize,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if length == 0 || length > MAX_FRAME {
-            return Err(FrameError::Malformed("length"));
-        }
-        // Grows with what arrives: a length alone takes no memory.
-        let mut body = Vec::with_capacity(length.min(64 << 10));
-        if (&mut *stream).take(length as u64).read_to_end(&mut body).await? < length {
-            return Err(FrameError::Malformed("truncated"));
-        }
-        Self::parse(body.into()).map(Some)
     }
 
     /// Writes the frame.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use overlan_core::Fate;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::Target;
 use super::frame::{Frame, FrameError, PREFACE};
+use crate::client::StreamReader;
 use crate::control::PATIENCE;
 use crate::driver::{MemberOutcome, SendFailure, SendOptions};
 use crate::receipt::{BatchReceipt, Submitted};
@@ -28,7 +29,7 @@ const MAX_OPEN: usize = 262_144;
 const MAX_WAITING_BYTES: usize = 16 << 20;
 /// Frames that may wait to be written to one client.
 const MAX_ANSWERS: usize = 64;
-/// Bytes read at once, and written at once.
+/// Bytes written at once.
 const CHUNK: usize = 256 << 10;
 
 /// Serves one client until it goes.
@@ -45,7 +46,7 @@ pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
     }
     let writer = tokio::spawn(write_frames(write, to_write, to_listen));
     let mut reader = Reader { node, answers, listens, open: Steps::new(), messages: 0, waiting: 0 };
-    if let Err(FrameError::Malformed(why)) = reader.run(&mut read).await {
+    if let Err(FrameError::Malformed(why)) = reader.run(read).await {
         let _ = reader.answers.send(vec![Frame::Error(format!("malformed frame ({why}); closing"))]).await;
     }
     drop(reader);
@@ -91,8 +92,8 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(&mut self, read: &mut OwnedReadHalf) -> Result<(), FrameError> {
-        let mut frames = FrameReader::start(read);
+    async fn run(&mut self, read: OwnedReadHalf) -> Result<(), FrameError> {
+        let mut frames = StreamReader::new(read);
         loop {
             let room = self.messages < MAX_OPEN && self.waiting < MAX_WAITING_BYTES;
             let goes_on = tokio::select! {
@@ -318,34 +319,4 @@ async fn write_messages(
     }
     messages.clear();
     Ok(())
-}
-
-/// Reads frames so that one half read is never lost to a cancelled future. Payloads are slices of what was read.
-struct FrameReader<'a> {
-    read: &'a mut OwnedReadHalf,
-    buffer: BytesMut,
-}
-
-impl<'a> FrameReader<'a> {
-    fn start(read: &'a mut OwnedReadHalf) -> Self {
-        FrameReader { read, buffer: BytesMut::with_capacity(CHUNK) }
-    }
-
-    /// Cancel-safe: what was read stays in the buffer.
-    async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        loop {
-            if let Some(frame) = Frame::split(&mut self.buffer)? {
-                return Ok(Some(frame));
-            }
-            if self.buffer.capacity() - self.buffer.len() < CHUNK / 4 {
-                self.buffer.reserve(CHUNK);
-            }
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return match self.buffer.is_empty() {
-                    true => Ok(None),
-                    false => Err(FrameError::Malformed("truncated")),
-                };
-            }
-        }
-    }
 }

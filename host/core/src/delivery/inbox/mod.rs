@@ -79,8 +79,11 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(window: usize, pool: Pool) -> Self {
         let window = (window as u64).max(INITIAL_CREDIT);
+        let mut first = InStream::new(0, window);
+        // The sender is to be told from the start what it may open in all.
+        first.changed = window > INITIAL_CREDIT;
         Inbox {
-            streams: BTreeMap::from([(0, InStream::new(0, window))]),
+            streams: BTreeMap::from([(0, first)]),
             served: 0,
             waiting: 0,
             unreliable: BTreeMap::new(),
@@ -94,15 +97,6 @@ impl Inbox {
             window,
             pool,
         }
-        .told(window > INITIAL_CREDIT)
-    }
-
-    /// Whether the sender is to be told of its credit from the start.
-    fn told(mut self, changed: bool) -> Self {
-        if let Some(stream) = self.streams.get_mut(&0) {
-            stream.changed |= changed;
-        }
-        self
     }
 
     /// From now on the peer may have so much open; what was granted stands.
