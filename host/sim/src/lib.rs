@@ -2,10 +2,12 @@
 //! drawn from a seed. The same seed gives the same trace, byte for byte.
 //!
 //! [`World`] holds the members and the datagrams under way; [`Network`] says what happens to a
-//! datagram. Policies are answered by the core's native fallbacks unless a [`World::policy`] is set.
+//! datagram, [`Insider`] breaks the rules with valid keys. Policies are answered by the core's native fallbacks unless a [`World::policy`] is set.
 
+mod insider;
 mod network;
 mod world;
 
+pub use insider::Insider;
 pub use network::Network;
 pub use world::{Member, World};

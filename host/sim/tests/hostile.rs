@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use overlan_core::crypto::{Aead as _, Attempt, Crypto as _};
-use overlan_seal::{Cipher, Seal};
-use overlan_sim::{Network, World};
-use overlan_wire::frame::{Accepted, Frames};
+use overlan_core::crypto::Crypto as _;
+use overlan_sim::{Insider, Network, World};
+use overlan_wire::frame::Accepted;
 use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
-use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{
-    Ack, BootId, Entry, Forgotten, Fragment, Frame, Header, Kind, MessageId, MessageMode, NodeId,
-    PacketNumber, PathId, Reader, Record, SessionId, SignedRecord,
+    Ack, BootId, Entry, Forgotten, Fragment, Frame, MessageId, MessageMode, NodeId, PacketNumber, PathId,
+    Record, SignedRecord,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -20,104 +18,24 @@ const A: usize = 0;
 const B: usize = 1;
 const MALLORY: usize = 2;
 
-/// Seals what it likes as the third member, whose own core is stopped.
-struct Mallory {
-    seal: Seal,
-    boot: BootId,
-    counter: u64,
-    session: Option<(SessionId, Cipher)>,
+/// The third member's keys in other hands, and a session with `a`.
+fn take_over(world: &mut World) -> Insider {
+    let mut mallory = Insider::take_over(world, MALLORY);
+    assert!(mallory.open(world, A), "a answers");
+    mallory
 }
 
-impl Mallory {
-    fn take_over(world: &mut World) -> Mallory {
-        let (seal, boot) = world.credentials(MALLORY);
-        world.kill(MALLORY);
-        // Its core has sent fewer stateless datagrams than this.
-        let mut mallory = Mallory { seal, boot, counter: 1 << 20, session: None };
-        mallory.open(world);
-        mallory
-    }
+/// One data datagram to `a`.
+fn data(mallory: &Insider, world: &mut World, path: u32, number: u64, frames: &[Frame<'_>]) {
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.emit(&mut bytes));
+    mallory.data(world, A, path, number, &bytes);
+}
 
-    /// A session of its own with `a`.
-    fn open(&mut self, world: &mut World) {
-        let (peer, to) = world.credentials(A);
-        let key = self.seal.active_key();
-        let attempt = Attempt {
-            key,
-            initiator: (world.members[MALLORY].id, self.boot),
-            responder: (world.members[A].id, to),
-            // Its core has opened fewer.
-            number: 1 << 20,
-            session: SessionId(7),
-            suites: &[3],
-        };
-        let (mut handshake, request) =
-            self.seal.open(&attempt, &peer.exchange_key(), [5; 32]).expect("a key to work with");
-        let Attempt { number, session, suites, .. } = attempt;
-        let frame = Frame::SessionOpen { number, session, cookie: [0; 16], suites, request };
-        world.members[MALLORY].missed.clear();
-        self.cluster(world, A, &frame);
-        world.run_for(Duration::from_millis(10));
-        let answers = world.members[MALLORY].missed.iter_mut().filter_map(|datagram| {
-            let header = Header::parse(&mut Reader::new(datagram)).ok()?;
-            let Kind::Cluster { boot, counter } = header.kind else { return None };
-            let cipher = self.seal.cluster_cipher(header.key, boot)?;
-            let (head, sealed) = datagram.split_at_mut(CLUSTER_HEADER);
-            let associated = [&*head, &self.boot.0].concat();
-            let mut nonce = [0; 12];
-            nonce[4..].copy_from_slice(&counter.to_be_bytes());
-            let len = cipher.open(nonce, &associated, sealed)?;
-            Frames::new(&sealed[..len]).flatten().find_map(|frame| match frame {
-                Frame::SessionAccept { answer, .. } => Some(answer),
-                _ => None,
-            })
-        });
-        let answer = answers.last().expect("a answers");
-        let (session, keys) = self.seal.finish(&mut handshake, &answer).expect("the answer is genuine");
-        self.session = Some((session, keys.send));
-    }
-
-    /// One data datagram to `a`.
-    fn data(&self, world: &mut World, path: u32, number: u64, frames: &[Frame<'_>]) {
-        let key = self.seal.active_key();
-        let (session, cipher) = self.session.as_ref().map(|(id, cipher)| (*id, cipher)).expect("it is open");
-        let mut datagram = Vec::new();
-        let (path, number) = (PathId(path), PacketNumber(number));
-        Header { key, kind: Kind::Data { session, path, number } }.emit(&mut datagram);
-        let mut nonce = [0; 12];
-        nonce[..4].copy_from_slice(&path.0.to_be_bytes());
-        nonce[4..].copy_from_slice(&number.0.to_be_bytes());
-        let header = datagram.len();
-        frames.iter().for_each(|frame| frame.emit(&mut datagram));
-        let (head, text) = datagram.split_at_mut(header);
-        let tag = cipher.seal(nonce, head, text);
-        datagram.extend_from_slice(&tag);
-        world.inject(MALLORY, A, &datagram);
-    }
-
-    /// One cluster datagram to a member.
-    fn cluster(&mut self, world: &mut World, to: usize, frame: &Frame<'_>) {
-        let (_, receiver) = world.credentials(to);
-        let key = self.seal.active_key();
-        let cipher = self.seal.cluster_cipher(key, self.boot).expect("the lab's key");
-        self.counter += 1;
-        let mut datagram = Vec::new();
-        Header { key, kind: Kind::Cluster { boot: self.boot, counter: self.counter } }.emit(&mut datagram);
-        let associated = [&datagram[..], &receiver.0].concat();
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
-        let header = datagram.len();
-        frame.emit(&mut datagram);
-        let tag = cipher.seal(nonce, &associated, &mut datagram[header..]);
-        datagram.extend_from_slice(&tag);
-        world.inject(MALLORY, to, &datagram);
-    }
-
-    fn sign(&self, record: Record) -> Vec<u8> {
-        let unsigned = record.to_unsigned_bytes().expect("it fits");
-        let signature = self.seal.sign(&unsigned);
-        SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
-    }
+fn sign(mallory: &Insider, record: Record) -> Vec<u8> {
+    let unsigned = record.to_unsigned_bytes().expect("it fits");
+    let signature = mallory.seal.sign(&unsigned);
+    SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
 }
 
 fn three(seed: u64) -> World {
@@ -157,7 +75,7 @@ fn check_healthy(world: &mut World, done: u64) {
 #[test]
 fn acceptance_of_what_is_still_being_sent_is_refused() {
     let mut world = three(1);
-    let mallory = Mallory::take_over(&mut world);
+    let mallory = take_over(&mut world);
     // Too large for the first window: it stays under way.
     world.send(A, MALLORY, MessageMode::Reliable, vec![0; MAX_MESSAGE], u64::MAX);
     world.run_for(Duration::from_millis(1));
@@ -167,7 +85,7 @@ fn acceptance_of_what_is_still_being_sent_is_refused() {
     let before = counters(&world).dropped_malformed;
     let frames = [accepted(1, &[]), accepted(0, &[1]), accepted(u64::MAX, &[0xff; 512])];
     for (number, frame) in frames.into_iter().enumerate() {
-        mallory.data(&mut world, 7, number as u64, &[frame]);
+        data(&mallory, &mut world, 7, number as u64, &[frame]);
     }
     world.run_for(Duration::from_millis(10));
     assert_eq!(counters(&world).dropped_malformed, before + 3);
@@ -178,7 +96,7 @@ fn acceptance_of_what_is_still_being_sent_is_refused() {
 #[test]
 fn acknowledgements_of_what_was_never_sent_are_refused() {
     let mut world = three(2);
-    let mallory = Mallory::take_over(&mut world);
+    let mallory = take_over(&mut world);
     let before = counters(&world).dropped_malformed;
     let ack = |path, low, high| {
         Frame::Ack(Ack {
@@ -189,7 +107,7 @@ fn acknowledgements_of_what_was_never_sent_are_refused() {
         })
     };
     let frames = [ack(0, 0, u64::MAX), ack(u32::MAX, 0, 0), ack(1, 1 << 40, 1 << 41)];
-    mallory.data(&mut world, 7, 0, &frames);
+    data(&mallory, &mut world, 7, 0, &frames);
     world.run_for(Duration::from_millis(10));
     assert_eq!(counters(&world).dropped_malformed, before + 3);
     check_healthy(&mut world, 0);
@@ -198,7 +116,7 @@ fn acknowledgements_of_what_was_never_sent_are_refused() {
 #[test]
 fn a_flood_of_contradictions_harms_nobody_else() {
     let mut world = three(3);
-    let mallory = Mallory::take_over(&mut world);
+    let mallory = take_over(&mut world);
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let zeros = [0; 64];
     let edge = |rng: &mut ChaCha8Rng| match rng.random_range(0..4) {
@@ -242,7 +160,7 @@ fn a_flood_of_contradictions_harms_nobody_else() {
             let pong = Frame::Pong { token: rng.random() };
             let frames = [fragment, ack, accepted, ping, pong];
             let (path, number) = (edge(&mut rng) as u32, edge(&mut rng));
-            mallory.data(&mut world, path, number, &frames);
+            data(&mallory, &mut world, path, number, &frames);
         }
         check_healthy(&mut world, round * 20);
     }
@@ -256,7 +174,7 @@ fn a_flood_of_contradictions_harms_nobody_else() {
 fn nobody_writes_anothers_entry_or_removes_the_living() {
     for version in [2, 1 << 32, MAX_REMOVED_VERSION, MAX_VERSION, u64::MAX - 1, u64::MAX] {
         let mut world = three(4);
-        let mut mallory = Mallory::take_over(&mut world);
+        let mut mallory = take_over(&mut world);
         let victim = world.members[B].id;
         let forged = Entry {
             id: victim,
@@ -269,12 +187,12 @@ fn nobody_writes_anothers_entry_or_removes_the_living() {
             attributes: vec![],
             left: false,
         };
-        let forged = mallory.sign(Record::Entry(forged));
+        let forged = sign(&mallory, Record::Entry(forged));
         let by_key = mallory.seal.sign_key();
-        let removal = mallory.sign(Record::Forgotten(Forgotten { id: victim, version, by_key }));
+        let removal = sign(&mallory, Record::Forgotten(Forgotten { id: victim, version, by_key }));
         for record in [&forged, &removal] {
             for to in [A, B] {
-                mallory.cluster(&mut world, to, &Frame::Record(record));
+                mallory.cluster_frame(&mut world, to, &Frame::Record(record));
             }
         }
         let holds_victim = |world: &World| {
@@ -292,17 +210,14 @@ fn nobody_writes_anothers_entry_or_removes_the_living() {
 #[test]
 fn another_members_name_is_no_use() {
     let mut world = three(5);
-    let mut mallory = Mallory::take_over(&mut world);
+    let mut mallory = take_over(&mut world);
     for _ in 0..200 {
         let node = NodeId([0xee; 16]);
-        mallory.cluster(&mut world, A, &Frame::Want(vec![node; 60]));
-        mallory.cluster(
-            &mut world,
-            A,
-            &Frame::Leaves { bucket: 0, leaves: vec![(node, u64::MAX, true); 40] },
-        );
-        mallory.cluster(&mut world, A, &Frame::Membership(&[0xff; 300]));
-        mallory.cluster(&mut world, A, &Frame::Record(&[1; 200]));
+        mallory.cluster_frame(&mut world, A, &Frame::Want(vec![node; 60]));
+        let leaves = vec![(node, u64::MAX, true); 40];
+        mallory.cluster_frame(&mut world, A, &Frame::Leaves { bucket: 0, leaves });
+        mallory.cluster_frame(&mut world, A, &Frame::Membership(&[0xff; 300]));
+        mallory.cluster_frame(&mut world, A, &Frame::Record(&[1; 200]));
     }
     check_healthy(&mut world, 0);
     assert!(counters(&world).dropped_malformed >= 200);

@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use foca::{Header, Member, Message, State};
-use overlan_core::crypto::{Aead as _, Crypto as _};
 use overlan_core::status::MemberState;
-use overlan_seal::Seal;
-use overlan_sim::{Network, World};
-use overlan_wire::{BootId, Frame, Header as Packet, Kind, MessageMode};
+use overlan_sim::{Insider, Network, World};
+use overlan_wire::{Frame, MessageMode};
 use serde::{Deserialize, Serialize};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,41 +23,14 @@ struct Identity {
     order: u64,
 }
 
-/// Speaks in the name of the fourth member, whose own core is stopped.
-struct Mallory {
-    seal: Seal,
-    boot: BootId,
-    counter: u64,
-}
-
-impl Mallory {
-    fn take_over(world: &mut World) -> Mallory {
-        let (seal, boot) = world.credentials(MALLORY);
-        world.kill(MALLORY);
-        Mallory { seal, boot, counter: 1 << 12 }
-    }
-
-    fn gossip(&mut self, world: &mut World, to: usize, updates: &[Member<Identity>]) {
-        let src = identity(world, MALLORY, 0);
-        let dst = identity(world, to, 0);
-        let header = Header { src, src_incarnation: 0, dst, message: Message::Gossip };
-        let mut data = postcard::to_allocvec(&header).expect("it encodes");
-        data.extend((updates.len() as u16).to_be_bytes());
-        updates.iter().for_each(|update| data.extend(postcard::to_allocvec(update).expect("it encodes")));
-        let key = self.seal.active_key();
-        let cipher = self.seal.cluster_cipher(key, self.boot).expect("the lab's key");
-        self.counter += 1;
-        let mut datagram = Vec::new();
-        Packet { key, kind: Kind::Cluster { boot: self.boot, counter: self.counter } }.emit(&mut datagram);
-        let associated = [&datagram[..], &world.credentials(to).1.0].concat();
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
-        let head = datagram.len();
-        Frame::Membership(&data).emit(&mut datagram);
-        let tag = cipher.seal(nonce, &associated, &mut datagram[head..]);
-        datagram.extend_from_slice(&tag);
-        world.inject(MALLORY, to, &datagram);
-    }
+/// Gossip in the name of the fourth member, whose own core is stopped.
+fn gossip(mallory: &mut Insider, world: &mut World, to: usize, updates: &[Member<Identity>]) {
+    let (src, dst) = (identity(world, MALLORY, 0), identity(world, to, 0));
+    let header = Header { src, src_incarnation: 0, dst, message: Message::Gossip };
+    let mut data = postcard::to_allocvec(&header).expect("it encodes");
+    data.extend((updates.len() as u16).to_be_bytes());
+    updates.iter().for_each(|update| data.extend(postcard::to_allocvec(update).expect("it encodes")));
+    mallory.cluster_frame(world, to, &Frame::Membership(&data));
 }
 
 /// A member's first identity, its order raised by `ahead`. Members of these tests publish once before they meet.
@@ -97,12 +68,12 @@ fn see_alive(world: &World, whom: usize) -> bool {
 fn an_identity_beyond_the_signed_version_counts_for_nothing() {
     for (seed, state) in [State::Down, State::Suspect, State::Alive].into_iter().enumerate() {
         let mut world = four(seed as u64);
-        let mut mallory = Mallory::take_over(&mut world);
+        let mut mallory = Insider::take_over(&mut world, MALLORY);
         let before = version(&world, B);
         for ahead in [before, 1 << 40, u64::MAX - 1] {
             for to in [A, B, C] {
                 let forged = Member::new(identity(&world, B, ahead), u16::MAX, state);
-                mallory.gossip(&mut world, to, &[forged]);
+                gossip(&mut mallory, &mut world, to, &[forged]);
             }
             assert!(
                 !world.run_until(5 * SECOND, |world| !see_alive(world, B)),
@@ -116,14 +87,14 @@ fn an_identity_beyond_the_signed_version_counts_for_nothing() {
 #[test]
 fn an_identity_of_another_boot_or_of_nobody_counts_for_nothing() {
     let mut world = four(4);
-    let mut mallory = Mallory::take_over(&mut world);
+    let mut mallory = Insider::take_over(&mut world, MALLORY);
     let other_boot = Identity { boot: [7; 16], ..identity(&world, B, 0) };
     let nobody = (0..200).map(|n| Identity { id: [n; 16], boot: [n; 16], order: 1 });
     let mut updates: Vec<_> = nobody.map(Member::alive).collect();
     updates.push(Member::down(other_boot));
     for to in [A, B, C] {
         for chunk in updates.rchunks(20) {
-            mallory.gossip(&mut world, to, chunk);
+            gossip(&mut mallory, &mut world, to, chunk);
         }
     }
     assert!(!world.run_until(5 * SECOND, |world| !see_alive(world, B)));
@@ -139,11 +110,11 @@ fn a_member_outranks_whatever_its_version_allows_to_be_forged() {
             world.change_adapters(B, |adapters| adapters[0].mtu = mtu);
         }
         assert!(world.run_until(5 * SECOND, World::converged));
-        let mut mallory = Mallory::take_over(&mut world);
+        let mut mallory = Insider::take_over(&mut world, MALLORY);
         let before = version(&world, B);
         let forged = Member::new(identity(&world, B, before - 1), u16::MAX, state);
         for to in [A, C] {
-            mallory.gossip(&mut world, to, std::slice::from_ref(&forged));
+            gossip(&mut mallory, &mut world, to, std::slice::from_ref(&forged));
         }
         world.run_for(Duration::from_millis(10));
         let outranked = |world: &World| see_alive(world, B) && version(world, B) > before;
@@ -155,7 +126,7 @@ fn a_member_outranks_whatever_its_version_allows_to_be_forged() {
 #[test]
 fn a_false_death_is_objected_to_and_loses_no_message() {
     let mut world = four(6);
-    let mut mallory = Mallory::take_over(&mut world);
+    let mut mallory = Insider::take_over(&mut world, MALLORY);
     let boot = world.credentials(B).1;
     let mut sent = 0;
     for round in 0..5 {
@@ -169,7 +140,7 @@ fn a_false_death_is_objected_to_and_loses_no_message() {
             sent += 1;
         }
         for to in [A, B, C] {
-            mallory.gossip(&mut world, to, &updates);
+            gossip(&mut mallory, &mut world, to, &updates);
         }
         world.run_for(Duration::from_millis(5));
         let recovered = |world: &World| see_alive(world, B) && world.members[A].fates.len() as u64 == sent;
@@ -181,7 +152,7 @@ fn a_false_death_is_objected_to_and_loses_no_message() {
     let before = version(&world, B);
     let old = identity(&world, B, 0);
     for to in [A, B, C] {
-        mallory.gossip(&mut world, to, &[Member::down(old), Member::alive(old)]);
+        gossip(&mut mallory, &mut world, to, &[Member::down(old), Member::alive(old)]);
     }
     assert!(!world.run_until(5 * SECOND, |world| !see_alive(world, B)), "an old identity came back");
     assert_eq!(version(&world, B), before);
@@ -191,7 +162,7 @@ fn a_false_death_is_objected_to_and_loses_no_message() {
 #[test]
 fn a_flood_of_false_deaths_costs_few_versions() {
     let mut world = four(7);
-    let mut mallory = Mallory::take_over(&mut world);
+    let mut mallory = Insider::take_over(&mut world, MALLORY);
     let before = version(&world, B);
     for _ in 0..1_000 {
         let first = identity(&world, B, 0);
@@ -199,7 +170,7 @@ fn a_flood_of_false_deaths_costs_few_versions() {
         let updates: Vec<_> = (latest.saturating_sub(10)..latest)
             .map(|order| Member::down(Identity { order: order + 1, ..first }))
             .collect();
-        mallory.gossip(&mut world, B, &updates);
+        gossip(&mut mallory, &mut world, B, &updates);
         world.run_for(Duration::from_millis(1));
     }
     assert!(version(&world, B) - before <= 6, "{} versions in a second", version(&world, B) - before);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use overlan_core::Config;
-use overlan_core::crypto::{Aead as _, Attempt, Crypto as _};
+use overlan_core::crypto::{Attempt, Crypto as _};
 use overlan_core::status::Counters;
-use overlan_seal::{Keyring, Seal};
-use overlan_sim::{Network, World};
-use overlan_wire::{BootId, Frame, Header, Kind, MessageMode, SessionId};
+use overlan_seal::Keyring;
+use overlan_sim::{Insider, Network, World};
+use overlan_wire::{BootId, Frame, MessageMode, SessionId};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -212,29 +212,11 @@ fn either_end_may_restart() {
     }
 }
 
-/// Seals what it likes with the cluster key, in the name of any boot.
-struct Insider {
-    seal: Seal,
-    counter: u64,
-}
-
-impl Insider {
-    fn send(&mut self, world: &mut World, name: BootId, frame: &Frame<'_>) {
-        let (_, to) = world.credentials(A);
-        let key = self.seal.active_key();
-        let cipher = self.seal.cluster_cipher(key, name).expect("the lab's key");
-        self.counter += 1;
-        let mut datagram = Vec::new();
-        Header { key, kind: Kind::Cluster { boot: name, counter: self.counter } }.emit(&mut datagram);
-        let associated = [&datagram[..], &to.0].concat();
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
-        let header = datagram.len();
-        frame.emit(&mut datagram);
-        let tag = cipher.seal(nonce, &associated, &mut datagram[header..]);
-        datagram.extend_from_slice(&tag);
-        world.inject(2, A, &datagram);
-    }
+/// A cluster datagram of one frame to `a`, in the name of a boot.
+fn send(insider: &mut Insider, world: &mut World, name: BootId, frame: &Frame<'_>) {
+    let mut bytes = Vec::new();
+    frame.emit(&mut bytes);
+    insider.cluster(world, name, A, &bytes);
 }
 
 #[test]
@@ -242,11 +224,9 @@ fn a_flood_of_openings_meets_cookies_and_harms_nobody() {
     let mut world = two(8, quiet());
     world.add("c", &["10.3.1.2"], &["10.1.1.2"]);
     assert!(world.run_until(5 * SECOND, World::converged));
-    let (seal, _) = world.credentials(2);
-    let (victim, boot) = world.credentials(B);
+    let mut insider = Insider::take_over(&mut world, 2);
+    let (_, boot) = world.credentials(B);
     let (target, to) = world.credentials(A);
-    world.kill(2);
-    let mut insider = Insider { seal, counter: 1 << 20 };
     let ids = [B, A].map(|index| world.members[index].id);
     let before = counters(&world, A);
     // In b's name with a key that is not b's.
@@ -265,7 +245,7 @@ fn a_flood_of_openings_meets_cookies_and_harms_nobody() {
             let session = SessionId(token * 100 + index);
             let frame =
                 Frame::SessionOpen { number: 1 << 40, session, cookie: [0; 16], suites: &[3], request };
-            insider.send(world, boot, &frame);
+            send(&mut insider, world, boot, &frame);
         }
     });
     let after = counters(&world, A);
@@ -273,7 +253,6 @@ fn a_flood_of_openings_meets_cookies_and_harms_nobody() {
     assert!((1..=64 + 3 * 128).contains(&worked), "of 10,000 openings {worked} were worked on");
     assert!(after.cookies_sent - before.cookies_sent > 9_000, "{after:?}");
     assert_eq!(after.handshakes_completed, before.handshakes_completed, "nobody is b but b");
-    drop(victim);
     // The flood goes on, and b comes back under a new boot all the same: by a cookie.
     world.kill(B);
     world.start(B);
@@ -282,7 +261,7 @@ fn a_flood_of_openings_meets_cookies_and_harms_nobody() {
             let session = SessionId((1 << 50) + round * 50 + index);
             let frame =
                 Frame::SessionOpen { number: 1 << 40, session, cookie: [0; 16], suites: &[3], request };
-            insider.send(&mut world, boot, &frame);
+            send(&mut insider, &mut world, boot, &frame);
         }
         world.run_for(10 * MILLISECOND);
     }
@@ -295,9 +274,9 @@ fn old_openings_change_nothing() {
     world.add("c", &["10.3.1.2"], &["10.1.1.2"]);
     assert!(world.run_until(5 * SECOND, World::converged));
     // An opening that c made itself, and an insider keeps.
+    let mut insider = Insider::take_over(&mut world, 2);
     let (seal, boot) = world.credentials(2);
     let (target, to) = world.credentials(A);
-    world.kill(2);
     let attempt = |number| Attempt {
         key: seal.active_key(),
         initiator: (seal.node_id(&seal.sign_key()), boot),
@@ -312,12 +291,10 @@ fn old_openings_change_nothing() {
         Frame::SessionOpen { number, session: attempt.session, cookie: [0; 16], suites: &[3], request }
     };
     let (first, second) = (opening(100), opening(101));
-    let (seal, _) = world.credentials(2);
-    let mut insider = Insider { seal, counter: 1 << 20 };
     let completed = |world: &World| counters(world, A).handshakes_completed;
     let before = completed(&world);
     for (frame, more) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2), (&second, 2)] {
-        insider.send(&mut world, boot, frame);
+        send(&mut insider, &mut world, boot, frame);
         world.run_for(10 * MILLISECOND);
         assert_eq!(completed(&world), before + more);
     }
