@@ -2,6 +2,7 @@
 //! most in formats of lengths and counts. A failure prints the seed and the input.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
 
 /// Largest input that mutations grow to.
 const MAX_INPUT: usize = 4_096;
@@ -38,13 +39,23 @@ impl Random {
 }
 
 /// Feeds a target each input of the corpus, then mutations of them. `OVERLAN_FUZZ_RUNS` and
-/// `OVERLAN_FUZZ_SEED` set how many and which.
+/// `OVERLAN_FUZZ_SEED` set how many and which; where `OVERLAN_FUZZ_SECONDS` is set, it goes on for so long and prints
+/// how many there were.
 ///
 /// # Panics
 /// As the target does, after printing the input that made it.
-pub fn fuzz(name: &str, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
+pub fn fuzz(name: &str, corpus: &[Vec<u8>], target: impl FnMut(&[u8])) {
+    fuzz_costly(name, 1, corpus, target);
+}
+
+/// As [`fuzz`], of a target whose inputs cost as much as so many of a decoder's: there are fewer of them.
+///
+/// # Panics
+/// As the target does, after printing the input that made it.
+pub fn fuzz_costly(name: &str, cost: u64, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let runs = variable("OVERLAN_FUZZ_RUNS").unwrap_or(RUNS);
+    let runs = variable("OVERLAN_FUZZ_RUNS").unwrap_or(RUNS) / cost;
+    let until = variable("OVERLAN_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let seed = variable("OVERLAN_FUZZ_SEED").unwrap_or(1);
     let mut random = Random::new(seed);
     let mut run = |input: &[u8]| {
@@ -55,8 +66,13 @@ pub fn fuzz(name: &str, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
         }
     };
     corpus.iter().for_each(|input| run(input));
-    for _ in 0..runs {
+    let mut done = 0;
+    while until.map_or(done < runs, |until| Instant::now() < until) {
         run(&mutant(corpus, &mut random));
+        done += 1;
+    }
+    if until.is_some() {
+        println!("fuzzing {name}, seed {seed}: {done} inputs, no finding");
     }
 }
 

@@ -1,5 +1,4 @@
 //! Every decoder, on mutations of the corpus: it never panics, and what it accepts holds its promises.
-//! `OVERLAN_FUZZ_RUNS` and `OVERLAN_FUZZ_SEED` set how long and where from.
 
 use overlan_tests::corpus::Kind;
 use overlan_tests::fuzz::fuzz;
@@ -144,6 +143,41 @@ fn application_frames() {
         assert_eq!(length, written.len() - 4);
         assert!((1..=MAX_FRAME).contains(&length));
         assert_eq!(Frame::parse(written.split_off(4).into()).expect("what was written can be read"), frame);
+    });
+}
+
+#[test]
+fn measurements() {
+    use overlan_node::bench::{Header, Kind, Report};
+    let header = Header { kind: Kind::Data, run: 1, sequence: 2 }.emit(20);
+    let report = Report { messages: 1, bytes: 2, expected: 3, nanoseconds: 4 }.emit(5);
+    fuzz("measurements", &[header, report], |input| {
+        if let Some(header) = Header::parse(input) {
+            assert_eq!(Header::parse(&header.emit(input.len())), Some(header));
+        }
+        if let Some(report) = Report::parse(input) {
+            assert_eq!(Report::parse(&report.emit(0)), Some(report));
+        }
+    });
+}
+
+#[test]
+fn key_files() {
+    use overlan_seal::{Identity, Keyring};
+    let mut keyring = Keyring::generate(core::array::from_fn(|index| index as u8));
+    keyring.add(core::array::from_fn(|index| 0x40 + index as u8)).expect("a secret");
+    let identity = Identity::generate(core::array::from_fn(|index| index as u8));
+    let corpus = [keyring.to_text().as_bytes().to_vec(), identity.to_text().as_bytes().to_vec()];
+    fuzz("key files", &corpus, |input| {
+        let text = String::from_utf8_lossy(input);
+        if let Ok(keyring) = Keyring::parse(&text) {
+            let again = Keyring::parse(&keyring.to_text()).expect("what was written can be read");
+            assert!(again.ids().eq(keyring.ids()));
+        }
+        if let Ok(identity) = Identity::parse(&text) {
+            let again = Identity::parse(&identity.to_text()).expect("what was written can be read");
+            assert_eq!(again.node_id(), identity.node_id());
+        }
     });
 }
 
