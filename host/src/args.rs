@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Make a cluster key
     Keygen(KeygenArgs),
+    /// The running node's cluster keys: list, add, promote, retire, reload
+    Keys(KeysArgs),
     /// What adapters the kernel has, as the table would carry them
     Adapters(AdaptersArgs),
     /// Kernel routes of this host's nodes: plan, show, apply, clear
@@ -128,6 +130,42 @@ pub(crate) struct KeygenArgs {
     /// Write to this new file (mode 0600) instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// To replace the key of a running cluster without losing a message: `keygen` a new one and `add` it on every member,
+/// then `promote` it on every member, then `retire` the old one on every member.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeysArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// The ids of the keys; the node seals with the active one and opens with all
+    List(Query),
+    /// Accept the keys of a file that `overlan keygen` made
+    Add {
+        file: PathBuf,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Seal with a key from now on
+    Promote {
+        /// Eight hexadecimal digits, as `list` shows them
+        id: String,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Accept a key no longer
+    Retire {
+        /// Eight hexadecimal digits, as `list` shows them
+        id: String,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Take what the node's key file says now
+    Reload(Query),
 }
 
 #[derive(Debug, clap::Args)]
@@ -371,6 +409,11 @@ mod tests {
             "demo --json",
             "node --config a.toml --name a --seed 10.0.0.1:7400 --address 127.0.1.1 --port 7401",
             "keygen --out k",
+            "keys list --json",
+            "keys add new.key --socket s",
+            "keys promote 81dc1b32",
+            "keys retire 81dc1b32",
+            "keys reload",
             "adapters --json",
             "routes plan --json --config a.toml",
             "table --digest --socket s",

@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod demo;
 mod keygen;
+mod keys;
 mod list;
 mod messages;
 mod policy;
@@ -50,6 +51,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => return demo::run(&args).await,
         Command::Node(args) => run::run(&args).await?,
         Command::Keygen(args) => keygen::run(&args)?,
+        Command::Keys(args) => keys::run(&args).await?,
         Command::Adapters(args) => list::adapters(&args).await?,
         Command::Routes(args) => routes::run(&args).await?,
         Command::Status(args) => list::status(&args).await?,

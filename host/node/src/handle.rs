@@ -14,7 +14,7 @@ use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};
 use overlan_wire::{MessageMode, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::adapters::{AdapterView, select};
@@ -24,6 +24,7 @@ use crate::driver::{
     Command, ListenOptions, Listener, MAX_BATCH, NodeCore, Outgoing, SendFailure, SendOptions,
 };
 use crate::kernel::{self, Kernel};
+use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
 use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) remotes: watch::Receiver<Vec<IpAddr>>,
     pub(crate) report: watch::Receiver<Report>,
     pub(crate) policies: Policies,
+    /// Held while the cluster keys change, so that file and node see the changes in one order.
+    pub(crate) keyring: Mutex<()>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) stopped: watch::Receiver<bool>,
 }
@@ -344,6 +347,27 @@ impl NodeHandle {
             None => Err(SendFailure::UnknownNode(name).to_string()),
         };
         self.inspect(forget).await.map_err(|stopped| stopped.to_string())?
+    }
+
+    /// The cluster keys, the active one first.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn keyring(&self) -> Result<Vec<KeyView>, Stopped> {
+        self.inspect(|core, _| keyring::views(core.crypto().keyring())).await
+    }
+
+    /// Changes the cluster keys, in the key file and in force; the keys from now on, the active one first.
+    ///
+    /// # Errors
+    /// See [`KeyringFailure`]; nothing changed.
+    pub async fn change_keyring(&self, change: KeyringChange) -> Result<Vec<KeyView>, KeyringFailure> {
+        let _changing = self.shared.keyring.lock().await;
+        let keyring = keyring::change(&self.shared.config.security, change)?;
+        let views = keyring::views(&keyring);
+        self.inspect(move |core, now| core.handle_keyring_change(now, |seal| seal.set_keyring(keyring)))
+            .await?;
+        Ok(views)
     }
 
     /// Drops datagrams on purpose on an adapter address: for tests and the demo. Whether there is such a socket.

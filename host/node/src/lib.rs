@@ -8,7 +8,7 @@
 //! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
 //!
 //! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
-//! `kernel` (adapters and routes), `node` (start), `handle`, `receipt`, `control`, [`app`] (the application stream), [`client`].
+//! `kernel` (adapters and routes), `keyring`, `node` (start), `handle`, `receipt`, `control`, [`app`] (the application stream), [`client`].
 
 pub mod adapters;
 pub mod app;
@@ -20,6 +20,7 @@ mod control;
 mod driver;
 mod handle;
 mod kernel;
+mod keyring;
 mod node;
 mod policy;
 mod receipt;
@@ -30,6 +31,7 @@ pub use config::{Config, ConfigError};
 pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOptions, Streams};
 pub use handle::{NodeHandle, NodeStatus, Stopped};
 pub use kernel::plan_for;
+pub use keyring::{KeyView, KeyringChange, KeyringFailure};
 pub use node::{Node, StartError};
 pub use policy::{PolicyError, PolicyStatus};
 pub use receipt::{BatchReceipt, Receipt};
@@ -41,7 +43,7 @@ pub use overlan_netlink as netlink;
 pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;
 pub use overlan_udp::Impairment;
-pub use overlan_wire::{MessageMode, NodeId};
+pub use overlan_wire::{KeyId, MessageMode, NodeId};
 
 /// A new cluster key, as the text of a key file.
 pub fn new_cluster_key() -> String {

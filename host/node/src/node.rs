@@ -12,7 +12,7 @@ use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
 use overlan_wire::limits::BENCH_STREAM;
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::bench;
 use crate::config::{Config, PluginSource, Security};
@@ -223,6 +223,7 @@ async fn start(
             remotes,
             report,
             policies,
+            keyring: Mutex::default(),
             stop,
             stopped,
             config,

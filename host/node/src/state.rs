@@ -123,7 +123,7 @@ fn identity(dir: &Path) -> Result<Identity, StateError> {
 }
 
 /// Writes a file of mode 0600 as a whole or not at all.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;

@@ -98,13 +98,13 @@ pub enum KeyringError {
     /// No active key.
     #[error("no `active` key in the file; make one with `overlan keygen`, or make an `accept` line `active`")]
     NoActive,
-    /// [`Keyring::add`] of a key that is there.
+    /// [`Keyring::add`] or [`Keyring::add_all`] of a key that is there.
     #[error("the keyring has this key already; promote it to seal with it")]
     Present,
     /// [`Keyring::add`] of a key of one repeated byte, or the public lab key.
     #[error("this key is no secret; make one from 32 random bytes")]
     Weak,
-    /// [`Keyring::add`] to a full keyring.
+    /// [`Keyring::add`] or [`Keyring::add_all`] to a full keyring.
     #[error("the keyring holds {MAX_KEYS} keys; retire one first")]
     Full,
     /// No such key.
@@ -214,6 +214,21 @@ impl Keyring {
         let id = key.id;
         self.keys.push(key);
         Ok(id)
+    }
+
+    /// Accepts all keys of another keyring, without sealing with them.
+    ///
+    /// # Errors
+    /// One is there already, or there is no room for all.
+    pub fn add_all(&mut self, other: &Keyring) -> Result<(), KeyringError> {
+        if other.ids().any(|id| self.position(id).is_ok()) {
+            return Err(KeyringError::Present);
+        }
+        if self.keys.len() + other.keys.len() > MAX_KEYS {
+            return Err(KeyringError::Full);
+        }
+        self.keys.extend_from_slice(&other.keys);
+        Ok(())
     }
 
     /// Seals with `id` from now on; the key before it stays accepted.

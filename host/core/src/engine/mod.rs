@@ -174,6 +174,11 @@ impl<C: Crypto> Core<C> {
         self.id
     }
 
+    /// The cryptography in use; [`handle_keyring_change`](Self::handle_keyring_change) changes it.
+    pub fn crypto(&self) -> &C {
+        &self.crypto
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -6,15 +6,17 @@ use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use overlan_contract::Kind;
+use overlan_wire::KeyId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::config::PluginSource;
 use crate::handle::{NodeHandle, Stopped};
+use crate::keyring::{KeyringChange, KeyringFailure};
 use crate::policy::PolicyError;
 
 /// Largest component that may be uploaded.
@@ -66,6 +68,18 @@ impl From<PolicyError> for ApiError {
     }
 }
 
+impl From<KeyringFailure> for ApiError {
+    fn from(failure: KeyringFailure) -> Self {
+        let status = match &failure {
+            KeyringFailure::NoKeys => StatusCode::CONFLICT,
+            KeyringFailure::File { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            KeyringFailure::Keyring { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            KeyringFailure::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        ApiError::new(status, failure, "overlan keys list")
+    }
+}
+
 type Answer = Result<Response, ApiError>;
 
 fn ok(value: impl Serialize) -> Answer {
@@ -83,6 +97,10 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .route("/v1/policy", get(policy_list))
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
+        .route("/v1/keys", get(keys).post(keys_add))
+        .route("/v1/keys/reload", post(keys_reload))
+        .route("/v1/keys/{id}", delete(keys_retire))
+        .route("/v1/keys/{id}/promote", post(keys_promote))
         .route("/v1/forget/{node}", post(forget))
         .route("/v1/leave", post(leave))
         .fallback(no_path)
@@ -194,6 +212,37 @@ async fn policy_unset(State(node): State<NodeHandle>, Path(name): Path<String>) 
 
 async fn policy_rollback(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
     ok(node.policy_rollback(kind(&name)?).await?)
+}
+
+async fn keys(State(node): State<NodeHandle>) -> Answer {
+    ok(node.keyring().await?)
+}
+
+async fn keys_add(State(node): State<NodeHandle>, request: Request) -> Answer {
+    let text = String::from_utf8_lossy(&body(request).await?).into_owned();
+    ok(node.change_keyring(KeyringChange::Add(text)).await?)
+}
+
+async fn keys_reload(State(node): State<NodeHandle>) -> Answer {
+    ok(node.change_keyring(KeyringChange::Reload).await?)
+}
+
+async fn keys_promote(State(node): State<NodeHandle>, Path(id): Path<String>) -> Answer {
+    ok(node.change_keyring(KeyringChange::Promote(key_id(&id)?)).await?)
+}
+
+async fn keys_retire(State(node): State<NodeHandle>, Path(id): Path<String>) -> Answer {
+    ok(node.change_keyring(KeyringChange::Retire(key_id(&id)?)).await?)
+}
+
+fn key_id(text: &str) -> Result<KeyId, ApiError> {
+    let wrong = || {
+        let error = format!("{text:?} is no key id: it has eight hexadecimal digits");
+        ApiError::new(StatusCode::BAD_REQUEST, error, "overlan keys list")
+    };
+    let digits =
+        Some(text).filter(|text| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).map(KeyId).ok_or_else(wrong)
 }
 
 async fn forget(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {

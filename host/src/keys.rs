@@ -1,0 +1,45 @@
+//! `overlan keys`.
+
+use anyhow::Context as _;
+use overlan_node::KeyView;
+
+use crate::args::{KeysArgs, KeysCommand, Query};
+use crate::list::control;
+use crate::table::{Table, print_json};
+
+pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
+    match &args.command {
+        KeysCommand::List(query) => {
+            let keys: Vec<KeyView> = control(&query.socket)?.get("/v1/keys").await?;
+            print(query, &keys)
+        }
+        KeysCommand::Add { file, query } => {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            change(query, "/v1/keys", text).await
+        }
+        KeysCommand::Promote { id, query } => {
+            change(query, &format!("/v1/keys/{id}/promote"), String::new()).await
+        }
+        KeysCommand::Retire { id, query } => {
+            let keys: Vec<KeyView> = control(&query.socket)?.delete(&format!("/v1/keys/{id}")).await?;
+            print(query, &keys)
+        }
+        KeysCommand::Reload(query) => change(query, "/v1/keys/reload", String::new()).await,
+    }
+}
+
+async fn change(query: &Query, path: &str, body: String) -> anyhow::Result<()> {
+    let keys: Vec<KeyView> = control(&query.socket)?.post(path, "text/plain", body).await?;
+    print(query, &keys)
+}
+
+fn print(query: &Query, keys: &[KeyView]) -> anyhow::Result<()> {
+    if query.json.json {
+        return print_json(&keys);
+    }
+    let mut table = Table::new(&["id", ""]);
+    for key in keys {
+        table.row([key.id.as_str(), if key.active { "active" } else { "accepted" }]);
+    }
+    table.print()
+}
