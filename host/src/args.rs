@@ -153,6 +153,7 @@ pub(crate) enum KeysCommand {
     /// Seal with a key from now on
     Promote {
         /// Eight hexadecimal digits, as `list` shows them
+        #[arg(value_parser = key_id)]
         id: String,
         #[command(flatten)]
         query: Query,
@@ -160,12 +161,20 @@ pub(crate) enum KeysCommand {
     /// Accept a key no longer
     Retire {
         /// Eight hexadecimal digits, as `list` shows them
+        #[arg(value_parser = key_id)]
         id: String,
         #[command(flatten)]
         query: Query,
     },
     /// Take what the node's key file says now
     Reload(Query),
+}
+
+fn key_id(text: &str) -> Result<String, String> {
+    match text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text.to_owned()),
+        false => Err("a key's id has eight hexadecimal digits; `overlan keys list` shows them".to_owned()),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -266,6 +275,9 @@ pub(crate) struct SendArgs {
     /// Give up on a message after this time, such as 10s
     #[arg(long, value_name = "D", value_parser = humantime_duration)]
     pub(crate) lifetime: Option<Duration>,
+    /// The stream to send in: each keeps its own order and credit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) stream: u8,
     /// What to send; `-` or nothing is standard input
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
@@ -283,6 +295,9 @@ pub(crate) struct ListenArgs {
     /// Stop after this many messages
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+    /// Only messages of this stream, 0 to 255; repeatable [default: all]
+    #[arg(long = "stream", value_name = "N")]
+    pub(crate) streams: Vec<u8>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -302,6 +317,9 @@ pub(crate) struct BenchArgs {
     /// Senders at a time, each with a connection to the node
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) parallel: u16,
+    /// Streams that messages are sent in by turns: each keeps its own order and credit
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) streams: u16,
     /// Wait for each message to come back before the next
     #[arg(long)]
     pub(crate) round_trip: bool,
@@ -422,9 +440,9 @@ mod tests {
             "send --to b --mode ordered --count 10 --interval 5ms --size 64",
             "send --to role:shard-1 file",
             "send --to all -",
-            "send --to b --lines",
-            "listen --json --count 3",
-            "bench --to b --size 64 --mode unreliable --seconds 2 --parallel 4 --json",
+            "send --to b --lines --stream 7",
+            "listen --json --count 3 --stream 0 --stream 255",
+            "bench --to b --size 64 --mode unreliable --seconds 2 --parallel 4 --streams 2 --json",
             "bench --to b --round-trip --seconds 500ms",
             "policy list",
             "policy set failover builtin:knet-compat",
@@ -440,9 +458,14 @@ mod tests {
 
     #[test]
     fn bad_usage_is_status_2() {
-        for line in
-            ["send", "send --to b --size 4 --count 1", "policy set size x", "listen --count x", "frobnicate"]
-        {
+        for line in [
+            "send",
+            "send --to b --size 4 --count 1",
+            "keys retire ../x",
+            "policy set size x",
+            "listen --count x",
+            "frobnicate",
+        ] {
             let words = std::iter::once("overlan").chain(line.split(' '));
             assert_eq!(Args::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }

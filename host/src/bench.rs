@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use overlan_node::app::{Frame, Target};
-use overlan_node::bench::{BENCH_STREAM, Header, Kind, Report};
+use overlan_node::bench::{BENCH_STREAMS, Header, Kind, Report};
 use overlan_node::client::{Control, Stream, StreamReader, StreamWriter, discover};
 use overlan_node::{Fate, MessageMode, NodeStatus};
 use serde::Serialize;
@@ -40,6 +40,7 @@ struct Outcome {
     mode: &'static str,
     bytes: usize,
     parallel: usize,
+    streams: usize,
     /// Of the sending; rates are of the time that the receiver saw.
     seconds: f64,
     sent: u64,
@@ -83,7 +84,7 @@ impl Shared {
         let first = self.next.fetch_add(count, Relaxed);
         let payload = |sequence| Header { kind, run: self.run, sequence }.emit(self.args.size as usize);
         let payloads = (first..first + count).map(|sequence| payload(sequence).into()).collect();
-        (first, send_frame(&self.args, first, payloads))
+        (first, send_frame(&self.args, first / count, first, payloads))
     }
 
     fn record(&self, latency: Duration, count: u64) {
@@ -92,11 +93,12 @@ impl Shared {
     }
 }
 
-fn send_frame(args: &BenchArgs, token: u64, payloads: Vec<Bytes>) -> Frame {
+/// The streams take turns.
+fn send_frame(args: &BenchArgs, turn: u64, token: u64, payloads: Vec<Bytes>) -> Frame {
     Frame::SendBatch {
         token,
         mode: args.mode.into(),
-        stream: BENCH_STREAM,
+        stream: BENCH_STREAMS.start() + (turn % u64::from(args.streams)) as u16,
         lifetime_ms: 0,
         to: Target::parse(&args.to),
         payloads,
@@ -104,7 +106,7 @@ fn send_frame(args: &BenchArgs, token: u64, payloads: Vec<Bytes>) -> Frame {
 }
 
 fn listen_frame() -> Frame {
-    Frame::ListenBatch { credit: u32::MAX, streams: vec![BENCH_STREAM] }
+    Frame::ListenBatch { credit: u32::MAX, streams: BENCH_STREAMS.collect() }
 }
 
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
@@ -178,6 +180,7 @@ fn outcome(
         },
         bytes: args.size as usize,
         parallel: args.parallel as usize,
+        streams: args.streams as usize,
         seconds,
         sent,
         received: report.messages,
@@ -302,7 +305,7 @@ async fn finish(stream: Stream, shared: &Shared) -> anyhow::Result<Report> {
     let Stream { mut reader, mut writer } = stream;
     writer.write(&listen_frame()).await?;
     let finish = Header { kind: Kind::Finish, run: shared.run, sequence: 0 }.emit(0);
-    let mut frame = send_frame(&shared.args, u64::MAX, vec![finish.into()]);
+    let mut frame = send_frame(&shared.args, 0, u64::MAX, vec![finish.into()]);
     if let Frame::SendBatch { mode, .. } = &mut frame {
         *mode = MessageMode::Reliable;
     }

@@ -190,7 +190,7 @@ impl Sender {
         let frame = Frame::SendBatch {
             token,
             mode: self.args.mode.into(),
-            stream: 0,
+            stream: self.args.stream.into(),
             lifetime_ms: u32::try_from(lifetime).unwrap_or(u32::MAX),
             to: Target::parse(&self.args.to),
             payloads,
@@ -278,7 +278,12 @@ pub(crate) async fn listen(args: &ListenArgs) -> anyhow::Result<()> {
     let wanted = args.count.unwrap_or(u64::MAX);
     // Never asks for more than it prints: what is asked for counts as delivered.
     let mut granted = wanted.min(u64::from(CREDIT));
-    writer.write(&Frame::ListenBatch { credit: granted as u32, streams: Vec::new() }).await?;
+    writer
+        .write(&Frame::ListenBatch {
+            credit: granted as u32,
+            streams: args.streams.iter().copied().map(u16::from).collect(),
+        })
+        .await?;
     writer.flush().await?;
     let mut printed = 0;
     while printed < wanted {

@@ -44,19 +44,17 @@ impl Cluster {
 
     /// A lab with all of its members started and agreed, each knowing the first as its seed.
     pub fn started_in_lab(plan: Plan, adjust: impl Fn(usize, &mut Config)) -> Cluster {
-        let mut cluster = Cluster::in_lab(plan);
-        cluster.start_all(plan.members, adjust);
-        cluster
+        Cluster::in_lab(plan).started(plan.members, adjust)
     }
 
     /// Members on loopback addresses, all started and agreed.
     pub fn started_on_loopback(members: usize, adjust: impl Fn(usize, &mut Config)) -> Cluster {
-        let mut cluster = Cluster::on_loopback();
-        cluster.start_all(members, adjust);
-        cluster
+        Cluster::on_loopback().started(members, adjust)
     }
 
-    fn start_all(&mut self, members: usize, adjust: impl Fn(usize, &mut Config)) {
+    /// This cluster with so many members, all started and agreed.
+    #[must_use]
+    pub fn started(mut self, members: usize, adjust: impl Fn(usize, &mut Config)) -> Cluster {
         for member in 0..members {
             let mut config = self.config(member);
             adjust(member, &mut config);
@@ -65,6 +63,7 @@ impl Cluster {
         self.nodes.iter_mut().for_each(Node::wait_ready);
         self.wait_settled();
         self.nodes.iter().for_each(Node::wait_plugins);
+        self
     }
 
     /// The lab.

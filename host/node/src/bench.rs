@@ -1,6 +1,6 @@
 //! Measurements between members (`overlan bench`): what they say to each other, and the end that answers.
 //!
-//! Every node answers them by itself, on the stream [`BENCH_STREAM`], so that nothing has to be set up at the far end
+//! Every node answers them by itself, on the streams [`BENCH_STREAMS`], so that nothing has to be set up at the far end
 //! and no application sees them.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use overlan_wire::NodeId;
-pub use overlan_wire::limits::BENCH_STREAM;
+pub use overlan_wire::limits::BENCH_STREAMS;
 
 use crate::{Listener, NodeHandle, SendOptions};
 
@@ -181,7 +181,7 @@ pub(crate) async fn respond(node: NodeHandle, mut listener: Listener) {
         let answer = responder.handle(Instant::now(), message.origin.node, &message.payload);
         let Some(answer) = answer else { continue };
         let options = SendOptions {
-            stream: BENCH_STREAM,
+            stream: message.stream,
             lifetime: Some(ANSWER_LIFETIME),
             ..SendOptions::new(message.mode)
         };

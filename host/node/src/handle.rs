@@ -10,7 +10,7 @@ use overlan_core::Event;
 use overlan_core::status::{CoreStatus, MemberStatus, PathStatus, PlanStatus, TableStatus};
 use overlan_netlink::{Plan, Report};
 use overlan_udp::Impairment;
-use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};
+use overlan_wire::limits::{MAX_MESSAGE, is_open_stream};
 use overlan_wire::{MessageMode, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -169,7 +169,7 @@ impl NodeHandle {
         if payloads.iter().any(|payload| payload.len() > MAX_MESSAGE) {
             return Err(SendFailure::TooLarge);
         }
-        if options.stream > MAX_STREAM && options.stream != BENCH_STREAM {
+        if !is_open_stream(options.stream) {
             return Err(SendFailure::UnknownStream);
         }
         let ((queued, answer), (outcome, fates)) = (oneshot::channel(), oneshot::channel());

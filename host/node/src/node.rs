@@ -10,7 +10,7 @@ use overlan_core::Core;
 use overlan_netlink::Report;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
-use overlan_wire::limits::BENCH_STREAM;
+use overlan_wire::limits::BENCH_STREAMS;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
@@ -229,7 +229,7 @@ async fn start(
             config,
         }),
     };
-    let measurements = ListenOptions { streams: [BENCH_STREAM].into_iter().collect(), ..Default::default() };
+    let measurements = ListenOptions { streams: BENCH_STREAMS.collect(), ..Default::default() };
     if let Ok(listener) = handle.listen_with(measurements).await {
         handle.spawn_beside(bench::respond(handle.clone(), listener));
     }

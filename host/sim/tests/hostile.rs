@@ -5,7 +5,7 @@ use std::time::Duration;
 use overlan_core::crypto::Crypto as _;
 use overlan_sim::{Insider, Network, World};
 use overlan_wire::frame::Accepted;
-use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::limits::{BENCH_STREAMS, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{
     Ack, BootId, Entry, Forgotten, Fragment, Frame, MessageId, MessageMode, NodeId, PacketNumber, PathId,
     Record, SignedRecord,
@@ -135,7 +135,7 @@ fn a_flood_of_contradictions_harms_nobody_else() {
                 mode: [MessageMode::Unreliable, MessageMode::Reliable, MessageMode::Ordered]
                     [rng.random_range(0..3)],
                 redelivered: rng.random(),
-                stream: [0, 1, 255, 256, BENCH_STREAM, CLUSTER_STREAM][rng.random_range(0..6)],
+                stream: [0, 1, 255, 256, *BENCH_STREAMS.end(), CLUSTER_STREAM][rng.random_range(0..6)],
                 order: edge(&mut rng),
                 total,
                 offset: rng.random_range(0..=total - len as u32),

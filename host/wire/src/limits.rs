@@ -29,8 +29,13 @@ pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
 pub const MAX_STREAM: u16 = 255;
 /// The stream of the cluster's own messages (plans).
 pub const CLUSTER_STREAM: u16 = u16::MAX;
-/// The stream of measurements, which the node itself answers.
-pub const BENCH_STREAM: u16 = u16::MAX - 1;
+/// The streams of measurements, which the node itself answers.
+pub const BENCH_STREAMS: core::ops::RangeInclusive<u16> = u16::MAX - 64..=u16::MAX - 1;
+/// Whether it is a stream of applications' messages or of measurements: any but the cluster's own.
+pub fn is_open_stream(stream: u16) -> bool {
+    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream)
+}
+
 /// Largest message, in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// Most ranges in one acknowledgement.

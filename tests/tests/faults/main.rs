@@ -2,6 +2,7 @@
 //! real binary. What must hold: nothing lost, nothing doubled, nobody falsely down, one table in the end.
 
 mod clients;
+mod keys;
 mod links;
 mod members;
 mod mtu;

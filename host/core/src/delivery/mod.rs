@@ -11,7 +11,7 @@ pub(crate) mod pool;
 mod tests;
 
 use overlan_wire::MessageId;
-use overlan_wire::limits::{BENCH_STREAM, CLUSTER_STREAM, MAX_MESSAGE, MAX_STREAM};
+use overlan_wire::limits::{CLUSTER_STREAM, MAX_MESSAGE, is_open_stream};
 
 /// Flow control counts this many bytes for each message beside its payload, so that empty messages
 /// are bounded as well.
@@ -38,7 +38,7 @@ pub(crate) enum Content {
 
 /// Whether peers may use the stream.
 fn is_stream(stream: u16) -> bool {
-    stream <= MAX_STREAM || stream == BENCH_STREAM || stream == CLUSTER_STREAM
+    is_open_stream(stream) || stream == CLUSTER_STREAM
 }
 
 /// What a stream may hold of a peer's window.

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use overlan_wire::entry::RecordTooLarge;
-use overlan_wire::limits::{BENCH_STREAM, MAX_MESSAGE, MAX_STREAM};
+use overlan_wire::limits::{MAX_MESSAGE, is_open_stream};
 use overlan_wire::{Adapter, BootId, Digest, KeyId, MessageId, MessageMode, NodeId, SessionId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -216,7 +216,17 @@ impl<C: Crypto> Core<C> {
         }
         while let Some(&id) = self.to_transmit.first() {
             let open = self.peers.get_mut(&id).filter(|peer| peer.is_open());
-            let transmit = open.and_then(|peer| peer.poll_transmit(now, buffer));
+            let mut env = Surroundings {
+                counters: &mut self.counters,
+                events: &mut self.events,
+                fates: &mut self.fates,
+            };
+            let transmit = open.and_then(|peer| {
+                let transmit = peer.poll_transmit(now, buffer);
+                // Unreliable messages that left have made room.
+                peer.report(&mut env);
+                transmit
+            });
             self.want_session(id);
             self.to_schedule.insert(id);
             if let Some(transmit) = transmit {
@@ -290,7 +300,7 @@ impl<C: Crypto> Core<C> {
         if message.payload.len() > MAX_MESSAGE {
             return Err((SendError::TooLarge, message));
         }
-        if message.stream > MAX_STREAM && message.stream != BENCH_STREAM {
+        if !is_open_stream(message.stream) {
             return Err((SendError::UnknownStream, message));
         }
         if to == self.id {

@@ -1,6 +1,6 @@
 //! Sets of streams.
 
-use overlan_wire::limits::{BENCH_STREAM, MAX_STREAM};
+use overlan_wire::limits::{BENCH_STREAMS, MAX_STREAM};
 
 const WORDS: usize = (MAX_STREAM as usize + 1) / 64;
 
@@ -8,20 +8,20 @@ const WORDS: usize = (MAX_STREAM as usize + 1) / 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streams {
     application: [u64; WORDS],
-    bench: bool,
+    bench: u64,
 }
 
 impl Streams {
     /// None.
-    pub const NONE: Self = Streams { application: [0; WORDS], bench: false };
+    pub const NONE: Self = Streams { application: [0; WORDS], bench: 0 };
     /// All that applications use: 0 to 255.
-    pub const ALL: Self = Streams { application: [u64::MAX; WORDS], bench: false };
+    pub const ALL: Self = Streams { application: [u64::MAX; WORDS], bench: 0 };
 
     /// Whether a stream is among them.
     pub fn contains(&self, stream: u16) -> bool {
         match self.application.get(usize::from(stream / 64)) {
             Some(word) => word >> (stream % 64) & 1 == 1,
-            None => stream == BENCH_STREAM && self.bench,
+            None => self.bench & bench_bit(stream) != 0,
         }
     }
 
@@ -32,7 +32,7 @@ impl Streams {
 
     /// The streams in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..=MAX_STREAM).chain([BENCH_STREAM]).filter(|stream| self.contains(*stream))
+        (0..=MAX_STREAM).chain(BENCH_STREAMS).filter(|stream| self.contains(*stream))
     }
 
     pub(crate) fn add(&mut self, other: &Streams) {
@@ -47,6 +47,11 @@ impl Streams {
     }
 }
 
+/// A stream's place among those of measurements; none where it is not one of them.
+fn bench_bit(stream: u16) -> u64 {
+    if BENCH_STREAMS.contains(&stream) { 1 << (stream - BENCH_STREAMS.start()) } else { 0 }
+}
+
 /// Streams that do not exist are left out.
 impl FromIterator<u16> for Streams {
     fn from_iter<I: IntoIterator<Item = u16>>(streams: I) -> Self {
@@ -54,7 +59,7 @@ impl FromIterator<u16> for Streams {
         for stream in streams {
             match set.application.get_mut(usize::from(stream / 64)) {
                 Some(word) => *word |= 1 << (stream % 64),
-                None => set.bench |= stream == BENCH_STREAM,
+                None => set.bench |= bench_bit(stream),
             }
         }
         set
@@ -67,9 +72,11 @@ mod tests {
 
     #[test]
     fn sets() {
-        let set: Streams = [0, 63, 64, 255, 256, BENCH_STREAM].into_iter().collect();
-        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255, BENCH_STREAM]);
-        assert!(!set.contains(256) && !Streams::ALL.contains(BENCH_STREAM));
-        assert_eq!(set.without(&Streams::ALL).iter().collect::<Vec<_>>(), [BENCH_STREAM]);
+        let (first, last) = BENCH_STREAMS.into_inner();
+        let set: Streams = [0, 63, 64, 255, 256, first - 1, first, last, last + 1].into_iter().collect();
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255, first, last]);
+        assert!(!set.contains(256) && !Streams::ALL.contains(first));
+        assert_eq!(set.without(&Streams::ALL).iter().collect::<Vec<_>>(), [first, last]);
+        assert_eq!(BENCH_STREAMS.collect::<Streams>().iter().count(), 64);
     }
 }

@@ -74,3 +74,29 @@ fn a_full_queue_to_oneself_becomes_writable() {
     let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
     assert!(events.contains(&Event::Writable { node: id, stream: 0 }), "{events:?}");
 }
+
+/// Whoever was refused for a full queue hears when unreliable messages have left: nobody acknowledges those.
+#[test]
+fn unreliable_messages_that_left_make_room() {
+    let mut world = World::new(7, lan());
+    for (name, address, seeds) in [("a", "10.0.0.2", vec![]), ("b", "10.0.0.3", vec!["10.0.0.2:7400"])] {
+        let mut config = Config::new(name, BootId::default(), [0; 32]);
+        config.seeds = seeds.into_iter().map(|seed| seed.parse().unwrap()).collect();
+        config.send_queue_bytes = 4_000;
+        world.add_with(config, &[address]);
+    }
+    assert!(world.run_until(Duration::from_secs(5), World::converged));
+    world.run_for(Duration::from_secs(1));
+    let (now, b) = (world.now, world.members[1].id);
+    let core = world.members[0].core.as_mut().unwrap();
+    let send = |core: &mut overlan_core::Core<_>| {
+        let message = Outgoing::new(MessageMode::Unreliable, vec![0; 400], 0);
+        core.send(now, b, message).map_err(|(error, _)| error)
+    };
+    while send(core).is_ok() {}
+    assert_eq!(send(core), Err(SendError::QueueFull));
+    let mut buffer = Vec::new();
+    while core.poll_transmit(now, &mut buffer).is_some() {}
+    let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
+    assert!(events.contains(&Event::Writable { node: b, stream: 0 }), "{events:?}");
+}
