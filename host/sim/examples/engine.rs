@@ -5,6 +5,7 @@
 
 use std::alloc::System;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,9 +101,11 @@ impl Pair {
                 queued += 1;
             }
             let mut any = self.carry(0);
-            while self.cores[1].poll_message(self.now, |_| true).is_some() {
+            let count = |_| {
                 received += 1;
-            }
+                ControlFlow::Continue(())
+            };
+            self.cores[1].poll_messages(self.now, |_| true, count);
             any |= self.carry(1);
             while self.cores[0].poll_fate().is_some() {}
             self.now = self.now + Duration::from_micros(20);

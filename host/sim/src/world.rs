@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use overlan_core::policy::{Answer, Question, fallback};
@@ -332,12 +333,12 @@ impl World {
                     member.config.last_version = version;
                 }
             }
-            while member.consuming
-                && let Some(message) = core.poll_message(now, |_| true)
-            {
-                member.received.push(message);
-                busy = true;
-            }
+            let received = &mut member.received;
+            let take = |message| {
+                received.push(message);
+                ControlFlow::Continue(())
+            };
+            busy |= member.consuming && core.poll_messages(now, |_| true, take);
             while let Some(transmit) =
                 self.members[index].core.as_mut().and_then(|core| core.poll_transmit(now, &mut buffer))
             {

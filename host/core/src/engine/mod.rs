@@ -15,6 +15,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::ops::ControlFlow;
 
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::{MAX_MESSAGE, is_open_stream};
@@ -25,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::config::Config;
 use crate::crypto::Crypto;
 use crate::delivery::MESSAGE_COST;
+use crate::delivery::inbox::Ready;
 use crate::delivery::outbox::Queued;
 use crate::event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
 use crate::membership::{Identity, Membership};
@@ -239,41 +241,44 @@ impl<C: Crypto> Core<C> {
         None
     }
 
-    /// The next message for a consumer, of the streams that `takes` holds for. Taking it is accepting it: the sender
-    /// learns `delivered`. Let `takes` say no while a stream has no consumer with room: that is the back-pressure.
-    pub fn poll_message(&mut self, now: Instant, takes: impl Fn(u16) -> bool) -> Option<Message> {
-        self.now = now;
-        if let Some(at) = self.own_messages.iter().position(|message| takes(message.stream)) {
-            return self.take_own(at);
+    /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
+    pub fn next_sender(&self, takes: impl Fn(u16) -> bool) -> Option<NodeId> {
+        if self.own_messages.iter().any(|message| takes(message.stream)) {
+            return Some(self.id);
         }
         // Round robin: each peer in turn.
         let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready(&takes);
-        let from = *self
-            .peers
-            .range(self.next_reader..)
-            .find(ready)
-            .or_else(|| self.peers.range(..self.next_reader).find(ready))
-            .map(|(id, _)| id)?;
-        let mut next = from;
-        for byte in next.0.iter_mut().rev() {
-            *byte = byte.wrapping_add(1);
-            if *byte != 0 {
-                break;
-            }
+        let later = self.peers.range(self.next_reader..).find(ready);
+        later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id)
+    }
+
+    /// Gives messages for consumers to `each`, all from one sender and in one of the streams that `takes` holds for,
+    /// until `each` wants no more; whether there were any. Taking one is accepting it: the sender learns `delivered`.
+    /// Let `takes` say no while a stream has no consumer with room: that is the back-pressure.
+    pub fn poll_messages(
+        &mut self,
+        now: Instant,
+        takes: impl Fn(u16) -> bool,
+        mut each: impl FnMut(Message) -> ControlFlow<()>,
+    ) -> bool {
+        self.now = now;
+        let Some(from) = self.next_sender(&takes) else { return false };
+        if from == self.id {
+            let next = self.own_messages.iter().position(|message| takes(message.stream));
+            let _ = next.and_then(|at| self.take_own(at)).map(each);
+            return true;
         }
-        self.next_reader = next;
-        let ready = self.peers.get_mut(&from)?.inbox.pop_ready(&takes)?;
-        self.counters.messages_received += 1;
+        self.next_reader = successor(from);
+        let Some(peer) = self.peers.get_mut(&from) else { return false };
+        let mut taken = 0;
+        peer.inbox.take_ready(&takes, |ready| {
+            taken += 1;
+            let Ready { id, mode, stream, redelivered, payload, path } = ready;
+            each(Message { from, id, mode, stream, redelivered, payload, path: Some(path) })
+        });
+        self.counters.messages_received += taken;
         self.touch(from);
-        Some(Message {
-            from,
-            id: ready.id,
-            mode: ready.mode,
-            stream: ready.stream,
-            redelivered: ready.redelivered,
-            payload: ready.payload,
-            path: Some(ready.path),
-        })
+        taken > 0
     }
 
     fn take_own(&mut self, at: usize) -> Option<Message> {
@@ -431,6 +436,11 @@ impl<C: Crypto> Core<C> {
 }
 
 /// Whether a member in this state may be relied on.
+/// The id that follows, in a circle.
+fn successor(NodeId(id): NodeId) -> NodeId {
+    NodeId(u128::from_be_bytes(id).wrapping_add(1).to_be_bytes())
+}
+
 fn is_live(state: MemberState) -> bool {
     match state {
         MemberState::Alive | MemberState::Suspect => true,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,8 @@ use crate::app::{Origin, Received};
 
 /// Messages handed out in one turn of the driver.
 const MESSAGES_PER_TURN: usize = 4096;
+/// Of these, messages of one sender and stream handed out together.
+const MESSAGES_PER_BATCH: usize = 1024;
 /// Senders and paths remembered.
 const MAX_ORIGINS: usize = 1024;
 
@@ -25,11 +28,17 @@ type Ends = (SocketAddr, SocketAddr);
 #[derive(Default)]
 pub(super) struct Listeners {
     ends: Vec<(ListenerEnd, Room)>,
+    origins: Origins,
+    batch: Vec<Received>,
+}
+
+/// Whom messages come from.
+#[derive(Default)]
+struct Origins {
     names: BTreeMap<NodeId, Arc<str>>,
-    origins: BTreeMap<(NodeId, Option<Ends>), Arc<Origin>>,
+    known: BTreeMap<(NodeId, Option<Ends>), Arc<Origin>>,
     /// Where the last message came from: the next one mostly does too.
     last: Option<Arc<Origin>>,
-    batch: Vec<Received>,
 }
 
 impl Listeners {
@@ -40,9 +49,8 @@ impl Listeners {
     /// Remembers names.
     pub(super) fn note(&mut self, event: &Event) {
         if let Event::Member { node, name, .. } = event {
-            self.names.insert(*node, name.as_str().into());
-            self.origins.clear();
-            self.last = None;
+            self.origins = Origins { names: std::mem::take(&mut self.origins.names), ..Origins::default() };
+            self.origins.names.insert(*node, name.as_str().into());
         }
     }
 
@@ -51,39 +59,54 @@ impl Listeners {
         if self.ends.is_empty() {
             return false;
         }
-        self.ends.retain_mut(|(end, room)| {
-            *room = end.room();
-            !end.is_gone()
-        });
-        let mut open = self.open_streams();
-        while self.batch.len() < MESSAGES_PER_TURN && !open.is_empty() {
-            let Some(message) = core.poll_message(now, |stream| open.contains(stream)) else { break };
-            let mut full = false;
-            for (end, room) in &mut self.ends {
-                if end.streams().contains(message.stream) {
-                    room.take(message.payload.len());
-                    full |= !room.is_open();
-                }
-            }
-            let received = self.received(core, now, message);
-            self.batch.push(received);
-            if full {
-                open = self.open_streams();
+        self.ends.retain(|(end, _)| !end.is_gone());
+        let mut delivered = 0;
+        while delivered < MESSAGES_PER_TURN {
+            self.ends.iter_mut().for_each(|(end, room)| *room = end.room());
+            let open = self.open_streams();
+            match if open.is_empty() { 0 } else { self.deliver_batch(core, now, open) } {
+                0 => break,
+                more => delivered += more,
             }
         }
-        if self.batch.is_empty() {
-            return false;
-        }
+        delivered > 0
+    }
+
+    /// Hands out messages of one sender and stream; how many.
+    fn deliver_batch(&mut self, core: &mut NodeCore, now: Instant, open: Streams) -> usize {
+        let takes = |stream| open.contains(stream);
+        let Some(from) = core.next_sender(takes) else { return 0 };
+        self.origins.learn(core, now, from);
         // Once for all: they arrived together.
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.batch.iter_mut().for_each(|message| message.time_ns = time);
-        let Some(((last, _), others)) = self.ends.split_last() else { return false };
-        for (end, _) in others {
-            end.put(self.batch.iter().filter(|message| end.streams().contains(message.stream)).cloned());
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let Listeners { ends, origins, batch } = self;
+        let (mut stream, mut room, mut bytes) = (None, Room::default(), 0);
+        core.poll_messages(now, takes, |message| {
+            let Message { id, mode, redelivered, payload, path, .. } = message;
+            if stream.is_none() {
+                stream = Some(message.stream);
+                let rooms = listening(ends, message.stream).map(|(_, room)| *room);
+                room = rooms.reduce(Room::lesser).unwrap_or_default();
+            }
+            bytes += room.take(payload.len());
+            let origin = origins.of(from, path);
+            batch.push(Received { origin, id, mode, stream: message.stream, redelivered, time_ns, payload });
+            match room.is_open() && batch.len() < MESSAGES_PER_BATCH {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        let Some(stream) = stream else { return 0 };
+        let count = batch.len();
+        let mut listening = listening(ends, stream).peekable();
+        while let Some((end, _)) = listening.next() {
+            match listening.peek() {
+                Some(_) => end.put(&mut batch.clone(), bytes),
+                None => end.put(batch, bytes),
+            }
         }
-        last.put(self.batch.drain(..).filter(|message| last.streams().contains(message.stream)));
-        true
+        count
     }
 
     /// Streams with a listener, all of whose listeners have room.
@@ -95,41 +118,33 @@ impl Listeners {
         }
         open.without(&full)
     }
+}
 
-    fn received(&mut self, core: &NodeCore, now: Instant, message: Message) -> Received {
-        let origin = match &self.last {
-            Some(last) if (last.node, last.path) == (message.from, message.path) => last.clone(),
-            _ => self.origin(core, now, message.from, message.path),
-        };
-        Received {
-            origin,
-            id: message.id,
-            mode: message.mode,
-            stream: message.stream,
-            redelivered: message.redelivered,
-            time_ns: 0,
-            payload: message.payload,
-        }
-    }
+/// The listeners to a stream.
+fn listening(ends: &[(ListenerEnd, Room)], stream: u16) -> impl Iterator<Item = &(ListenerEnd, Room)> {
+    ends.iter().filter(move |(end, _)| end.streams().contains(stream))
+}
 
-    fn origin(
-        &mut self,
-        core: &NodeCore,
-        now: Instant,
-        node: NodeId,
-        path: Option<(SocketAddr, SocketAddr)>,
-    ) -> Arc<Origin> {
+impl Origins {
+    /// Makes sure that the name of a sender is known.
+    fn learn(&mut self, core: &NodeCore, now: Instant, node: NodeId) {
         if !self.names.contains_key(&node) {
             let members = core.members(now).into_iter();
             self.names
                 .extend(members.filter_map(|member| Some((member.id.parse().ok()?, member.name.into()))));
         }
-        if self.origins.len() >= MAX_ORIGINS {
-            self.origins.clear();
+    }
+
+    fn of(&mut self, node: NodeId, path: Option<Ends>) -> Arc<Origin> {
+        if let Some(last) = self.last.as_ref().filter(|last| (last.node, last.path) == (node, path)) {
+            return last.clone();
+        }
+        if self.known.len() >= MAX_ORIGINS {
+            self.known.clear();
         }
         let names = &self.names;
         let new = || Arc::new(Origin { node, name: names.get(&node).cloned().unwrap_or_default(), path });
-        let origin = self.origins.entry((node, path)).or_insert_with(new).clone();
+        let origin = self.known.entry((node, path)).or_insert_with(new).clone();
         self.last = Some(origin.clone());
         origin
     }

@@ -101,10 +101,17 @@ impl Room {
         self.messages > 0 && self.bytes > 0
     }
 
-    /// One message comes.
-    pub(super) fn take(&mut self, bytes: usize) {
+    /// One message of so many bytes comes; what it counts for.
+    pub(super) fn take(&mut self, bytes: usize) -> usize {
+        let cost = bytes + MESSAGE_COST;
         self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes + MESSAGE_COST);
+        self.bytes = self.bytes.saturating_sub(cost);
+        cost
+    }
+
+    /// What both leave.
+    pub(super) fn lesser(self, other: Self) -> Self {
+        Room { messages: self.messages.min(other.messages), bytes: self.bytes.min(other.bytes) }
     }
 }
 
@@ -125,14 +132,15 @@ impl ListenerEnd {
         self.0.room(&mut self.0.lock())
     }
 
-    /// Puts messages in.
-    pub(super) fn put(&self, messages: impl Iterator<Item = Received>) {
+    /// Moves messages in, which count for so many bytes.
+    pub(super) fn put(&self, messages: &mut Vec<Received>, bytes: usize) {
         let mut held = self.0.lock();
-        let before = held.messages.len();
-        held.messages.extend(messages);
-        let new = &held.messages[before..];
-        let count = new.len();
-        let bytes: usize = new.iter().map(|message| message.payload.len() + MESSAGE_COST).sum();
+        let (before, count) = (held.messages.len(), messages.len());
+        if before == 0 {
+            std::mem::swap(&mut held.messages, messages);
+        } else {
+            held.messages.append(messages);
+        }
         held.bytes += bytes;
         if let Some(credit) = &mut held.credit {
             *credit = credit.saturating_sub(count as u64);

@@ -1,5 +1,6 @@
 //! Back-pressure holds up those whom it must, and nobody else.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use overlan_contract::assignment::Responsibility;
@@ -70,7 +71,7 @@ fn a_full_queue_to_oneself_becomes_writable() {
         token += 1;
     }
     assert_eq!(send(core, token), Err(SendError::QueueFull));
-    while core.poll_message(now, |_| true).is_some() {}
+    while core.poll_messages(now, |_| true, |_| ControlFlow::Continue(())) {}
     let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
     assert!(events.contains(&Event::Writable { node: id, stream: 0 }), "{events:?}");
 }

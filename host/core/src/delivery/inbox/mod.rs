@@ -5,6 +5,7 @@ mod stream;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use core::net::SocketAddr;
+use core::ops::ControlFlow;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::pool::Pool;
 use super::{INITIAL_CREDIT, MESSAGE_COST, is_stream};
 use crate::time::Instant;
 use assembly::{Assembled, Partial, assemble};
-use stream::{InStream, State};
+use stream::{InStream, Opened, State};
 
 /// Unreliable messages in reassembly; the oldest gives way.
 const MAX_UNRELIABLE_PARTIAL: usize = 64;
@@ -102,8 +103,8 @@ impl Inbox {
     /// From now on the peer may have so much open; what was granted stands.
     pub(crate) fn set_window(&mut self, window: usize) {
         self.window = (window as u64).max(INITIAL_CREDIT);
-        for (&id, stream) in &mut self.streams {
-            stream.set_window(id, self.window);
+        for stream in self.streams.values_mut() {
+            stream.set_window(self.window);
         }
     }
 
@@ -126,12 +127,17 @@ impl Inbox {
             return self.handle_unreliable(fragment, path, now);
         }
         let id = fragment.message.0;
-        match self.open(fragment.stream, id, fragment.total as usize) {
-            Opened::Known | Opened::New => {}
+        let in_all = self.granted - self.opened_cost;
+        if self.stream(fragment.stream).is_none() {
+            return Taken::Refused;
+        }
+        let Some(stream) = self.streams.get_mut(&fragment.stream) else { return Taken::Refused };
+        match stream.open(id, fragment.total as usize, in_all) {
+            Opened::Known => {}
+            Opened::New(cost) => self.opened_cost += cost,
             Opened::Refused => return Taken::Refused,
             Opened::Duplicate => return Taken::Duplicate,
         }
-        let Some(stream) = self.streams.get_mut(&fragment.stream) else { return Taken::Refused };
         match assemble(&mut stream.partial, id, fragment, &self.pool, now) {
             Assembled::Incomplete => {
                 stream.set(id, State::Partial);
@@ -161,24 +167,28 @@ impl Inbox {
     /// Takes whole messages that came by `path`.
     pub(crate) fn handle_run(&mut self, run: &Run<'_>, path: (SocketAddr, SocketAddr)) -> TakenRun {
         let mut taken = TakenRun::default();
-        let (mut order, mut came) = (run.order, 0);
-        for (id, payload) in (run.first.0..).zip(run.payloads()) {
-            let place = order;
-            order += u64::from(run.mode == MessageMode::Ordered);
-            let unreliable = run.mode == MessageMode::Unreliable;
+        let unreliable = run.mode == MessageMode::Unreliable;
+        if self.stream(run.stream).is_none() {
+            taken.refused = run.payloads().count() as u64;
+            self.unreliable_dropped += if unreliable { taken.refused } else { 0 };
+            return taken;
+        }
+        let Some(stream) = self.streams.get_mut(&run.stream) else { return taken };
+        let before = stream.ready.len();
+        for (index, payload) in (0..).zip(run.payloads()) {
+            let id = run.first.0 + index;
             if unreliable {
-                if self.stream(run.stream).is_none() || !self.has_unreliable_room(payload.len()) {
+                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len()) {
                     taken.refused += 1;
                     self.unreliable_dropped += 1;
                     continue;
                 }
             } else {
-                match self.open(run.stream, id, payload.len()) {
-                    Opened::New => {}
+                let in_all = self.granted - self.opened_cost;
+                match stream.open(id, payload.len(), in_all) {
+                    Opened::New(cost) => self.opened_cost += cost,
                     // Fragments of it came before, by a path with smaller datagrams: they are of no more use.
-                    Opened::Known => {
-                        self.streams.get_mut(&run.stream).and_then(|stream| stream.partial.remove(&id));
-                    }
+                    Opened::Known => drop(stream.partial.remove(&id)),
                     Opened::Duplicate => {
                         taken.duplicate += 1;
                         continue;
@@ -188,8 +198,8 @@ impl Inbox {
                         continue;
                     }
                 }
+                stream.set(id, State::Complete);
             }
-            let Some(stream) = self.streams.get_mut(&run.stream) else { break };
             let ready = Ready {
                 id: MessageId(id),
                 mode: run.mode,
@@ -198,42 +208,13 @@ impl Inbox {
                 payload: stream.store(payload),
                 path,
             };
-            let before = stream.ready.len();
-            if !unreliable {
-                stream.set(id, State::Complete);
-            }
-            if stream.complete(place, ready) == Taken::Refused {
+            if stream.complete(run.order + index, ready) == Taken::Refused {
                 taken.refused += 1;
             }
-            came += stream.ready.len() - before;
         }
+        let came = stream.ready.len() - before;
         self.note_ready(run.stream, came);
         taken
-    }
-
-    /// Whether a message may come in, and counts it if it is the first of it.
-    fn open(&mut self, id: u16, message: u64, len: usize) -> Opened {
-        let in_all = self.granted - self.opened_cost;
-        let Some(stream) = self.stream(id) else { return Opened::Refused };
-        match stream.state(message) {
-            None => Opened::Refused,
-            Some(State::Partial) => Opened::Known,
-            Some(State::Complete) => Opened::Duplicate,
-            Some(State::Accepted) => {
-                // The sender may not know yet.
-                stream.changed = true;
-                Opened::Duplicate
-            }
-            Some(State::Missing) => {
-                let cost = len as u64 + MESSAGE_COST;
-                let own = id == CLUSTER_STREAM;
-                if (!own && cost > in_all) || !stream.may_open(cost) {
-                    return Opened::Refused;
-                }
-                self.opened_cost += if own { 0 } else { cost };
-                Opened::New
-            }
-        }
     }
 
     /// So many messages became ready in a stream.
@@ -241,9 +222,12 @@ impl Inbox {
         self.waiting += came;
         if id == CLUSTER_STREAM {
             // The core itself consumes these, at once.
-            while let Some(ready) = self.pop_from(CLUSTER_STREAM) {
-                self.internal.push_back(ready.payload);
-            }
+            let mut came = core::mem::take(&mut self.internal);
+            self.take_from(CLUSTER_STREAM, |ready| {
+                came.push_back(ready.payload);
+                ControlFlow::Continue(())
+            });
+            self.internal = came;
         }
     }
 
@@ -270,7 +254,7 @@ impl Inbox {
             Assembled::Contradiction => Taken::Refused,
             Assembled::Complete(payload) => {
                 self.unreliable_partial -= if known { total } else { 0 };
-                if !self.has_unreliable_room(payload.len()) {
+                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len()) {
                     self.unreliable_dropped += 1;
                     return Taken::Refused;
                 }
@@ -299,43 +283,51 @@ impl Inbox {
         }
     }
 
-    /// Whether an unreliable message may wait for a consumer; if so it is counted.
-    fn has_unreliable_room(&mut self, len: usize) -> bool {
-        let has = self.unreliable_bytes + len <= MAX_UNRELIABLE_BYTES;
-        if has {
-            self.unreliable_bytes += len + MESSAGE_COST as usize;
-        }
-        has
-    }
-
     /// Whether a message waits for a consumer in a stream that `takes` holds for.
     pub(crate) fn has_ready(&self, takes: impl Fn(u16) -> bool) -> bool {
         self.waiting > 0 && self.streams.iter().any(|(&id, stream)| !stream.ready.is_empty() && takes(id))
     }
 
-    /// A consumer takes, and thereby accepts, the next message; the streams have their turns.
-    pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<Ready> {
+    /// A consumer takes, and thereby accepts, messages of one stream until `each` wants no more; the streams have their
+    /// turns.
+    pub(crate) fn take_ready(
+        &mut self,
+        takes: impl Fn(u16) -> bool,
+        each: impl FnMut(Ready) -> ControlFlow<()>,
+    ) {
         let ready = |(id, stream): (&u16, &InStream)| (!stream.ready.is_empty() && takes(*id)).then_some(*id);
         let later = self.streams.range(self.served.saturating_add(1)..).find_map(ready);
-        let id = later.or_else(|| self.streams.range(..=self.served).find_map(ready))?;
+        let Some(id) = later.or_else(|| self.streams.range(..=self.served).find_map(ready)) else { return };
         self.served = id;
-        self.pop_from(id)
+        self.take_from(id, each);
     }
 
-    fn pop_from(&mut self, id: u16) -> Option<Ready> {
-        let stream = self.streams.get_mut(&id)?;
-        let ready = stream.ready.pop_front()?;
-        self.waiting -= 1;
-        if ready.mode == MessageMode::Unreliable {
-            self.unreliable_bytes -= ready.payload.len() + MESSAGE_COST as usize;
-            return Some(ready);
+    fn take_from(&mut self, id: u16, mut each: impl FnMut(Ready) -> ControlFlow<()>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        while let Some(ready) = stream.ready.pop_front() {
+            self.waiting -= 1;
+            if ready.mode == MessageMode::Unreliable {
+                self.unreliable_bytes -= ready.payload.len() + MESSAGE_COST as usize;
+            } else {
+                let cost = stream.accept(ready.id.0, ready.payload.len());
+                self.accepted_cost += if id == CLUSTER_STREAM { 0 } else { cost };
+            }
+            if each(ready).is_break() {
+                break;
+            }
         }
-        let cost = stream.accept(ready.id.0, ready.payload.len());
-        if id != CLUSTER_STREAM {
-            self.accepted_cost += cost;
-            self.granted = self.granted.max(self.accepted_cost + self.window);
-        }
-        Some(ready)
+        self.granted = self.granted.max(self.accepted_cost + self.window);
+    }
+
+    /// One message of a stream that `takes` holds for.
+    #[cfg(test)]
+    pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<Ready> {
+        let mut next = None;
+        self.take_ready(takes, |ready| {
+            next = Some(ready);
+            ControlFlow::Break(())
+        });
+        next
     }
 
     /// The cluster's own next message.
@@ -382,16 +374,11 @@ impl Inbox {
     }
 }
 
-/// Whether a message may come in.
-enum Opened {
-    /// Its first bytes.
-    New,
-    /// Some of it is there.
-    Known,
-    /// It is there.
-    Duplicate,
-    /// It breaks a limit.
-    Refused,
+/// Whether an unreliable message may wait for a consumer; if so it is counted.
+fn has_unreliable_room(held: &mut usize, len: usize) -> bool {
+    let has = *held + len <= MAX_UNRELIABLE_BYTES;
+    *held += if has { len + MESSAGE_COST as usize } else { 0 };
+    has
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use overlan_wire::MessageMode;
-use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
+use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
 
 use super::assembly::Partial;
 use super::{Ready, Taken};
@@ -12,6 +12,18 @@ use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST, stream_window};
 
 /// Small messages share buffers of this size.
 const CHUNK: usize = 16 << 10;
+
+/// Whether a message may come in.
+pub(super) enum Opened {
+    /// Its first bytes; what it counts for in the credit of all streams.
+    New(u64),
+    /// Some of it is there.
+    Known,
+    /// It is there.
+    Duplicate,
+    /// It breaks a limit.
+    Refused,
+}
 
 /// How far a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +37,7 @@ pub(super) enum State {
 /// One stream from a peer.
 #[derive(Debug)]
 pub(super) struct InStream {
+    id: u16,
     /// All messages below it are accepted.
     pub(super) floor: u64,
     /// States from the floor on; the last is not `Missing`.
@@ -50,6 +63,7 @@ impl InStream {
     pub(super) fn new(id: u16, window: u64) -> Self {
         let window = stream_window(id, window);
         InStream {
+            id,
             floor: 0,
             states: VecDeque::new(),
             accepted: 0,
@@ -84,13 +98,28 @@ impl InStream {
         self.states[ahead] = state;
     }
 
-    /// Whether a new message of this cost keeps within the credit; if so it is counted.
-    pub(super) fn may_open(&mut self, cost: u64) -> bool {
-        let may = self.opened_cost + cost <= self.granted;
-        if may {
-            self.opened_cost += cost;
+    /// Whether a message may come in, where the credit of all streams leaves `in_all`; it is counted if it is the first
+    /// of it.
+    pub(super) fn open(&mut self, message: u64, len: usize, in_all: u64) -> Opened {
+        match self.state(message) {
+            None => Opened::Refused,
+            Some(State::Partial) => Opened::Known,
+            Some(State::Complete) => Opened::Duplicate,
+            Some(State::Accepted) => {
+                // The sender may not know yet.
+                self.changed = true;
+                Opened::Duplicate
+            }
+            Some(State::Missing) => {
+                let cost = len as u64 + MESSAGE_COST;
+                let own = self.id == CLUSTER_STREAM;
+                if (!own && cost > in_all) || self.opened_cost + cost > self.granted {
+                    return Opened::Refused;
+                }
+                self.opened_cost += cost;
+                Opened::New(if own { 0 } else { cost })
+            }
         }
-        may
     }
 
     /// A copy of a small payload that shares a buffer with its neighbours.
@@ -144,8 +173,8 @@ impl InStream {
     }
 
     /// From now on the stream may hold this part of the peer's window.
-    pub(super) fn set_window(&mut self, id: u16, window: u64) {
-        self.window = stream_window(id, window);
+    pub(super) fn set_window(&mut self, window: u64) {
+        self.window = stream_window(self.id, window);
     }
 
     /// Which messages above the floor were accepted, as the wire has it.
