@@ -15,7 +15,7 @@ pub const MAX_STACK_BYTES: usize = 1 << 20;
 /// Length of an epoch. Deadlines are this coarse.
 const TICK: Duration = Duration::from_millis(1);
 /// How many ticks the ticker stays awake after the last call, so that a burst of calls wakes it once.
-const LINGER_TICKS: u32 = 50;
+const LINGER_TICKS: u32 = 4;
 
 /// The compiler and runtime that all plugins share. Cheap to clone; the ticker thread ends with the
 /// last clone (and the last plugin, which holds one).

@@ -1,4 +1,5 @@
-//! The driver's alarm: the runtime's timer counts in milliseconds, the core's acknowledgements and pacing in less.
+//! The driver's alarm, on a timer of the kernel (timerfd_create(2)): the runtime's own counts in milliseconds, wakes now
+//! and then on the way to what is far, and wakes its own thread whenever something nearer comes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,8 +11,8 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Waits below this take a timer of the kernel (timerfd_create(2)): one system call each.
-const COARSE: Duration = Duration::from_millis(2);
+/// Where the kernel refuses, the driver looks this often.
+const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Alarm {
     fd: AsyncFd<OwnedFd>,
@@ -32,21 +33,21 @@ impl Alarm {
         Ok(Alarm { fd, armed: None })
     }
 
-    /// Waits until then, or a little less long. Cancel-safe.
+    /// Waits until then, or less long. Cancel-safe.
+    ///
+    /// An alarm that is nearer stays armed: deadlines move away with every message, and a wake-up in vain now and then
+    /// costs less than a system call for each.
     pub(super) async fn wait(&mut self, until: Instant) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left > COARSE {
-            return tokio::time::sleep_until(until.into()).await;
-        }
-        if left.is_zero() {
-            return;
-        }
-        if self.armed != Some(until) {
+        if self.armed.is_none_or(|armed| until < armed) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
             let once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let value = Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ };
+            let value = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
             let times = Itimerspec { it_interval: once, it_value: value };
             if timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &times).is_err() {
-                return tokio::time::sleep_until(until.into()).await;
+                return tokio::time::sleep(PAUSE).await;
             }
             self.armed = Some(until);
         }
