@@ -1,18 +1,29 @@
 //! CUBIC (RFC 9438), with the slow start of HyStart++ (RFC 9406), and a bound on the queue.
 //!
-//! The bound is ours: membership traffic shares the bottleneck, so that a queue of 10 ms through a whole round trip
-//! counts as congestion. The window then falls to what the path itself holds: the queue drains, and all who share it
-//! see the true round trip. Integer arithmetic: the same on every machine.
+//! The bound is ours, since membership traffic shares the bottleneck. A queue above 4 ms takes a little of the window
+//! each round trip, the more the longer it is: in proportion, so that flows that measure the queue a little differently
+//! still share. Since a queue that stands hides the path's own round trip, it is drained for a moment now and then; who
+//! notices that another flow does so joins in, so that all of them see it.
+//! Integer arithmetic: the same on every machine.
 
 use core::time::Duration;
 
 use super::{Delivery, INITIAL_DATAGRAMS, MAX_WINDOW, MINIMUM_DATAGRAMS, Sign, scaled};
 use crate::time::Instant;
 
-/// A queue this long, through a round trip, is congestion.
+/// A queue this long, through a round trip, ends slow start.
 const MAX_QUEUE: Duration = Duration::from_millis(10);
 /// What is left of it then, lest the bottleneck run dry.
 const SPARED_QUEUE: Duration = Duration::from_millis(1);
+/// A queue above this takes some of the window each round trip...
+const LOW_QUEUE: Duration = Duration::from_millis(4);
+/// ... and one of this length as much as a loss does.
+const FULL_QUEUE: Duration = Duration::from_millis(16);
+/// How often a queue that stands is drained, to see the path's own round trip, and for how long, or a round.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
+const DRAIN_TIME: Duration = Duration::from_millis(10);
+/// A queue shorter than this hides little.
+const HIDING_QUEUE: Duration = Duration::from_millis(2);
 /// Samples that make a round's least round trip (RFC 9406 section 4.3).
 const ROUND_SAMPLES: u32 = 8;
 /// RFC 9406 section 4.3.
@@ -42,7 +53,11 @@ pub(crate) struct Cubic {
     last_max: usize,
     epoch: Option<Epoch>,
     last_delivery: Instant,
+    /// When the queue was last drained, and the window to go back to while it is.
+    drained: (Instant, Option<usize>),
     round: Round,
+    /// The mean queue of the round before.
+    last_queue: Duration,
     last_min: Option<Duration>,
     /// Rounds left in conservative slow start, and the round trip that began it.
     cautious: Option<(u32, Duration)>,
@@ -52,6 +67,7 @@ pub(crate) struct Cubic {
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     samples: u32,
+    sum: Duration,
     min: Option<Duration>,
 }
 
@@ -65,11 +81,12 @@ impl Cubic {
     }
 
     pub(super) fn on_delivery(&mut self, delivery: &Delivery) {
-        let window = *self.window.get_or_insert(INITIAL_DATAGRAMS * delivery.datagram);
+        self.window.get_or_insert(INITIAL_DATAGRAMS * delivery.datagram);
         let passed = delivery.now.since(self.last_delivery);
         self.last_delivery = delivery.now;
         if let Some(rtt) = delivery.rtt {
             self.round.samples += 1;
+            self.round.sum += rtt;
             self.round.min = Some(self.round.min.map_or(rtt, |min| min.min(rtt)));
         }
         if delivery.round {
@@ -91,6 +108,7 @@ impl Cubic {
             }
             return;
         }
+        let Some(window) = self.window.filter(|_| self.drained.1.is_none()) else { return };
         let grown = if self.slow_start() {
             let divisor = if self.cautious.is_some() { CAUTIOUS_DIVISOR } else { 1 };
             window + delivery.bytes / divisor
@@ -122,7 +140,13 @@ impl Cubic {
 
     fn end_round(&mut self, delivery: &Delivery) {
         let Some(min) = self.round.min else { return };
-        self.bound_queue(delivery);
+        if self.slow_start() {
+            self.bound_queue(delivery);
+        } else {
+            // Not the least: whoever sends more sees a lesser one.
+            let mean = self.round.sum / self.round.samples.max(1);
+            self.yield_to_queue(mean.saturating_sub(delivery.min_rtt), delivery);
+        }
         self.round = Round::default();
         if self.slow_start()
             && let Some((left, _)) = &mut self.cautious
@@ -134,6 +158,40 @@ impl Cubic {
             }
         }
         self.last_min = Some(min);
+    }
+
+    /// Gives way to the queue that there was, on average, in the round that ends.
+    fn yield_to_queue(&mut self, queue: Duration, delivery: &Delivery) {
+        let Some(window) = self.window else { return };
+        let passed = delivery.now.since(self.drained.0);
+        let before = core::mem::replace(&mut self.last_queue, queue);
+        if let Some(full) = self.drained.1 {
+            if passed >= DRAIN_TIME {
+                self.drained.1 = None;
+                self.settle_at(full, delivery);
+            }
+            return;
+        }
+        let joins = before > HIDING_QUEUE && queue * 3 < before * 2 && passed > DRAIN_INTERVAL / 4;
+        if joins || queue > HIDING_QUEUE && passed > DRAIN_INTERVAL {
+            self.drained = (delivery.now, Some(window));
+            let (path, all) = (delivery.min_rtt.as_micros(), (delivery.min_rtt + queue).as_micros());
+            self.settle_at(scaled(window, path as usize * 3, all as usize * 4), delivery);
+            return;
+        }
+        let excess = queue.saturating_sub(LOW_QUEUE).min(FULL_QUEUE - LOW_QUEUE);
+        if !excess.is_zero() {
+            let (part, all) = (excess.as_micros() as usize, (FULL_QUEUE - LOW_QUEUE).as_micros() as usize);
+            self.settle_at(window - scaled(window * 3 / 10, part, all), delivery);
+        }
+    }
+
+    /// The window is this from now on, and grows from here.
+    fn settle_at(&mut self, window: usize, delivery: &Delivery) {
+        let window = window.max(MINIMUM_DATAGRAMS * delivery.datagram);
+        self.window = Some(window);
+        self.slow_start_until = Some(window);
+        self.epoch = None;
     }
 
     fn bound_queue(&mut self, delivery: &Delivery) {
@@ -185,6 +243,7 @@ impl Cubic {
         }
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         self.recovery_start = Some(now);
+        self.drained.1 = None;
         self.last_max = if window < self.last_max { window * 17 / 20 } else { window };
         let to = to.max(MINIMUM_DATAGRAMS * datagram);
         self.window = Some(to);
@@ -220,7 +279,109 @@ fn cube_root(value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::VecDeque;
+    use alloc::vec::Vec;
+
     use super::*;
+    use crate::path::rtt::RttEstimator;
+
+    const DATAGRAM: usize = 1_472;
+    const BASE: Duration = Duration::from_micros(100);
+    /// At 100 Mbit/s.
+    const TRANSMISSION: Duration = Duration::from_micros(118);
+
+    /// A flow that always has something to send.
+    #[derive(Default)]
+    struct Flow {
+        cubic: Cubic,
+        rtt: RttEstimator,
+        next: u64,
+        round_end: u64,
+        in_flight: usize,
+        delivered: usize,
+    }
+
+    impl Flow {
+        fn handle_ack(&mut self, number: u64, sent_at: Instant, now: Instant) {
+            let before = self.in_flight;
+            self.in_flight -= DATAGRAM;
+            self.delivered += DATAGRAM;
+            let sample = self.rtt.sample(now.since(sent_at), Duration::ZERO, now);
+            let round = number >= self.round_end;
+            if round {
+                self.round_end = self.next;
+            }
+            let (smoothed, ..) = self.rtt.measured().unwrap();
+            self.cubic.on_delivery(&Delivery {
+                now,
+                bytes: DATAGRAM,
+                in_flight: (before, self.in_flight),
+                sent_at,
+                limited: true,
+                round,
+                rtt: Some(sample),
+                smoothed,
+                min_rtt: self.rtt.recent_min(),
+                rate: 0,
+                datagram: DATAGRAM,
+            });
+        }
+    }
+
+    /// Flows that begin at these times share a bottleneck; the bytes that each delivered in the last `measured`, and
+    /// the longest the queue was then.
+    fn share(starts: &[Duration], seconds: u64, measured: u64) -> (Vec<usize>, Duration) {
+        let mut flows: Vec<Flow> = starts.iter().map(|_| Flow::default()).collect();
+        let mut queue: VecDeque<(usize, u64, Instant)> = VecDeque::new();
+        let mut acks: VecDeque<(Instant, usize, u64, Instant)> = VecDeque::new();
+        let mut now = Instant::ZERO;
+        let (end, from) = (now + Duration::from_secs(seconds), now + Duration::from_secs(seconds - measured));
+        let mut longest = 0;
+        while now < end {
+            while let Some(&(at, flow, number, sent_at)) = acks.front().filter(|(at, ..)| *at <= now) {
+                let flow: &mut Flow = &mut flows[flow];
+                flow.handle_ack(number, sent_at, at);
+                acks.pop_front();
+            }
+            for (index, flow) in flows.iter_mut().enumerate() {
+                let window = flow.cubic.window().unwrap_or(10 * DATAGRAM);
+                while now >= Instant::ZERO + starts[index] && flow.in_flight + DATAGRAM <= window {
+                    queue.push_back((index, flow.next, now));
+                    flow.next += 1;
+                    flow.in_flight += DATAGRAM;
+                }
+            }
+            now = now + TRANSMISSION;
+            if let Some((flow, number, sent_at)) = queue.pop_front() {
+                acks.push_back((now + BASE, flow, number, sent_at));
+            }
+            if now < from {
+                flows.iter_mut().for_each(|flow| flow.delivered = 0);
+            } else {
+                longest = longest.max(queue.len());
+            }
+        }
+        (flows.iter().map(|flow| flow.delivered).collect(), TRANSMISSION * longest as u32)
+    }
+
+    #[test]
+    fn a_slow_path_is_filled_and_its_queue_stays_short() {
+        let (delivered, longest) = share(&[Duration::ZERO], 12, 10);
+        let capacity = DATAGRAM * (10_000_000 / TRANSMISSION.as_micros() as usize);
+        assert!(delivered[0] > capacity * 97 / 100, "{} of {capacity}", delivered[0]);
+        assert!(longest < Duration::from_millis(10), "{longest:?}");
+    }
+
+    /// The second measures the first one's queue before it has measured the path.
+    #[test]
+    fn whoever_comes_later_gets_no_more_and_no_less() {
+        for later in [0, 200, 1_300, 3_000] {
+            let (delivered, longest) = share(&[Duration::ZERO, Duration::from_millis(later)], 20, 12);
+            let larger = delivered[0].max(delivered[1]) * 100 / (delivered[0] + delivered[1]);
+            assert!(larger <= 60, "{later} ms later: {delivered:?}");
+            assert!(longest < Duration::from_millis(20), "{later} ms later: {longest:?}");
+        }
+    }
 
     #[test]
     fn cube_roots() {
