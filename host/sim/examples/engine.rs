@@ -1,5 +1,6 @@
 //! What the engine itself costs: two cores, sealed, hand each other datagrams in memory, with no kernel between them.
-//! Prints the processor's time and allocations for each message and datagram once caches and buffers are warm.
+//! Prints the processor's time and allocations for each message and datagram once caches and buffers are warm, and the
+//! memory that a peer takes when it is idle.
 //!
 //! `cargo run --release -p overlan-sim --example engine`
 
@@ -29,6 +30,26 @@ fn main() {
     run("64 B reliable", MessageMode::Reliable, 64, 8_000_000);
     run("64 B ordered", MessageMode::Ordered, 64, 8_000_000);
     run("64 B unreliable", MessageMode::Unreliable, 64, 8_000_000);
+    let (few, many) = (idle_member(4), idle_member(8));
+    println!(
+        "\nan idle member of 4: {} KiB of heap; each further peer: {} bytes",
+        few >> 10,
+        (many - few) / 4
+    );
+}
+
+/// Heap that a member of so many holds after a minute of nothing.
+fn idle_member(members: usize) -> usize {
+    let region = Region::new(ALLOCATOR);
+    let mut world = World::new(1, Network::with_delay(Duration::from_micros(20)));
+    for member in 0..members {
+        let address = format!("10.0.0.{}", member + 1);
+        world.add(&format!("m{member}"), &[&address], &["10.0.0.1"]);
+    }
+    world.run_for(Duration::from_secs(60));
+    assert!(world.converged());
+    let change = region.change();
+    (change.bytes_allocated - change.bytes_deallocated) / members
 }
 
 fn run(case: &str, mode: MessageMode, size: usize, count: usize) {

@@ -7,6 +7,7 @@ mod select;
 mod session;
 mod transmit;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -72,7 +73,8 @@ pub(crate) struct Peer<A> {
     spread_clock: u128,
     /// The path that carries new traffic.
     pub(crate) active: Option<PathId>,
-    spaces: BTreeMap<PathId, Space>,
+    /// Boxed: a map has room for eleven values, and most peers have few paths.
+    spaces: BTreeMap<PathId, Box<Space>>,
     /// Below it, a space that is not held is not opened any more.
     space_floor: u32,
     pub(crate) outbox: Outbox,

@@ -1,5 +1,6 @@
 //! What arrives: datagrams of the session and their frames.
 
+use alloc::boxed::Box;
 use core::net::SocketAddr;
 
 use overlan_contract::failover::PathState;
@@ -55,10 +56,8 @@ impl<A: Aead> Peer<A> {
         if self.session.note_received(session, now) {
             self.opened(now);
         }
-        let space = self.spaces.entry(path).or_insert_with(|| Space {
-            received: ReceiveSpace::default(),
-            local: ends.0,
-            remote: ends.1,
+        let space = self.spaces.entry(path).or_insert_with(|| {
+            Box::new(Space { received: ReceiveSpace::default(), local: ends.0, remote: ends.1 })
         });
         (space.local, space.remote) = ends;
         let in_sequence = space.received.note(number, now);

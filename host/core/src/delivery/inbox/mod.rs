@@ -3,6 +3,7 @@
 mod assembly;
 mod stream;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use core::net::SocketAddr;
 use core::ops::ControlFlow;
@@ -58,7 +59,8 @@ pub(crate) struct Ready {
 /// All messages from one boot of a peer.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    streams: BTreeMap<u16, InStream>,
+    /// Boxed: a map has room for eleven values, and most peers have one or two streams.
+    streams: BTreeMap<u16, Box<InStream>>,
     /// The stream that a consumer was served from last.
     served: u16,
     /// Messages that wait for a consumer.
@@ -84,7 +86,7 @@ impl Inbox {
         // The sender is to be told from the start what it may open in all.
         first.changed = window > INITIAL_CREDIT;
         Inbox {
-            streams: BTreeMap::from([(0, first)]),
+            streams: BTreeMap::from([(0, Box::new(first))]),
             served: 0,
             waiting: 0,
             unreliable: BTreeMap::new(),
@@ -113,7 +115,7 @@ impl Inbox {
             return None;
         }
         let window = self.window;
-        Some(self.streams.entry(id).or_insert_with(|| InStream::new(id, window)))
+        Some(self.streams.entry(id).or_insert_with(|| Box::new(InStream::new(id, window))))
     }
 
     /// Takes a fragment that came by `path`.
@@ -295,7 +297,8 @@ impl Inbox {
         takes: impl Fn(u16) -> bool,
         each: impl FnMut(Ready) -> ControlFlow<()>,
     ) {
-        let ready = |(id, stream): (&u16, &InStream)| (!stream.ready.is_empty() && takes(*id)).then_some(*id);
+        let ready =
+            |(id, stream): (&u16, &Box<InStream>)| (!stream.ready.is_empty() && takes(*id)).then_some(*id);
         let later = self.streams.range(self.served.saturating_add(1)..).find_map(ready);
         let Some(id) = later.or_else(|| self.streams.range(..=self.served).find_map(ready)) else { return };
         self.served = id;
@@ -369,7 +372,7 @@ impl Inbox {
 
     /// Nothing happens: gives back memory that a burst took.
     pub(crate) fn shrink(&mut self) {
-        self.streams.values_mut().for_each(InStream::shrink);
+        self.streams.values_mut().for_each(|stream| stream.shrink());
         self.pool.shrink();
     }
 }

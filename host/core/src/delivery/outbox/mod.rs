@@ -9,6 +9,7 @@ mod emit;
 mod resend;
 mod stream;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -41,7 +42,8 @@ pub(crate) struct Space {
 /// All messages to one peer.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    streams: BTreeMap<u16, OutStream>,
+    /// Boxed: a map has room for eleven values, and most peers have one or two streams.
+    streams: BTreeMap<u16, Box<OutStream>>,
     /// Streams of the applications with something to send, in turn.
     turns: VecDeque<u16>,
     resends: Resends,
@@ -75,7 +77,7 @@ impl Outbox {
 
     /// Queues a message; gives it back where the stream's share of the queue is full. The cluster's own always fit.
     pub(crate) fn push(&mut self, id: u16, message: Queued) -> Result<(), Queued> {
-        let stream = self.streams.entry(id).or_insert_with(OutStream::new);
+        let stream = self.streams.entry(id).or_insert_with(|| Box::new(OutStream::new()));
         if id == CLUSTER_STREAM {
             stream.credit = stream_window(id, 0);
         } else if self.queued_bytes >= self.limit || stream.queued_bytes >= stream_limit(self.limit) {
@@ -422,13 +424,14 @@ impl Outbox {
             let queued_bytes = stream.queue.iter().map(Queued::cost).sum();
             self.queued_bytes += queued_bytes;
             self.turns.push_back(id);
-            self.streams.insert(id, OutStream { queue: stream.queue, queued_bytes, ..OutStream::new() });
+            let stream = OutStream { queue: stream.queue, queued_bytes, ..OutStream::new() };
+            self.streams.insert(id, Box::new(stream));
         }
     }
 
     /// Nothing happens: gives back memory that a burst took.
     pub(crate) fn shrink(&mut self) {
-        self.streams.values_mut().for_each(OutStream::shrink);
+        self.streams.values_mut().for_each(|stream| stream.shrink());
         self.fates.shrink_to(0);
     }
 }
