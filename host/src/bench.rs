@@ -98,7 +98,8 @@ fn send_frame(args: &BenchArgs, turn: u64, token: u64, payloads: Vec<Bytes>) -> 
     Frame::SendBatch {
         token,
         mode: args.mode.into(),
-        stream: BENCH_STREAMS.start() + (turn % u64::from(args.streams)) as u16,
+        // From the last one on: it is the one that members of before have, too.
+        stream: BENCH_STREAMS.end() - (turn % u64::from(args.streams)) as u16,
         lifetime_ms: 0,
         to: Target::parse(&args.to),
         payloads,

@@ -14,21 +14,21 @@ pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
             print(query, &keys)
         }
         KeysCommand::Add { file, query } => {
-            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let text = std::fs::read(file).with_context(|| file.display().to_string())?;
             change(query, "/v1/keys", text).await
         }
         KeysCommand::Promote { id, query } => {
-            change(query, &format!("/v1/keys/{id}/promote"), String::new()).await
+            change(query, &format!("/v1/keys/{id}/promote"), Vec::new()).await
         }
         KeysCommand::Retire { id, query } => {
             let keys: Vec<KeyView> = control(&query.socket)?.delete(&format!("/v1/keys/{id}")).await?;
             print(query, &keys)
         }
-        KeysCommand::Reload(query) => change(query, "/v1/keys/reload", String::new()).await,
+        KeysCommand::Reload(query) => change(query, "/v1/keys/reload", Vec::new()).await,
     }
 }
 
-async fn change(query: &Query, path: &str, body: String) -> anyhow::Result<()> {
+async fn change(query: &Query, path: &str, body: Vec<u8>) -> anyhow::Result<()> {
     let keys: Vec<KeyView> = control(&query.socket)?.post(path, "text/plain", body).await?;
     print(query, &keys)
 }

@@ -54,7 +54,7 @@ pub fn fuzz(name: &str, corpus: &[Vec<u8>], target: impl FnMut(&[u8])) {
 /// As the target does, after printing the input that made it.
 pub fn fuzz_costly(name: &str, cost: u64, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let runs = variable("OVERLAN_FUZZ_RUNS").unwrap_or(RUNS) / cost;
+    let runs = variable("OVERLAN_FUZZ_RUNS").unwrap_or(RUNS).div_ceil(cost);
     let until = variable("OVERLAN_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let seed = variable("OVERLAN_FUZZ_SEED").unwrap_or(1);
     let mut random = Random::new(seed);

@@ -24,7 +24,7 @@ pub enum Quorum {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// CUBIC (RFC 9438); a queue of 10 ms counts as congestion.
+    /// CUBIC (RFC 9438), which also gives way to a queue above 4 ms.
     #[default]
     Cubic,
     /// A model of the path after BBR: for paths that lose packets at random.

@@ -360,7 +360,7 @@ impl NodeHandle {
     /// Changes the cluster keys, in the key file and in force; the keys from now on, the active one first.
     ///
     /// # Errors
-    /// See [`KeyringFailure`]; nothing changed.
+    /// See [`KeyringFailure`].
     pub async fn change_keyring(&self, change: KeyringChange) -> Result<Vec<KeyView>, KeyringFailure> {
         let _changing = self.shared.keyring.lock().await;
         let keyring = keyring::change(&self.shared.config.security, change)?;

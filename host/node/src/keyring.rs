@@ -1,5 +1,6 @@
-//! The cluster keys of a running node. The key file is what holds: a change is written there first, then it takes
-//! effect, so that a restart finds what was in force.
+//! The cluster keys of a running node. The key file is what holds: a change is written there first, then all that it
+//! says takes effect, so that a restart finds what was in force. A change that is in the file already is none, and takes
+//! effect too: members may share a file, and what was cut short may be said again.
 
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ pub enum KeyringChange {
     Reload,
 }
 
-/// Why the cluster keys did not change. Neither the node nor the file did.
+/// Why the cluster keys did not change. Neither the node nor the file did, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringFailure {
     /// There is no key file.
@@ -58,7 +59,7 @@ pub enum KeyringFailure {
         /// What is wrong, and what to do.
         source: KeyringError,
     },
-    /// The node has stopped.
+    /// The node has stopped. The file may have changed.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -78,6 +79,8 @@ pub(crate) fn change(security: &Security, change: KeyringChange) -> Result<Keyri
             keyring.add_all(&new).map_err(|source| wrong("", source))?;
         }
         KeyringChange::Promote(id) => keyring.promote(id).map_err(|source| wrong("", source))?,
+        // Gone is gone.
+        KeyringChange::Retire(id) if keyring.ids().all(|known| known != id) => {}
         KeyringChange::Retire(id) => keyring.retire(id).map_err(|source| wrong("", source))?,
     }
     write_private(path, &keyring.to_text()).map_err(file)?;

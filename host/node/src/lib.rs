@@ -8,7 +8,8 @@
 //! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
 //!
 //! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
-//! `kernel` (adapters and routes), `keyring`, `node` (start), `handle`, `receipt`, `control`, [`app`] (the application stream), [`client`].
+//! `kernel` (adapters and routes), `keyring`, `node` (start), `handle`, `receipt`, `control`, [`app`] (the application
+//! stream), [`client`].
 
 pub mod adapters;
 pub mod app;

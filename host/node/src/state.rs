@@ -122,14 +122,17 @@ fn identity(dir: &Path) -> Result<Identity, StateError> {
     }
 }
 
-/// Writes a file of mode 0600 as a whole or not at all.
+/// Writes a file of mode 0600 as a whole or not at all; a link is followed.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    // That the name is lost in a power cut is all that can happen now: the old content, not half of the new one.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 /// Bytes from the operating system's random source.
@@ -144,6 +147,8 @@ pub fn random<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -162,6 +167,25 @@ mod tests {
         let (state, second) = StateDir::open(&path).unwrap();
         assert_eq!(state.last_version(), stored);
         assert_eq!(first.node_id(), second.node_id());
+    }
+
+    #[test]
+    fn private_files_are_replaced_whole_and_links_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, neighbour, link) =
+            (dir.path().join("a.key"), dir.path().join("a.new"), dir.path().join("link"));
+        fs::write(&neighbour, "theirs").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for text in ["one", "two"] {
+            write_private(&file, text).unwrap();
+            assert_eq!(fs::read_to_string(&link).unwrap(), text);
+        }
+        write_private(&link, "three").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "three");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&neighbour).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is left behind");
     }
 
     #[test]

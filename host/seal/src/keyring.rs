@@ -98,7 +98,7 @@ pub enum KeyringError {
     /// No active key.
     #[error("no `active` key in the file; make one with `overlan keygen`, or make an `accept` line `active`")]
     NoActive,
-    /// [`Keyring::add`] or [`Keyring::add_all`] of a key that is there.
+    /// [`Keyring::add`] of a key that is there.
     #[error("the keyring has this key already; promote it to seal with it")]
     Present,
     /// [`Keyring::add`] of a key of one repeated byte, or the public lab key.
@@ -216,18 +216,16 @@ impl Keyring {
         Ok(id)
     }
 
-    /// Accepts all keys of another keyring, without sealing with them.
+    /// Accepts all keys of another keyring, without sealing with them; those that are there stay as they are.
     ///
     /// # Errors
-    /// One is there already, or there is no room for all.
+    /// There is no room for all.
     pub fn add_all(&mut self, other: &Keyring) -> Result<(), KeyringError> {
-        if other.ids().any(|id| self.position(id).is_ok()) {
-            return Err(KeyringError::Present);
-        }
-        if self.keys.len() + other.keys.len() > MAX_KEYS {
+        let new: Vec<Key> = other.keys.iter().filter(|key| self.position(key.id).is_err()).cloned().collect();
+        if self.keys.len() + new.len() > MAX_KEYS {
             return Err(KeyringError::Full);
         }
-        self.keys.extend_from_slice(&other.keys);
+        self.keys.extend(new);
         Ok(())
     }
 

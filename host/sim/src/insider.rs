@@ -105,7 +105,7 @@ impl Insider {
     /// Sends a member a data datagram of these frames under the session that was opened last.
     ///
     /// # Panics
-    /// There is none.
+    /// No session is open.
     pub fn data(&self, world: &mut World, to: usize, path: u32, number: u64, frames: &[u8]) {
         let (session, cipher) = self.session.as_ref().expect("a session is open");
         let kind = Kind::Data { session: *session, path: PathId(path), number: PacketNumber(number) };

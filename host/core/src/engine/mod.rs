@@ -264,9 +264,7 @@ impl<C: Crypto> Core<C> {
         self.now = now;
         let Some(from) = self.next_sender(&takes) else { return false };
         if from == self.id {
-            let next = self.own_messages.iter().position(|message| takes(message.stream));
-            let _ = next.and_then(|at| self.take_own(at)).map(each);
-            return true;
+            return self.poll_own(takes, each);
         }
         self.next_reader = successor(from);
         let Some(peer) = self.peers.get_mut(&from) else { return false };
@@ -279,6 +277,28 @@ impl<C: Crypto> Core<C> {
         self.counters.messages_received += taken;
         self.touch(from);
         taken > 0
+    }
+
+    /// Messages to this node itself, of one stream.
+    fn poll_own(
+        &mut self,
+        takes: impl Fn(u16) -> bool,
+        mut each: impl FnMut(Message) -> ControlFlow<()>,
+    ) -> bool {
+        let mut stream = None;
+        let mut at = 0;
+        while let Some(message) = self.own_messages.get(at) {
+            let wanted = stream.map_or_else(|| takes(message.stream), |stream| stream == message.stream);
+            if !wanted {
+                at += 1;
+                continue;
+            }
+            stream = Some(message.stream);
+            if self.take_own(at).is_some_and(|message| each(message).is_break()) {
+                break;
+            }
+        }
+        stream.is_some()
     }
 
     fn take_own(&mut self, at: usize) -> Option<Message> {
@@ -435,12 +455,12 @@ impl<C: Crypto> Core<C> {
     }
 }
 
-/// Whether a member in this state may be relied on.
 /// The id that follows, in a circle.
 fn successor(NodeId(id): NodeId) -> NodeId {
     NodeId(u128::from_be_bytes(id).wrapping_add(1).to_be_bytes())
 }
 
+/// Whether a member in this state may be relied on.
 fn is_live(state: MemberState) -> bool {
     match state {
         MemberState::Alive | MemberState::Suspect => true,

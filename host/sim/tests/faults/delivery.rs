@@ -54,6 +54,32 @@ fn paths_that_die_at_any_moment_lose_nothing() {
     }
 }
 
+/// A clock that leaps ahead, as that of a machine that slept, on both members or on one: nothing is lost or doubled.
+#[test]
+fn clocks_that_leap_lose_nothing() {
+    let leaps = [SECOND, 20 * SECOND, 600 * SECOND, 90_000 * SECOND];
+    for seed in 0..24 {
+        let mut world = two(seed, 2, lan());
+        assert!(world.run_until(10 * SECOND, |world| world.converged()), "seed {seed}: no convergence");
+        let (count, leap) = (12, leaps[seed as usize % 4]);
+        for token in 0..count {
+            assert!(world.send(0, 1, mode(token), payload(token), token));
+        }
+        world.run_for(Duration::from_micros(seed * 173 % 4_000));
+        match seed / 4 % 3 {
+            0 => world.now = world.now + leap,
+            // The other one goes on: to it, this is a death.
+            1 => world.pause(0, leap.min(600 * SECOND)),
+            _ => world.pause(1, leap.min(600 * SECOND)),
+        }
+        for token in count..2 * count {
+            assert!(world.send(0, 1, mode(token), payload(token), token));
+        }
+        world.run_until(60 * SECOND, |world| world.members[0].fates.len() as u64 == 2 * count);
+        check_exactly_once(&world, 0..2 * count, &format!("seed {seed}"));
+    }
+}
+
 #[test]
 fn empty_messages_survive_loss() {
     let mut world = two(1, 2, Network { loss_ppm: 300_000, ..lan() });

@@ -297,10 +297,10 @@ impl Inbox {
         takes: impl Fn(u16) -> bool,
         each: impl FnMut(Ready) -> ControlFlow<()>,
     ) {
-        let ready =
-            |(id, stream): (&u16, &Box<InStream>)| (!stream.ready.is_empty() && takes(*id)).then_some(*id);
-        let later = self.streams.range(self.served.saturating_add(1)..).find_map(ready);
-        let Some(id) = later.or_else(|| self.streams.range(..=self.served).find_map(ready)) else { return };
+        let ready = |id: u16, stream: &InStream| (!stream.ready.is_empty() && takes(id)).then_some(id);
+        let later = self.streams.range(self.served.saturating_add(1)..);
+        let id = later.chain(self.streams.range(..=self.served)).find_map(|(&id, stream)| ready(id, stream));
+        let Some(id) = id else { return };
         self.served = id;
         self.take_from(id, each);
     }

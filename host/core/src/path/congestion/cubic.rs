@@ -68,6 +68,8 @@ pub(crate) struct Cubic {
 struct Round {
     samples: u32,
     sum: Duration,
+    /// Of the distances from the smoothed round trip.
+    deviation: Duration,
     min: Option<Duration>,
 }
 
@@ -87,6 +89,7 @@ impl Cubic {
         if let Some(rtt) = delivery.rtt {
             self.round.samples += 1;
             self.round.sum += rtt;
+            self.round.deviation += rtt.abs_diff(delivery.smoothed);
             self.round.min = Some(self.round.min.map_or(rtt, |min| min.min(rtt)));
         }
         if delivery.round {
@@ -143,9 +146,10 @@ impl Cubic {
         if self.slow_start() {
             self.bound_queue(delivery);
         } else {
-            // Not the least: whoever sends more sees a lesser one.
-            let mean = self.round.sum / self.round.samples.max(1);
-            self.yield_to_queue(mean.saturating_sub(delivery.min_rtt), delivery);
+            // Not from the least: whoever sends more sees a lesser one. What varies that much is no standing queue.
+            let samples = self.round.samples.max(1);
+            let (mean, jitter) = (self.round.sum / samples, 2 * self.round.deviation / samples);
+            self.yield_to_queue(mean.saturating_sub(delivery.min_rtt + jitter), delivery);
         }
         self.round = Round::default();
         if self.slow_start()
@@ -224,6 +228,8 @@ impl Cubic {
     }
 
     pub(super) fn on_sign(&mut self, sign: Sign, sent_at: Instant, datagram: usize, now: Instant) {
+        // Drained on purpose, it says nothing of the path.
+        self.window = self.drained.1.take().or(self.window);
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         match sign {
             Sign::Loss { .. } | Sign::Marked => self.reduce(window * 7 / 10, sent_at, datagram, now),
@@ -243,7 +249,6 @@ impl Cubic {
         }
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         self.recovery_start = Some(now);
-        self.drained.1 = None;
         self.last_max = if window < self.last_max { window * 17 / 20 } else { window };
         let to = to.max(MINIMUM_DATAGRAMS * datagram);
         self.window = Some(to);
@@ -281,6 +286,9 @@ fn cube_root(value: u64) -> u64 {
 mod tests {
     use alloc::collections::VecDeque;
     use alloc::vec::Vec;
+
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
     use crate::path::rtt::RttEstimator;
@@ -328,9 +336,10 @@ mod tests {
         }
     }
 
-    /// Flows that begin at these times share a bottleneck; the bytes that each delivered in the last `measured`, and
-    /// the longest the queue was then.
-    fn share(starts: &[Duration], seconds: u64, measured: u64) -> (Vec<usize>, Duration) {
+    /// Flows that begin at these times share a bottleneck, whose acknowledgements come up to `jitter` late; the bytes
+    /// that each delivered in the last `measured` seconds, and the longest the queue was then.
+    fn share(starts: &[Duration], jitter: Duration, seconds: u64, measured: u64) -> (Vec<usize>, Duration) {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut flows: Vec<Flow> = starts.iter().map(|_| Flow::default()).collect();
         let mut queue: VecDeque<(usize, u64, Instant)> = VecDeque::new();
         let mut acks: VecDeque<(Instant, usize, u64, Instant)> = VecDeque::new();
@@ -353,7 +362,10 @@ mod tests {
             }
             now = now + TRANSMISSION;
             if let Some((flow, number, sent_at)) = queue.pop_front() {
-                acks.push_back((now + BASE, flow, number, sent_at));
+                // They do not overtake each other.
+                let late = Duration::from_nanos(rng.next_u64() % (jitter.as_nanos() as u64 + 1));
+                let at = (now + BASE + late).max(acks.back().map_or(now, |(at, ..)| *at));
+                acks.push_back((at, flow, number, sent_at));
             }
             if now < from {
                 flows.iter_mut().for_each(|flow| flow.delivered = 0);
@@ -366,21 +378,40 @@ mod tests {
 
     #[test]
     fn a_slow_path_is_filled_and_its_queue_stays_short() {
-        let (delivered, longest) = share(&[Duration::ZERO], 12, 10);
+        let (delivered, longest) = share(&[Duration::ZERO], Duration::ZERO, 12, 10);
         let capacity = DATAGRAM * (10_000_000 / TRANSMISSION.as_micros() as usize);
         assert!(delivered[0] > capacity * 97 / 100, "{} of {capacity}", delivered[0]);
         assert!(longest < Duration::from_millis(10), "{longest:?}");
+    }
+
+    #[test]
+    fn jitter_is_no_queue() {
+        let (delivered, _) = share(&[Duration::ZERO], Duration::from_millis(8), 12, 10);
+        let capacity = DATAGRAM * (10_000_000 / TRANSMISSION.as_micros() as usize);
+        assert!(delivered[0] > capacity * 90 / 100, "{} of {capacity}", delivered[0]);
     }
 
     /// The second measures the first one's queue before it has measured the path.
     #[test]
     fn whoever_comes_later_gets_no_more_and_no_less() {
         for later in [0, 200, 1_300, 3_000] {
-            let (delivered, longest) = share(&[Duration::ZERO, Duration::from_millis(later)], 20, 12);
+            let starts = [Duration::ZERO, Duration::from_millis(later)];
+            let (delivered, longest) = share(&starts, Duration::ZERO, 20, 12);
             let larger = delivered[0].max(delivered[1]) * 100 / (delivered[0] + delivered[1]);
             assert!(larger <= 60, "{later} ms later: {delivered:?}");
             assert!(longest < Duration::from_millis(20), "{later} ms later: {longest:?}");
         }
+    }
+
+    #[test]
+    fn a_drained_window_is_no_measure_of_a_loss() {
+        let mut flow = Flow::default();
+        let full = 100 * DATAGRAM;
+        (flow.cubic.window, flow.cubic.slow_start_until) = (Some(2 * DATAGRAM), Some(2 * DATAGRAM));
+        flow.cubic.drained = (Instant::ZERO, Some(full));
+        let now = Instant::ZERO + Duration::from_millis(1);
+        flow.cubic.on_sign(Sign::Loss { bytes: DATAGRAM }, Instant::ZERO, DATAGRAM, now);
+        assert_eq!(flow.cubic.window(), Some(full * 7 / 10));
     }
 
     #[test]
