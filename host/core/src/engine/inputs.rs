@@ -99,6 +99,7 @@ impl<C: Crypto> Core<C> {
                     self.counters.dropped_unknown_session += 1;
                     return;
                 };
+                self.notice_sleep();
                 let Some(peer) = self.peers.get_mut(&id) else { return };
                 let mut env = Surroundings {
                     counters: &mut self.counters,
@@ -151,11 +152,7 @@ impl<C: Crypto> Core<C> {
         self.now = now;
         self.schedule();
         let probe_all = self.probe_all();
-        // A paused or starved observer accuses nobody: what it did not hear in its sleep is no miss.
-        if self.deadlines.first().is_some_and(|&(at, _)| now.since(at) > ASLEEP) {
-            self.peers.values_mut().for_each(|peer| peer.forgive(now));
-            self.to_schedule.extend(self.peers.keys());
-        }
+        self.notice_sleep();
         let due: Vec<_> =
             self.deadlines.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
         for id in due {
@@ -173,6 +170,17 @@ impl<C: Crypto> Core<C> {
         self.sync_timeout();
         self.planner.handle_timeout(now);
         self.pump();
+    }
+
+    /// A paused or starved observer accuses nobody: what it did not hear in its sleep is no miss, and what it hears now
+    /// tells nothing of round trips.
+    fn notice_sleep(&mut self) {
+        let overdue = self.deadlines.first().filter(|&&(at, _)| self.now.since(at) > ASLEEP);
+        if overdue.is_some_and(|&(at, _)| at > self.slept_until) {
+            self.slept_until = self.now;
+            self.peers.values_mut().for_each(|peer| peer.forgive(self.now));
+            self.to_schedule.extend(self.peers.keys());
+        }
     }
 
     fn membership_timeout(&mut self) {

@@ -96,6 +96,8 @@ pub struct Core<C: Crypto> {
     /// One was refused, and there has been no room since.
     own_refused: bool,
     deadlines: BTreeSet<(Instant, NodeId)>,
+    /// Deadlines up to it were overdue because this node did not run, and that is settled.
+    slept_until: Instant,
     scheduled: BTreeMap<NodeId, Instant>,
     to_transmit: BTreeSet<NodeId>,
     to_schedule: BTreeSet<NodeId>,
@@ -157,6 +159,7 @@ impl<C: Crypto> Core<C> {
             own_bytes: 0,
             own_refused: false,
             deadlines: BTreeSet::new(),
+            slept_until: now,
             scheduled: BTreeMap::new(),
             to_transmit: BTreeSet::new(),
             to_schedule: BTreeSet::new(),

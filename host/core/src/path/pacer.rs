@@ -35,8 +35,11 @@ impl Pacer {
         }
         let full = BURST.max(self.time_of(BURST_DATAGRAMS * datagram));
         self.empty_at = self.empty_at.max(now - full);
-        let nanos = now.since(self.empty_at).as_nanos();
-        usize::try_from(u128::from(self.rate) * nanos / 1_000_000_000).unwrap_or(usize::MAX)
+        let waited = now.since(self.empty_at);
+        let room = u128::from(self.rate) * waited.as_nanos() / 1_000_000_000;
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        // However slow, one datagram leaves in the longest time that one waits.
+        if waited >= self.time_of(datagram) { room.max(datagram) } else { room }
     }
 
     /// How long that many bytes take; at most a second.
@@ -60,5 +63,27 @@ impl Pacer {
     /// When what waits may leave.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         Some(self.empty_at + self.time_of(self.wanted?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_may_leave_when_its_time_has_come() {
+        for rate in [1, 24, 1_500, 1 << 20, u64::MAX] {
+            let mut pacer = Pacer::NEW;
+            pacer.set_rate(rate);
+            let mut now = Instant::ZERO + Duration::from_secs(1_000);
+            for _ in 0..100 {
+                while pacer.room(1_472, now) >= 1_472 && rate < 1 << 30 {
+                    pacer.note_sent(1_472);
+                }
+                pacer.set_wanted(Some(1_472));
+                now = now.max(pacer.next_deadline().unwrap());
+                assert!(pacer.room(1_472, now) >= 1_472, "{rate} bytes a second");
+            }
+        }
     }
 }

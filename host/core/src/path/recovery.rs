@@ -92,6 +92,8 @@ pub(crate) struct Recovery {
     /// Something that provokes an acknowledgement is to be sent, whatever the window says.
     probe_due: bool,
     last_sent: Instant,
+    /// Packets sent before tell nothing of the round trip: this node did not run for a while.
+    slept_until: Instant,
 }
 
 impl Recovery {
@@ -113,6 +115,7 @@ impl Recovery {
             backoff: 0,
             probe_due: false,
             last_sent: Instant::ZERO,
+            slept_until: Instant::ZERO,
         }
     }
 
@@ -138,6 +141,16 @@ impl Recovery {
         }
         self.pacer.note_sent(size);
         self.flight.push(SentPacket::new(number.0, now, size, contents, self.delivered));
+    }
+
+    /// This node did not run for a while: answers of before come late by its own fault.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        self.slept_until = now;
+    }
+
+    /// Whether the answer to what was sent then tells of the round trip.
+    pub(crate) fn measures(&self, sent: Instant) -> bool {
+        sent >= self.slept_until
     }
 
     /// Whether a probe for an acknowledgement is to be sent.
@@ -177,7 +190,7 @@ impl Recovery {
     ) {
         let Some(&(_, PacketNumber(largest))) = ack.ranges.first() else { return };
         let mut sample = None;
-        if let Some(packet) = self.flight.get(largest) {
+        if let Some(packet) = self.flight.get(largest).filter(|packet| self.measures(packet.at)) {
             sample = Some(rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now));
         }
         let before = self.flight.bytes();

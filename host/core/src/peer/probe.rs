@@ -45,7 +45,9 @@ impl<A: Aead> Peer<A> {
         let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else { return };
         let (_, sent) = path.pings[ping];
         path.pings.drain(..=ping);
-        path.rtt.sample(now.since(sent), Duration::ZERO, now);
+        if path.recovery.measures(sent) {
+            path.rtt.sample(now.since(sent), Duration::ZERO, now);
+        }
         self.handle_reply(at, now, env);
     }
 
@@ -89,6 +91,7 @@ impl<A: Aead> Peer<A> {
     pub(crate) fn forgive(&mut self, now: Instant) {
         for path in &mut self.paths {
             path.health.forgive(now);
+            path.recovery.forgive(now);
         }
     }
 
