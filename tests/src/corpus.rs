@@ -92,7 +92,8 @@ pub fn to_hex(bytes: &[u8]) -> String {
     bytes.chunks(32).map(line).collect()
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+/// Bytes of hexadecimal digits; white space is passed over.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> =
         text.split_whitespace().flat_map(str::chars).map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     digits

@@ -4,6 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use crate::corpus::from_hex;
+
 /// Largest input that mutations grow to.
 const MAX_INPUT: usize = 4_096;
 /// Runs of each target where `OVERLAN_FUZZ_RUNS` does not say otherwise.
@@ -40,7 +42,7 @@ impl Random {
 
 /// Feeds a target each input of the corpus, then mutations of them. `OVERLAN_FUZZ_RUNS` and
 /// `OVERLAN_FUZZ_SEED` set how many and which; where `OVERLAN_FUZZ_SECONDS` is set, it goes on for so long and prints
-/// how many there were.
+/// how many there were. `OVERLAN_FUZZ_INPUT` is the one input to feed, in hexadecimal as a finding prints it.
 ///
 /// # Panics
 /// As the target does, after printing the input that made it.
@@ -65,6 +67,9 @@ pub fn fuzz_costly(name: &str, cost: u64, corpus: &[Vec<u8>], mut target: impl F
             resume_unwind(panic);
         }
     };
+    if let Ok(hex) = std::env::var("OVERLAN_FUZZ_INPUT") {
+        return run(&from_hex(&hex).expect("hexadecimal digits"));
+    }
     corpus.iter().for_each(|input| run(input));
     let mut done = 0;
     while until.map_or(done < runs, |until| Instant::now() < until) {
