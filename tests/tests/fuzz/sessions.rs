@@ -7,6 +7,7 @@ use std::time::Duration;
 use overlan_core::{Config, Fate};
 use overlan_seal::Keyring;
 use overlan_sim::{Insider, Network, World};
+use overlan_tests::corpus::from_hex;
 use overlan_tests::fuzz::fuzz_costly;
 use overlan_wire::{Ack, BootId, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, SessionId};
 
@@ -16,6 +17,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// The insider is the third.
 const INSIDER: usize = 2;
+const FOUND: &str = "00000300010401000000090001021e000900010a0200010a200007000001 \
+                     00000a0900000c00010a200007000001000000000003000104 \
+                     01000100000900010a020001000a";
 const SIZES: [usize; 6] = [0, 8, 200, 1_200, 5_000, 60_000];
 
 #[test]
@@ -214,6 +218,8 @@ fn corpus() -> Vec<Vec<u8>> {
         around(&[5, 0x55, 40, 6, 0, 5, 6, 2, 1]),
         around(&[7, 0, 0, 2, 0, 30, 7, 0, 1, 8, 1, 200]),
         around(&[9, 0, 0, 13, 0, 0, 0, 9, 9, 0, 13, 1, 1, 1, 9, 9, 0, 13, 0, 1, 2, 9, 9, 1]),
+        // Found: an acknowledgement was owed when the session ended with its cluster key.
+        from_hex(FOUND).expect("hexadecimal digits"),
     ];
     let fragment = Fragment {
         message: MessageId(1),

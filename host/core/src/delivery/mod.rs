@@ -23,7 +23,7 @@ pub(crate) const INITIAL_CREDIT: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
 const CLUSTER_CREDIT: u64 = 2 * INITIAL_CREDIT;
 /// One stream may hold this part of a peer's window, and of its send queue: a consumer that stands still leaves the
 /// rest to the other streams.
-const STREAM_SHARE: u64 = 4;
+pub(crate) const STREAM_SHARE: u64 = 4;
 
 /// What a packet carried that must arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

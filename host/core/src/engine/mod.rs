@@ -5,6 +5,7 @@ mod facts;
 mod gate;
 mod hello;
 mod inputs;
+mod own;
 mod questions;
 mod records;
 mod session;
@@ -25,7 +26,6 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
 use crate::crypto::Crypto;
-use crate::delivery::MESSAGE_COST;
 use crate::delivery::inbox::Ready;
 use crate::delivery::outbox::Queued;
 use crate::event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
@@ -39,6 +39,7 @@ use crate::time::Instant;
 
 use cluster::Senders;
 use hello::Hellos;
+use own::OwnQueue;
 use questions::Pending;
 use session::{Handshakes, Secrets};
 use sync::Agreement;
@@ -90,11 +91,7 @@ pub struct Core<C: Crypto> {
     next_ticket: u64,
     questions: VecDeque<(Ticket, crate::policy::Question)>,
     /// Messages to this node itself.
-    own_messages: VecDeque<Message>,
-    /// What they count for in the queue.
-    own_bytes: usize,
-    /// One was refused, and there has been no room since.
-    own_refused: bool,
+    own: OwnQueue,
     deadlines: BTreeSet<(Instant, NodeId)>,
     /// Deadlines up to it were overdue because this node did not run, and that is settled.
     slept_until: Instant,
@@ -134,6 +131,7 @@ impl<C: Crypto> Core<C> {
             hellos: Hellos::new(now),
             senders: Senders::new(&crypto, config.boot),
             agreement: Agreement::new(now),
+            own: OwnQueue::new(config.send_queue_bytes),
             crypto,
             config,
             id,
@@ -155,9 +153,6 @@ impl<C: Crypto> Core<C> {
             pending: BTreeMap::new(),
             next_ticket: 0,
             questions: VecDeque::new(),
-            own_messages: VecDeque::new(),
-            own_bytes: 0,
-            own_refused: false,
             deadlines: BTreeSet::new(),
             slept_until: now,
             scheduled: BTreeMap::new(),
@@ -246,13 +241,13 @@ impl<C: Crypto> Core<C> {
 
     /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
     pub fn next_sender(&self, takes: impl Fn(u16) -> bool) -> Option<NodeId> {
-        if self.own_messages.iter().any(|message| takes(message.stream)) {
-            return Some(self.id);
-        }
-        // Round robin: each peer in turn.
+        // Round robin: each peer in turn, and this node among them.
         let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready(&takes);
         let later = self.peers.range(self.next_reader..).find(ready);
-        later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id)
+        let peer = later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id);
+        let own = self.own.has_ready(&takes).then_some(self.id);
+        let turn = |id: &NodeId| number(*id).wrapping_sub(number(self.next_reader));
+        peer.into_iter().chain(own).min_by_key(turn)
     }
 
     /// Gives messages for consumers to `each`, all from one sender and in one of the streams that `takes` holds for,
@@ -266,57 +261,36 @@ impl<C: Crypto> Core<C> {
     ) -> bool {
         self.now = now;
         let Some(from) = self.next_sender(&takes) else { return false };
-        if from == self.id {
-            return self.poll_own(takes, each);
-        }
-        self.next_reader = successor(from);
-        let Some(peer) = self.peers.get_mut(&from) else { return false };
+        self.next_reader = NodeId(number(from).wrapping_add(1).to_be_bytes());
         let mut taken = 0;
-        peer.inbox.take_ready(&takes, |ready| {
-            taken += 1;
-            let Ready { id, mode, stream, redelivered, payload, path } = ready;
-            each(Message { from, id, mode, stream, redelivered, payload, path: Some(path) })
-        });
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.inbox.take_ready(&takes, |ready| {
+                taken += 1;
+                let Ready { id, mode, stream, redelivered, payload, path } = ready;
+                each(Message { from, id, mode, stream, redelivered, payload, path: Some(path) })
+            });
+            self.touch(from);
+        } else {
+            let (fates, counters) = (&mut self.fates, &mut self.counters);
+            self.own.take(&takes, |message| {
+                taken += 1;
+                if message.mode != MessageMode::Unreliable {
+                    counters.messages_delivered += 1;
+                    fates.push_back(FateReport { token: message.id.0, node: from, fate: Fate::Delivered });
+                }
+                each(message)
+            });
+            self.report_own();
+        }
         self.counters.messages_received += taken;
-        self.touch(from);
         taken > 0
     }
 
-    /// Messages to this node itself, of one stream.
-    fn poll_own(
-        &mut self,
-        takes: impl Fn(u16) -> bool,
-        mut each: impl FnMut(Message) -> ControlFlow<()>,
-    ) -> bool {
-        let mut stream = None;
-        let mut at = 0;
-        while let Some(message) = self.own_messages.get(at) {
-            let wanted = stream.map_or_else(|| takes(message.stream), |stream| stream == message.stream);
-            if !wanted {
-                at += 1;
-                continue;
-            }
-            stream = Some(message.stream);
-            if self.take_own(at).is_some_and(|message| each(message).is_break()) {
-                break;
-            }
+    /// Tells where there is room again for messages to this node itself.
+    fn report_own(&mut self) {
+        while let Some(stream) = self.own.take_writable() {
+            self.events.push_back(Event::Writable { node: self.id, stream });
         }
-        stream.is_some()
-    }
-
-    fn take_own(&mut self, at: usize) -> Option<Message> {
-        let message = self.own_messages.remove(at)?;
-        self.own_bytes -= message.payload.len() + MESSAGE_COST as usize;
-        if self.own_refused && self.own_bytes <= self.config.send_queue_bytes / 2 {
-            self.own_refused = false;
-            self.events.push_back(Event::Writable { node: self.id, stream: message.stream });
-        }
-        self.counters.messages_received += 1;
-        if message.mode != MessageMode::Unreliable {
-            self.counters.messages_delivered += 1;
-            self.fates.push_back(FateReport { token: message.id.0, node: self.id, fate: Fate::Delivered });
-        }
-        Some(message)
     }
 
     /// Queues a message. Unreliable messages get no fate.
@@ -351,6 +325,15 @@ impl<C: Crypto> Core<C> {
     /// fate is [`Fate::Expired`] then. Whether it was still open.
     pub fn cancel(&mut self, now: Instant, to: NodeId, token: u64) -> bool {
         self.now = now;
+        if to == self.id {
+            let cancelled = self.own.cancel(token);
+            if cancelled {
+                self.counters.messages_expired += 1;
+                self.fates.push_back(FateReport { token, node: to, fate: Fate::Expired });
+                self.report_own();
+            }
+            return cancelled;
+        }
         let Some(peer) = self.peers.get_mut(&to) else { return false };
         let cancelled = peer.outbox.cancel(token);
         let mut env =
@@ -359,23 +342,15 @@ impl<C: Crypto> Core<C> {
         cancelled
     }
 
-    /// The token takes the place of the number: a message to oneself needs no other.
     fn send_to_self(&mut self, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
-        if self.own_bytes >= self.config.send_queue_bytes {
-            self.own_refused = true;
+        let Outgoing { mode, stream, redelivered, payload, token, lifetime } = message;
+        let id = MessageId(token);
+        let message = Message { from: self.id, id, mode, stream, redelivered, payload, path: None };
+        if let Err(Message { payload, .. }) = self.own.push(message) {
+            let message = Outgoing { mode, stream, redelivered, payload, token, lifetime };
             return Err((SendError::QueueFull, message));
         }
-        self.own_bytes += message.payload.len() + MESSAGE_COST as usize;
         self.counters.messages_sent += 1;
-        self.own_messages.push_back(Message {
-            from: self.id,
-            id: MessageId(message.token),
-            mode: message.mode,
-            stream: message.stream,
-            redelivered: message.redelivered,
-            payload: message.payload,
-            path: None,
-        });
         Ok(())
     }
 
@@ -458,9 +433,9 @@ impl<C: Crypto> Core<C> {
     }
 }
 
-/// The id that follows, in a circle.
-fn successor(NodeId(id): NodeId) -> NodeId {
-    NodeId(u128::from_be_bytes(id).wrapping_add(1).to_be_bytes())
+/// Ids stand in a circle: their place.
+fn number(NodeId(id): NodeId) -> u128 {
+    u128::from_be_bytes(id)
 }
 
 /// Whether a member in this state may be relied on.

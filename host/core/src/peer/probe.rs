@@ -67,8 +67,10 @@ impl<A: Aead> Peer<A> {
                 path.health.held_until(now),
             ]
         });
-        let acks = self.spaces.values().filter_map(|space| space.received.ack_deadline());
-        let accepted = self.accepted_deadline().filter(|_| self.active_index(now).is_some());
+        // What is owed waits for a session.
+        let open = self.session.is_open();
+        let acks = self.spaces.values().filter_map(|space| space.received.ack_deadline()).filter(|_| open);
+        let accepted = self.accepted_deadline().filter(|_| open && self.active_index(now).is_some());
         paths.flatten().chain(acks).chain(accepted).chain(self.outbox.next_deadline()).min()
     }
 

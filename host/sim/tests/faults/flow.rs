@@ -8,7 +8,7 @@ use overlan_core::{Config, Event, Outgoing, SendError};
 use overlan_sim::World;
 use overlan_wire::{BootId, MessageMode};
 
-use crate::common::{MS, SECOND, core, lan};
+use crate::common::{MS, SECOND, core, lan, two};
 
 fn duty(name: &str) -> Responsibility {
     Responsibility { name: name.into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() }
@@ -100,4 +100,36 @@ fn unreliable_messages_that_left_make_room() {
     while core.poll_transmit(now, &mut buffer).is_some() {}
     let events: Vec<Event> = std::iter::from_fn(|| core.poll_event()).collect();
     assert!(events.contains(&Event::Writable { node: b, stream: 0 }), "{events:?}");
+}
+
+/// Messages to oneself that nobody takes hold up those of no other stream, and no peer's.
+#[test]
+fn an_unread_stream_to_oneself_holds_up_no_other() {
+    let mut world = two(8, 1, lan());
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.members[0].consuming = false;
+    let (now, ids) = (world.now, [world.members[0].id, world.members[1].id]);
+    let core = world.members[0].core.as_mut().unwrap();
+    let mut send = |stream, token| {
+        let message = Outgoing { stream, ..Outgoing::new(MessageMode::Reliable, vec![0; 100_000], token) };
+        core.send(now, ids[0], message).is_ok()
+    };
+    let unread = (0..10_000).take_while(|&token| send(1, token)).count() as u64;
+    assert!(unread > 10, "there is room for some");
+    assert!(send(2, unread) && send(2, unread + 1), "and for another stream");
+    assert!(world.send(1, 0, MessageMode::Reliable, vec![1], 0));
+    world.run_for(SECOND);
+    let (now, core) = (world.now, world.members[0].core.as_mut().unwrap());
+    let mut got = Vec::new();
+    while core.poll_messages(
+        now,
+        |stream| stream != 1,
+        |message| {
+            got.push((message.from, message.id.0));
+            ControlFlow::Break(())
+        },
+    ) {}
+    got.sort_unstable_by_key(|&(from, id)| (from != ids[0], id));
+    assert_eq!(got, [(ids[0], unread), (ids[0], unread + 1), (ids[1], 0)]);
+    assert!(core.cancel(now, ids[0], 0) && !core.cancel(now, ids[0], unread), "one waits, one is gone");
 }
