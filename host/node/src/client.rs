@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 use tokio::net::UnixStream;
@@ -200,6 +201,16 @@ impl Stream {
 impl StreamReader {
     pub(crate) fn new(read: OwnedReadHalf) -> Self {
         StreamReader { read, buffer: BytesMut::with_capacity(CHUNK) }
+    }
+
+    /// Whether the other end has closed both ways, so that nobody reads what is said: poll(2) tells a hang-up then, and
+    /// none where it only sends no more.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let stream: &UnixStream = self.read.as_ref();
+        let mut polled = [PollFd::new(stream, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut polled, Some(&now)).is_ok()
+            && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// The next frame; `None` when the other end closed. Cancel-safe. Payloads are slices of what was read at once.

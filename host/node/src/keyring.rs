@@ -2,7 +2,8 @@
 //! says takes effect, so that a restart finds what was in force. A change that is in the file already is none, and takes
 //! effect too: members may share a file, and what was cut short may be said again.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use overlan_seal::{Keyring, KeyringError};
 use overlan_wire::KeyId;
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::Security;
 use crate::handle::Stopped;
 use crate::state::write_private;
+
+/// Bytes of a key file at most.
+const MAX_FILE: u64 = 1 << 20;
 
 /// A cluster key, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +53,7 @@ pub enum KeyringFailure {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The keys given, the file, or the change make no sense.
     #[error("{place}{source}")]
@@ -64,12 +68,21 @@ pub enum KeyringFailure {
     Stopped(#[from] Stopped),
 }
 
+/// The text of a key file. What is no file, or too large to be one, is not read.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let about = std::fs::metadata(path)?;
+    if !about.is_file() || about.len() > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no key file"));
+    }
+    std::fs::read_to_string(path)
+}
+
 /// Reads the key file, changes it and, unless it was only to be read, writes it.
 pub(crate) fn change(security: &Security, change: KeyringChange) -> Result<Keyring, KeyringFailure> {
     let Security::KeyFile(path) = security else { return Err(KeyringFailure::NoKeys) };
     let file = |source| KeyringFailure::File { path: path.clone(), source };
     let wrong = |place: &str, source| KeyringFailure::Keyring { place: place.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(file)?;
+    let text = read(path).map_err(file)?;
     let mut keyring =
         Keyring::parse(&text).map_err(|source| wrong(&format!("{}: ", path.display()), source))?;
     match change {

@@ -123,7 +123,7 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
             Ok(Keyring::public_lab())
         }
         Security::KeyFile(path) => {
-            let text = std::fs::read_to_string(path)
+            let text = crate::keyring::read(path)
                 .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
             Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })
         }

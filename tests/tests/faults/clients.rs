@@ -106,7 +106,9 @@ fn the_control_api_refuses_nonsense_in_words() {
             "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
         );
         let mut stream = connect(node);
-        write!(stream, "{head}content-length: {length}\r\n\r\n{body}").expect("it reads the head");
+        // At once: it may answer and close before all was read.
+        let request = format!("{head}content-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("the socket takes so little");
         answer(stream)
     };
     for body in ["{", "[]", "null", "{\"plugin\":7}", "\u{1b}[2J"] {
@@ -147,4 +149,40 @@ fn silent_clients_do_not_keep_others_waiting() {
         .collect();
     assert_eq!(node.run(&["status", "--json"]).status, Some(0));
     drop(silent);
+}
+
+/// Clients that sent what nobody takes, and went, leave no trace but the messages; clients that stay keep nobody from
+/// controlling the node.
+#[test]
+fn clients_that_went_or_stay_keep_nobody_out() {
+    let cluster = two();
+    let node = &cluster.nodes[0];
+    // mode reliable, stream 7, no lifetime, to b: one message of one byte that no listener takes.
+    let body = [&[0; 8][..], &[1, 0, 7, 0, 0, 0, 0, 0, 1, b'b', 0, 0, 0, 1, 0, 0, 0, 1, b'x']].concat();
+    let sending = [PREFACE, &frame(4, &body)].concat();
+    for _ in 0..300 {
+        let mut stream = connect(node);
+        stream.write_all(&sending).expect("the node reads");
+        // Queued: it is the node's now.
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[4], 16, "{answer:?}");
+    }
+    // These stay.
+    let idle: Vec<UnixStream> = (0..300)
+        .map(|_| {
+            let mut stream = connect(node);
+            stream.write_all(PREFACE).expect("the node reads");
+            stream
+        })
+        .collect();
+    let served = || node.run(&["status", "--json"]).status == Some(0);
+    overlan_tests::wait::wait_until("the node to answer", Duration::from_secs(20), served, |&served| served);
+    drop(idle);
+    // The places come back within seconds, and the messages arrive once somebody takes them.
+    let listener = overlan_tests::traffic::Listener::start(&cluster.nodes[1]);
+    let arrived = listener.wait_count(300, Duration::from_secs(30));
+    assert_eq!(arrived.len(), 300);
+    let again = || exchange(node, PREFACE).is_empty();
+    wait_until("a place for another stream", Duration::from_secs(20), again, |&again| again);
 }

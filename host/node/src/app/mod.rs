@@ -6,4 +6,4 @@ mod server;
 
 pub use frame::{Frame, FrameError, Target};
 pub use message::{Origin, Received};
-pub(crate) use server::serve;
+pub(crate) use server::{refuse, serve};

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::Target;
 use super::frame::{Frame, FrameError, PREFACE};
@@ -29,6 +29,8 @@ const MAX_OPEN: usize = 262_144;
 const MAX_WAITING_BYTES: usize = 16 << 20;
 /// Frames that may wait to be written to one client.
 const MAX_ANSWERS: usize = 64;
+/// How often a client that is not read from is looked after.
+const GONE: Duration = Duration::from_secs(1);
 /// Bytes written at once.
 const CHUNK: usize = 256 << 10;
 
@@ -41,16 +43,22 @@ pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
     let came = timeout(PATIENCE, read.read_exact(&mut preface)).await;
     if !matches!(came, Ok(Ok(_))) || preface != PREFACE {
         let text = "the first 8 bytes must be the preface of stream version 1; see APPSOCKET.md".to_owned();
-        let _ = Frame::Error(text).write(&mut { write }).await;
+        let _ = timeout(PATIENCE, Frame::Error(text).write(&mut { write })).await;
         return;
     }
     let writer = tokio::spawn(write_frames(write, to_write, to_listen));
-    let mut reader = Reader { node, answers, listens, open: Steps::new(), messages: 0, waiting: 0 };
+    let mut reader =
+        Reader { node, answers, listens, open: Steps::new(), messages: 0, unqueued: 0, waiting: 0 };
     if let Err(FrameError::Malformed(why)) = reader.run(read).await {
         let _ = reader.answers.send(vec![Frame::Error(format!("malformed frame ({why}); closing"))]).await;
     }
     drop(reader);
     let _ = writer.await;
+}
+
+/// Tells a client that it is not served.
+pub(crate) async fn refuse(mut stream: UnixStream, why: &str) {
+    let _ = timeout(PATIENCE, Frame::Error(why.to_owned()).write(&mut stream)).await;
 }
 
 /// What comes next of messages that were sent.
@@ -87,33 +95,45 @@ struct Reader {
     open: Steps,
     /// Messages without a fate.
     messages: usize,
-    /// Bytes of messages that are not queued yet.
+    /// Frames whose messages are not queued yet, and the bytes of these.
+    unqueued: usize,
     waiting: usize,
 }
 
 impl Reader {
     async fn run(&mut self, read: OwnedReadHalf) -> Result<(), FrameError> {
         let mut frames = StreamReader::new(read);
-        loop {
+        let mut look = interval(GONE);
+        // Once the client is done sending, it may still wait for fates.
+        let mut done = false;
+        while !done || !self.open.is_empty() {
             let room = self.messages < MAX_OPEN && self.waiting < MAX_WAITING_BYTES;
             let goes_on = tokio::select! {
                 biased;
                 Some(step) = self.open.next() => self.step(step).await,
-                frame = frames.next(), if room => match frame? {
+                frame = frames.next(), if room && !done => match frame? {
                     Some(frame) => self.take(frame).await?,
-                    None => break,
+                    None => {
+                        done = true;
+                        !frames.is_hung_up()
+                    }
                 },
+                // Where nothing is read, this alone tells that the client is gone.
+                _ = look.tick() => !frames.is_hung_up(),
             };
             if !goes_on {
-                return Ok(());
-            }
-        }
-        // The client is done sending, but may wait for fates or messages.
-        while let Some(step) = self.open.next().await {
-            if !self.step(step).await {
                 break;
             }
         }
+        // What a client sent that is gone by now goes its way, unless there is no room for it.
+        let settle = async {
+            while self.unqueued > 0
+                && let Some(step) = self.open.next().await
+            {
+                self.step(step).await;
+            }
+        };
+        let _ = timeout(PATIENCE, settle).await;
         Ok(())
     }
 
@@ -160,6 +180,7 @@ impl Reader {
         match self.node.submit(to, options, payloads).await {
             Ok(submitted) => {
                 self.messages += sent.count;
+                self.unqueued += 1;
                 self.waiting += sent.bytes;
                 self.open.push(Box::pin(queued(sent, submitted)));
                 true
@@ -173,10 +194,12 @@ impl Reader {
         match step {
             Step::Queued(sent, Err(failure)) => {
                 self.messages -= sent.count;
+                self.unqueued -= 1;
                 self.waiting -= sent.bytes;
                 self.answer(vec![failed(sent, &failure)]).await
             }
             Step::Queued(sent, Ok(receipt)) => {
+                self.unqueued -= 1;
                 self.waiting -= sent.bytes;
                 let queued = Frame::Queued { token: sent.token, nodes: receipt.nodes().to_vec() };
                 if sent.mode == MessageMode::Unreliable {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,8 +24,12 @@ use crate::config::Config;
 use crate::handle::NodeHandle;
 use crate::node::StartError;
 
-/// Clients served at a time; more wait to be accepted.
+/// Clients with a request, or yet to say what they want, served at a time; more wait to be accepted.
 const MAX_CLIENTS: usize = 256;
+/// Clients with a stream of messages at a time; more are refused. They keep nobody from controlling the node.
+const MAX_STREAMS: usize = 256;
+/// Pause where no client can be accepted: out of file descriptors, most likely, and clients that go give some back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A client has this long to say what it wants: silent ones must not keep others waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,10 +92,7 @@ pub(crate) async fn serve(bound: Bound, node: NodeHandle) {
     let metrics = async {
         match bound.metrics {
             Some(listener) => {
-                let router = metrics::router(node.clone());
-                if let Err(error) = axum_serve(listener, router).await {
-                    tracing::error!(%error, "metrics");
-                }
+                serve_metrics(listener, metrics::router(node.clone())).await;
             }
             None => std::future::pending().await,
         }
@@ -104,36 +106,55 @@ pub(crate) async fn serve(bound: Bound, node: NodeHandle) {
     tokio::join!(metrics, control);
 }
 
-async fn axum_serve(listener: TcpListener, router: Router) -> io::Result<()> {
+async fn serve_metrics(listener: TcpListener, router: Router) {
+    let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let (stream, _) = listener.accept().await?;
-        let router = router.clone();
-        tokio::spawn(async move { http(stream, router).await });
+        let Ok(permit) = clients.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    http(stream, router).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "metrics");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
 async fn accept(listener: UnixListener, node: &NodeHandle) {
     let router = api::router(node.clone()).merge(metrics::router(node.clone()));
-    let clients = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
+    let (clients, streams) = (Arc::new(Semaphore::new(MAX_CLIENTS)), Arc::new(Semaphore::new(MAX_STREAMS)));
     loop {
         let Ok(permit) = clients.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: clients that go give some back.
                 tracing::warn!(%error, "control socket");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (router, node) = (router.clone(), node.clone());
+        let (router, node, streams) = (router.clone(), node.clone(), streams.clone());
         tokio::spawn(async move {
             match timeout(PATIENCE, first_byte(&stream)).await {
-                Ok(Ok(Some(0))) => crate::app::serve(stream, node).await,
-                Ok(Ok(Some(_))) => http(stream, router).await,
+                Ok(Ok(Some(0))) => {
+                    drop(permit);
+                    match streams.try_acquire_owned() {
+                        Ok(_place) => crate::app::serve(stream, node).await,
+                        Err(_) => crate::app::refuse(stream, "too many streams of messages; close one").await,
+                    }
+                }
+                Ok(Ok(Some(_))) => {
+                    http(stream, router).await;
+                    drop(permit);
+                }
                 Ok(Ok(None) | Err(_)) | Err(_) => {}
             }
-            drop(permit);
         });
     }
 }
