@@ -343,13 +343,12 @@ impl<C: Crypto> Core<C> {
     }
 
     fn send_to_self(&mut self, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
-        let Outgoing { mode, stream, redelivered, payload, token, lifetime } = message;
-        let id = MessageId(token);
-        let message = Message { from: self.id, id, mode, stream, redelivered, payload, path: None };
-        if let Err(Message { payload, .. }) = self.own.push(message) {
-            let message = Outgoing { mode, stream, redelivered, payload, token, lifetime };
+        if !self.own.has_room(message.stream) {
             return Err((SendError::QueueFull, message));
         }
+        let Outgoing { mode, stream, redelivered, payload, token, lifetime: _ } = message;
+        let id = MessageId(token);
+        self.own.push(Message { from: self.id, id, mode, stream, redelivered, payload, path: None });
         self.counters.messages_sent += 1;
         Ok(())
     }

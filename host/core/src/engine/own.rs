@@ -30,18 +30,23 @@ impl OwnQueue {
         OwnQueue { streams: BTreeMap::new(), served: 0, bytes: 0, limit, refused: BTreeSet::new() }
     }
 
-    /// Queues a message; gives it back where the queue, or the stream's share of it, is full.
-    pub(super) fn push(&mut self, message: Message) -> Result<(), Message> {
-        let share = self.share();
-        let stream = self.streams.entry(message.stream).or_default();
-        if self.bytes >= self.limit || stream.bytes >= share {
-            self.refused.insert(message.stream);
-            return Err(message);
+    /// Whether the queue, and the stream's share of it, has room; where not, [`take_writable`](Self::take_writable)
+    /// tells when.
+    pub(super) fn has_room(&mut self, stream: u16) -> bool {
+        let held = self.streams.get(&stream).map_or(0, |stream| stream.bytes);
+        let has = self.bytes < self.limit && held < self.share();
+        if !has {
+            self.refused.insert(stream);
         }
+        has
+    }
+
+    /// Queues a message.
+    pub(super) fn push(&mut self, message: Message) {
+        let stream = self.streams.entry(message.stream).or_default();
         stream.bytes += cost(&message);
         self.bytes += cost(&message);
         stream.messages.push_back(message);
-        Ok(())
     }
 
     fn share(&self) -> usize {

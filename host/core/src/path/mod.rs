@@ -166,12 +166,12 @@ impl Path {
         self.ping_due = false;
     }
 
-    /// When this path next needs attention on its own account, probing aside.
-    pub(crate) fn next_deadline(&self, has_alternate: bool) -> Option<Instant> {
+    /// When this path next needs attention on its own account, probing aside. `open`: there is a session to send in.
+    pub(crate) fn next_deadline(&self, has_alternate: bool, open: bool) -> Option<Instant> {
         let late = self.health.waiting_since().map(|since| since + self.reply_timeout());
         let recovery = self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate);
         // Sizes are probed only where small packets pass.
-        let mtu = self.mtu.next_deadline().filter(|_| self.state() == PathState::Up);
+        let mtu = self.mtu.next_deadline().filter(|_| open && self.state() == PathState::Up);
         [late, recovery, mtu].into_iter().flatten().min()
     }
 }

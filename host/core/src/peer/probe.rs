@@ -59,16 +59,16 @@ impl<A: Aead> Peer<A> {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_deadline(&self, now: Instant, probe_all: bool) -> Option<Instant> {
         let probed = self.is_probed(now, probe_all);
+        // What is owed, and sizes to try, wait for a session.
+        let open = self.session.is_open();
         let paths = self.paths.iter().filter(|path| !path.health.adapter_down()).flat_map(|path| {
             let has_alternate = self.alternate(path.id, now).is_some();
             [
-                path.next_deadline(has_alternate),
+                path.next_deadline(has_alternate, open),
                 probed.then_some(path.next_probe),
                 path.health.held_until(now),
             ]
         });
-        // What is owed waits for a session.
-        let open = self.session.is_open();
         let acks = self.spaces.values().filter_map(|space| space.received.ack_deadline()).filter(|_| open);
         let accepted = self.accepted_deadline().filter(|_| open && self.active_index(now).is_some());
         paths.flatten().chain(acks).chain(accepted).chain(self.outbox.next_deadline()).min()
