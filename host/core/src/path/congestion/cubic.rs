@@ -19,6 +19,8 @@ const SPARED_QUEUE: Duration = Duration::from_millis(1);
 const LOW_QUEUE: Duration = Duration::from_millis(4);
 /// ... and one of this length as much as a loss does.
 const FULL_QUEUE: Duration = Duration::from_millis(16);
+/// Twice the mean deviation that bursts through a queue of ours make.
+const QUEUE_JITTER: Duration = Duration::from_millis(3);
 /// How often a queue that stands is drained, to see the path's own round trip, and for how long, or a round.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
 const DRAIN_TIME: Duration = Duration::from_millis(10);
@@ -146,9 +148,10 @@ impl Cubic {
         if self.slow_start() {
             self.bound_queue(delivery);
         } else {
-            // Not from the least: whoever sends more sees a lesser one. What varies that much is no standing queue.
+            // Not from the least: whoever sends more sees a lesser one. What varies more than a queue does is none.
             let samples = self.round.samples.max(1);
-            let (mean, jitter) = (self.round.sum / samples, 2 * self.round.deviation / samples);
+            let mean = self.round.sum / samples;
+            let jitter = (2 * self.round.deviation / samples).saturating_sub(QUEUE_JITTER);
             self.yield_to_queue(mean.saturating_sub(delivery.min_rtt + jitter), delivery);
         }
         self.round = Round::default();
@@ -185,6 +188,8 @@ impl Cubic {
         }
         let excess = queue.saturating_sub(LOW_QUEUE).min(FULL_QUEUE - LOW_QUEUE);
         if !excess.is_zero() {
+            // What was before is no plateau to return to: flows that differ in it would grow differently.
+            self.last_max = window;
             let (part, all) = (excess.as_micros() as usize, (FULL_QUEUE - LOW_QUEUE).as_micros() as usize);
             self.settle_at(window - scaled(window * 3 / 10, part, all), delivery);
         }
