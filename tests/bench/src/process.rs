@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
 
 /// A worker that says nothing for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running worker; dropping it ends it.
 pub(crate) struct Process {

@@ -164,6 +164,8 @@ pub(crate) struct Membership {
     effects: Effects,
     timers: BTreeMap<(Instant, u64), foca::Timer<Identity>>,
     next_timer: u64,
+    /// Gossip's own timer, which rests while there is nothing to tell: an idle node is not woken for it.
+    gossip: Option<(Instant, foca::Timer<Identity>)>,
     broadcasts: Broadcasts,
     health: u32,
     /// Members lower than this in the cluster's size get the small-cluster configuration.
@@ -195,6 +197,7 @@ impl Membership {
             effects: Effects::default(),
             timers: BTreeMap::new(),
             next_timer: 0,
+            gossip: None,
             broadcasts,
             health: 0,
             configured_for: 1,
@@ -281,9 +284,21 @@ impl Membership {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
-        let announce = (!self.left).then_some(self.next_announce);
+        let gossip = self.gossip_due();
+        let announce = self.is_lonely().then_some(self.next_announce);
         let renewal = self.wants_renewal().then_some(self.next_renewal);
-        timer.into_iter().chain(announce).chain(renewal).min()
+        timer.into_iter().chain(gossip).chain(announce).chain(renewal).min()
+    }
+
+    /// When gossip is to be sent, if there is any.
+    fn gossip_due(&self) -> Option<Instant> {
+        let backlog = self.foca.updates_backlog() + self.foca.custom_broadcast_backlog();
+        self.gossip.as_ref().filter(|_| backlog > 0).map(|&(at, _)| at)
+    }
+
+    /// Nobody is active, and somebody is wanted.
+    fn is_lonely(&self) -> bool {
+        !self.left && self.foca.num_members() == 0
     }
 
     /// Fires what is due. `candidates` are members of the table to announce to when nobody is active.
@@ -305,11 +320,16 @@ impl Membership {
             self.note(result);
             self.settle(now);
         }
-        if now >= self.next_announce && !self.left {
+        if self.gossip_due().is_some_and(|at| at <= now)
+            && let Some((_, timer)) = self.gossip.take()
+        {
+            let result = self.foca.handle_timer(timer, &mut self.effects);
+            self.note(result);
+            self.settle(now);
+        }
+        if now >= self.next_announce && self.is_lonely() {
             self.next_announce = now + LONELY_ANNOUNCE;
-            if self.foca.num_members() == 0
-                && let Some(node) = candidates()
-            {
+            if let Some(node) = candidates() {
                 self.announce(now, node);
             }
         }
@@ -359,6 +379,11 @@ impl Membership {
     fn settle(&mut self, now: Instant) {
         self.defunct |= core::mem::take(&mut self.effects.defunct);
         for (timer, after) in core::mem::take(&mut self.effects.timers) {
+            if matches!(timer, foca::Timer::PeriodicGossip(_)) {
+                // One of an older token would be void.
+                self.gossip = Some((now + after, timer));
+                continue;
+            }
             if self.timers.len() >= MAX_TIMERS {
                 self.errors += 1;
                 continue;

@@ -153,6 +153,11 @@ impl Recovery {
         sent >= self.slept_until
     }
 
+    /// A ping was answered: the path works both ways, and what it carries needs no longer patience than at first.
+    pub(crate) fn note_pong(&mut self) {
+        self.backoff = 0;
+    }
+
     /// Whether a probe for an acknowledgement is to be sent.
     pub(crate) fn probe_due(&self) -> bool {
         self.probe_due

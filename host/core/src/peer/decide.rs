@@ -30,16 +30,14 @@ impl<A: Aead> Peer<A> {
         env: &mut Surroundings<'_>,
     ) {
         let position = |id: PathId| asked.iter().position(|&asked| asked == id);
-        for path in &mut self.paths {
-            if let Some(at) = position(path.id) {
-                let earlier = path
-                    .next_probe
-                    .min(now + Duration::from_micros(answer.timings[at].probe_interval_us.into()));
-                path.timing = answer.timings[at];
-                path.next_probe = earlier;
-                if let Mode::Spread(weights) = &answer.mode {
-                    path.weight = weights[at];
-                }
+        for own in 0..self.paths.len() {
+            let Some(at) = position(self.paths[own].id) else { continue };
+            self.paths[own].timing = answer.timings[at];
+            let latest = now + self.probe_interval(own, now);
+            let path = &mut self.paths[own];
+            path.next_probe = path.next_probe.min(latest);
+            if let Mode::Spread(weights) = &answer.mode {
+                path.weight = weights[at];
             }
         }
         // Paths that appeared meanwhile keep table order behind the others.
@@ -65,11 +63,12 @@ impl<A: Aead> Peer<A> {
             || now.since(*asked) >= SETTLING_PAUSE && self.paths.iter().any(recent)
     }
 
-    /// Round trips with their spread in steps of about a quarter: what a reply timeout depends on.
+    /// Round trips with their spread in steps of about a quarter: what a reply timeout, which is never below a
+    /// millisecond, depends on.
     fn coarse_rtts(&self) -> Vec<u32> {
         let coarse = |path: &Path| {
             let (smoothed, variance, _) = path.rtt.measured()?;
-            let micros = (smoothed + 4 * variance).as_micros().max(4);
+            let micros = (smoothed + 4 * variance).as_micros().max(1_000);
             let exponent = micros.ilog2();
             Some(exponent * 4 + (micros >> (exponent - 2)) as u32 % 4)
         };

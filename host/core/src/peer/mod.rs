@@ -41,6 +41,8 @@ use session::Session;
 const MAX_SPACES: usize = 2 * failover::MAX_PATHS;
 /// Traffic keeps a peer's paths probed this long in clusters larger than [`PROBE_ALL`].
 const TRAFFIC_MEMORY: Duration = Duration::from_secs(60);
+/// A peer without traffic for this long is probed seldom.
+const QUIET: Duration = Duration::from_secs(5);
 /// Memory that a burst took is given back after this long without traffic.
 const IDLE: Duration = Duration::from_secs(2);
 /// For this long after a change of state, policies that look at its age are asked again and again.
@@ -160,7 +162,7 @@ impl<A: Aead> Peer<A> {
 
     /// There is traffic: the paths are probed from now on.
     fn touch(&mut self, now: Instant) {
-        let slept = self.last_traffic.is_none_or(|last| now.since(last) >= TRAFFIC_MEMORY);
+        let slept = self.last_traffic.is_none_or(|last| now.since(last) >= QUIET);
         self.last_traffic = Some(now);
         self.shrunk = false;
         if slept {

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use overlan_contract::failover::PathState;
 
-use super::{IDLE, Peer, Surroundings, TRAFFIC_MEMORY, apply_health};
+use super::{IDLE, Peer, QUIET, Surroundings, TRAFFIC_MEMORY, apply_health};
 use crate::crypto::Aead;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
@@ -17,6 +17,8 @@ use crate::time::Instant;
 const MAX_PONGS: usize = 32;
 /// The paths of a member that membership takes for dead are probed this seldom.
 const DEAD_INTERVAL: Duration = Duration::from_secs(2);
+/// And those that answer but carried no message lately: a message that finds its path broken moves to the next.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<A: Aead> Peer<A> {
     pub(super) fn handle_ping(&mut self, token: u32, ends: (SocketAddr, SocketAddr)) {
@@ -48,6 +50,7 @@ impl<A: Aead> Peer<A> {
         if path.recovery.measures(sent) {
             path.rtt.sample(now.since(sent), Duration::ZERO, now);
         }
+        path.recovery.note_pong();
         self.handle_reply(at, now, env);
     }
 
@@ -139,10 +142,26 @@ impl<A: Aead> Peer<A> {
         let path = &mut self.paths[at];
         if probed && path.next_probe <= now {
             path.ping_due = true;
-            let interval =
-                if self.alive { path.probe_interval() } else { path.probe_interval().max(DEAD_INTERVAL) };
-            path.next_probe = now + interval;
+            self.paths[at].next_probe = now + self.probe_interval(at, now);
         }
+    }
+
+    /// Nothing is under way, and nothing was lately.
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.last_traffic.is_none_or(|last| now.since(last) >= QUIET) && self.outbox.is_settled()
+    }
+
+    /// How often a path is probed: as its policy says, or more seldom where nothing depends on it.
+    pub(super) fn probe_interval(&self, at: usize, now: Instant) -> Duration {
+        let path = &self.paths[at];
+        let least = if !self.alive {
+            DEAD_INTERVAL
+        } else if path.state() == PathState::Up && self.is_quiet(now) {
+            QUIET_INTERVAL
+        } else {
+            Duration::ZERO
+        };
+        path.probe_interval().max(least)
     }
 
     /// A reply is late: one miss, and the path is asked again at once.

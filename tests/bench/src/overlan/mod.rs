@@ -11,6 +11,8 @@ use crate::net::{End, Network};
 
 /// Seconds over which an idle node is watched.
 const IDLE_SECONDS: f64 = 20.0;
+/// Seconds over which two flows are compared: what they do in the long run.
+const FAIR_SECONDS: f64 = 12.0;
 
 /// Adds Overlan to the cases of its peers, and cases of its own.
 pub(crate) fn extend(mut cases: Vec<Case>) -> Vec<Case> {
@@ -98,32 +100,27 @@ fn flow_and_path(results: &[Value]) -> Vec<Metric> {
     metrics
 }
 
-/// Two clusters of two members over one slow path.
+/// Two flows of one kind over one slow path: of two clusters of two members, or of TCP.
 fn fair() -> Case {
-    let options = |cluster: u16| {
-        format!(
-            "mode=reliable size=65536 cluster={cluster} peer={}:{}",
-            End::Receiver.address(),
-            7400 + cluster
-        )
-    };
-    let mut workers = Vec::new();
-    for cluster in [1, 2] {
-        let mut pair = System::pair("", "overlan", "", flow).workers;
-        for worker in &mut pair {
-            let role = worker.arguments[2].clone();
-            worker.arguments = arguments("overlan", &role, &options(cluster));
+    let two = |name: &str, kind: &str, options: &str| {
+        let mut workers = Vec::new();
+        for cluster in [1, 2] {
+            let address = format!("peer={}:{}", End::Receiver.address(), 7400 + cluster);
+            let options = format!("{options} cluster={cluster} {address}");
+            workers.extend(System::pair("", kind, &options, flow).workers);
         }
-        workers.extend(pair);
-    }
-    let name = "two Overlan flows".to_owned();
+        System { name: name.to_owned(), workers, digest: shares, seconds: Some(FAIR_SECONDS) }
+    };
     Case {
         name: "fair",
         title: "two flows share a slow path: the larger one's part",
         network: Network { limit: Some(100), ..Network::PLAIN },
         metric: "larger",
-        reference: "",
-        systems: vec![System { name, workers, digest: shares, seconds: Some(5.0) }],
+        reference: "two TCP cubic flows",
+        systems: vec![
+            two("two TCP cubic flows", "tcp", "congestion=cubic"),
+            two("two Overlan flows", "overlan", "mode=reliable size=65536"),
+        ],
     }
 }
 
@@ -151,7 +148,7 @@ fn idle() -> Case {
     };
     Case {
         name: "idle",
-        title: "a node with nothing to do, over 20 s",
+        title: "a node with nothing to do, over 20 s, half a minute after its peers joined",
         network: Network::PLAIN,
         metric: "cpu",
         reference: "0 idle peers",

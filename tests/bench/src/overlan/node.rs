@@ -135,6 +135,9 @@ fn memory_kib() -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
+/// Idle peers are watched this long after they joined.
+const SETTLED: Duration = Duration::from_secs(35);
+
 /// `peers=` members that do nothing.
 pub(crate) fn idle(options: &Options) -> anyhow::Result<()> {
     crate::runtime()?.block_on(async {
@@ -144,6 +147,8 @@ pub(crate) fn idle(options: &Options) -> anyhow::Result<()> {
             meet(&node, "receiver").await?;
             nodes.push(node);
         }
+        // Policies look at the age of a state for its first half a minute.
+        tokio::time::sleep(SETTLED).await;
         rest(&Counts::new()).await
     })
 }

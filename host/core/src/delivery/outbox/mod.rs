@@ -95,6 +95,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether the peer has accepted all that there was.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.streams.values().all(|stream| stream.queued_bytes == 0)
+    }
+
     /// A stream that refused a message and has room again; each once.
     pub(crate) fn take_writable(&mut self) -> Option<u16> {
         if self.refused.is_empty() || self.queued_bytes > self.limit / 4 * 3 {
