@@ -37,10 +37,7 @@ pub struct Eligible<T> {
 
 impl<T: Clone> Eligible<T> {
     /// The lists, of whatever `item` makes of a node and its index in the question.
-    pub fn new(
-        question: &assignment::Question,
-        mut item: impl FnMut(u32, &assignment::Node) -> T,
-    ) -> Self {
+    pub fn new(question: &assignment::Question, mut item: impl FnMut(u32, &assignment::Node) -> T) -> Self {
         let live: Vec<(T, &assignment::Node)> = (0..)
             .zip(&question.nodes)
             .filter(|(_, node)| node.live)

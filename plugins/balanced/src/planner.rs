@@ -165,7 +165,8 @@ impl<'a> Planner<'a> {
 
     /// The move onto a node that takes most off the most loaded owner.
     fn best_pull(&self, to: u32) -> Option<Move> {
-        let takes: Vec<bool> = self.eligible.groups().iter().map(|group| group.binary_search(&to).is_ok()).collect();
+        let takes: Vec<bool> =
+            self.eligible.groups().iter().map(|group| group.binary_search(&to).is_ok()).collect();
         let duties = (0..self.owners.len()).filter(|&duty| takes[self.eligible.group(duty)]);
         let places = duties.flat_map(|duty| (0..self.owners[duty].len()).map(move |place| (duty, place)));
         let helpful = places.filter_map(|(duty, place)| {
@@ -248,9 +249,9 @@ impl<'a> Planner<'a> {
     /// Whether a node would, at this place, share a subnet with one of the duty's other owners.
     fn shares(&self, duty: usize, place: usize, node: u32) -> bool {
         let others = self.owners[duty].iter().enumerate().filter(|&(other, _)| other != place);
-        others.into_iter().any(|(_, &other)| {
-            overlap(&self.subnets[node as usize], &self.subnets[other as usize])
-        })
+        others
+            .into_iter()
+            .any(|(_, &other)| overlap(&self.subnets[node as usize], &self.subnets[other as usize]))
     }
 
     fn wanted(&self, duty: usize) -> usize {

@@ -50,8 +50,7 @@ impl Assignment for Rendezvous {
     }
 
     fn decide(&mut self, question: &Question, _: &dyn Log) -> Result<Answer, String> {
-        let eligible =
-            Eligible::new(question, |index, node| Candidate::new(index, node, self.weight(node)));
+        let eligible = Eligible::new(question, |index, node| Candidate::new(index, node, self.weight(node)));
         let owners = question.responsibilities.iter().enumerate().map(|(index, duty)| {
             placement::lowest(&duty.name, eligible.nodes(index), eligible.wanted(index))
         });
