@@ -1,6 +1,7 @@
 //! The policy host against good and hostile guests.
 
 mod ask;
-mod guests;
 mod load;
 mod slot;
+
+use overlan_guests as guests;
