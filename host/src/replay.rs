@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use overlan_node::policy_host::{Assignment, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect};
-use overlan_node::policy_journal::{Damage, Exchange, Record, read};
+use overlan_node::policy_journal::{Damage, Exchange, Outcome as Recorded, Record, read};
 use overlan_node::{Attributes, Kind, plugins};
 use serde::Serialize;
 use serde_json::json;
@@ -183,12 +183,12 @@ impl Changes {
 
 /// A kind whose answers can be told apart in detail.
 trait Replayed: Policy {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Result<Self::Answer, String>)>;
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)>;
     fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes);
 }
 
 impl Replayed for Assignment {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Result<Self::Answer, String>)> {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
         let Exchange::Assignment(question, outcome) = exchange else { return None };
         Some((question, outcome))
     }
@@ -208,7 +208,7 @@ impl Replayed for Assignment {
 }
 
 impl Replayed for Sizing {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Result<Self::Answer, String>)> {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
         let Exchange::Sizing(question, outcome) = exchange else { return None };
         Some((question, outcome))
     }
@@ -222,7 +222,7 @@ impl Replayed for Sizing {
 }
 
 impl Replayed for Failover {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Result<Self::Answer, String>)> {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
         let Exchange::Failover(question, outcome) = exchange else { return None };
         Some((question, outcome))
     }

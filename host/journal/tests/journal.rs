@@ -40,7 +40,7 @@ fn record(number: u64) -> Record {
         sha256: "00".repeat(32),
         config: vec![("key".into(), "value".into())],
         elapsed_us: 7,
-        fuel: (number % 2 == 0).then_some(number),
+        fuel: number.is_multiple_of(2).then_some(number),
         exchange,
     }
 }

@@ -13,6 +13,8 @@ use overlan_contract::Kind;
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
+const CONTRACT: &str = include_str!("../../../wit/policy.wit");
+
 /// `decide` and `configure` bodies around static data, all replaceable.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -118,12 +120,26 @@ impl Guest {
 
     /// The same, speaking another version of the contract.
     pub fn module_of(&self, version: &str) -> Vec<u8> {
-        let wit = include_str!("../../../wit/policy.wit").replace("@0.1.0", &format!("@{version}"));
+        let wit = CONTRACT.replace("@0.1.0", &format!("@{version}"));
+        self.described(&wit, &format!("{}-policy", self.kind), version)
+    }
+
+    /// The same with one more interface exported: `overlan:policy/extra@0.1.0`, whose `hook` gives 7.
+    pub fn module_with_more(&self) -> Vec<u8> {
+        let wit = format!(
+            "{CONTRACT}\ninterface extra {{ hook: func() -> u32; }}\n\
+             world more {{ import log; export {}; export extra; }}\n",
+            self.kind
+        );
+        let hook = r#"(func (export "overlan:policy/extra@0.1.0#hook") (result i32) i32.const 7)"#;
+        self.clone().extra(hook).described(&wit, "more", "0.1.0")
+    }
+
+    /// The core module with metadata that describes it as of a world.
+    fn described(&self, wit: &str, world: &str, version: &str) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        let package = resolve.push_str("policy.wit", &wit).expect("the contract is WIT");
-        let world = resolve
-            .select_world(&[package], Some(&format!("{}-policy", self.kind)))
-            .expect("the kind's world");
+        let package = resolve.push_str("policy.wit", wit).expect("the contract is WIT");
+        let world = resolve.select_world(&[package], Some(world)).expect("the world is in it");
         let mut module = self.core_of(version);
         wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
             .expect("metadata fits");

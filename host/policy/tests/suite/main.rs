@@ -1,6 +1,7 @@
 //! The policy host against good and hostile guests.
 
 mod ask;
+mod frozen;
 mod load;
 mod slot;
 
