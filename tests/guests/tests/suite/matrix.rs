@@ -10,12 +10,12 @@ use overlan_policy::{
     Assignment, BreakerConfig, Engine, Failover, FaultKind, Limits, NoAnswer, Plugin, Policy, Sizing, Slot,
 };
 
-/// Short, so that what never ends does not take long; large enough for every good guest.
+/// Little fuel and memory, so that what never ends does not take long; the deadlines leave a busy machine its time.
 fn limits() -> Limits {
     Limits {
         fuel_base: 5_000_000,
-        deadline: Duration::from_millis(50),
-        start_deadline: Duration::from_millis(200),
+        deadline: Duration::from_millis(250),
+        start_deadline: Duration::from_millis(500),
         memory_bytes: 32 << 20,
         ..Limits::default()
     }
