@@ -102,6 +102,10 @@ fn place_duty<'a>(
     for node in free {
         let bears = load[node.index as usize];
         if bears <= room {
+            // Most are out of the race by a bound of their cost.
+            if best.is_some_and(|(lowest, _)| node.cost_floor(hash) > lowest) {
+                continue;
+            }
             let entry = (node.cost(hash), node.index);
             if best.is_none_or(|best| entry < best) {
                 best = Some(entry);

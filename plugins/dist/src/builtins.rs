@@ -17,7 +17,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "bounded-load",
         kind: Kind::Assignment,
         wasm: include_bytes!("../bounded-load.wasm"),
-        sha256: "f96a13f0b06ea58158373aace4378c79ad985bd8c09c21c9434e34797046a6c3",
+        sha256: "e9703bfcfbdf0b6a616fffdb264a4b59d2663ff38a41e72b5ad6baddcbd81dbb",
         summary: "Consistent hashing with bounded loads: few moves, and nobody bears more than the average and a slack",
     },
     Builtin {
@@ -38,7 +38,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "sticky",
         kind: Kind::Assignment,
         wasm: include_bytes!("../sticky.wasm"),
-        sha256: "0eaef55fdc4d31a90447b36b005ac18afa5477f864e44fa2c5007f5a2785d330",
+        sha256: "d66ffb09c8d692480698fa72fd255aa964930065131a7186b4497555d8df3b3d",
         summary: "Keeps the plan: moves what must, then a bounded share to even out, first onto nodes that stand by already",
     },
     Builtin {

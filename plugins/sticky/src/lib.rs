@@ -176,7 +176,11 @@ impl<'a> Planner<'a> {
         let mut best: Option<(u64, u64, u32)> = None;
         for node in self.eligible.nodes(duty) {
             let load = self.load[node.index as usize][place];
-            if best.is_some_and(|(least, _, _)| load > least) || self.owners[duty].contains(&node.index) {
+            // Most are out of the race by their load or a bound of their cost.
+            let behind = best.is_some_and(|(least, lowest, _)| {
+                load > least || (load == least && node.cost_floor(hash) > lowest)
+            });
+            if behind || self.owners[duty].contains(&node.index) {
                 continue;
             }
             let entry = (load, node.cost(hash), node.index);
