@@ -65,8 +65,8 @@ impl Assignment for BoundedLoad {
             for duty in duties {
                 let hash = duty_hash(&question.responsibilities[duty].name);
                 let weight = weight(question, duty);
-                let free = eligible.nodes(duty).iter().filter(|node| !owners[duty].contains(&node.index));
-                if let Some(node) = place_duty(free, hash, &load, capacity.saturating_sub(weight)) {
+                let room = capacity.saturating_sub(weight);
+                if let Some(node) = place_duty(eligible.nodes(duty), &owners[duty], hash, &load, room) {
                     load[node as usize] += weight;
                     owners[duty].push(node);
                 }
@@ -90,31 +90,22 @@ fn weight(question: &Question, duty: usize) -> u64 {
     question.responsibilities[duty].weight_milli.max(1).into()
 }
 
-/// The lowest cost among the nodes that bear at most `room`; the least loaded where none does.
-fn place_duty<'a>(
-    free: impl Iterator<Item = &'a Candidate>,
-    hash: u64,
-    load: &[u64],
-    room: u64,
-) -> Option<u32> {
+/// The lowest cost among the nodes that bear at most `room` and are no owners yet; the least loaded where none does.
+fn place_duty(nodes: &[Candidate], owners: &[u32], hash: u64, load: &[u64], room: u64) -> Option<u32> {
     let mut best: Option<(u64, u32)> = None;
-    let mut least: Option<(u64, u32)> = None;
-    for node in free {
-        let bears = load[node.index as usize];
-        if bears <= room {
-            // Most are out of the race by a bound of their cost.
-            if best.is_some_and(|(lowest, _)| node.cost_floor(hash) > lowest) {
-                continue;
-            }
-            let entry = (node.cost(hash), node.index);
-            if best.is_none_or(|best| entry < best) {
-                best = Some(entry);
-            }
-        } else if least.is_none_or(|least| (bears, node.index) < least) {
-            least = Some((bears, node.index));
+    for node in nodes {
+        // Most are out of the race by a bound of their cost.
+        let behind = best.is_some_and(|(lowest, _)| node.cost_floor(hash) > lowest);
+        if behind || load[node.index as usize] > room || owners.contains(&node.index) {
+            continue;
+        }
+        let entry = (node.cost(hash), node.index);
+        if best.is_none_or(|best| entry < best) {
+            best = Some(entry);
         }
     }
-    best.or(least).map(|(_, node)| node)
+    let free = || nodes.iter().map(|node| node.index).filter(|node| !owners.contains(node));
+    best.map(|(_, node)| node).or_else(|| free().min_by_key(|&node| (load[node as usize], node)))
 }
 
 overlan_plugin_sdk::export!(assignment: BoundedLoad);

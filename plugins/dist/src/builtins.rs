@@ -17,7 +17,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "bounded-load",
         kind: Kind::Assignment,
         wasm: include_bytes!("../bounded-load.wasm"),
-        sha256: "e9703bfcfbdf0b6a616fffdb264a4b59d2663ff38a41e72b5ad6baddcbd81dbb",
+        sha256: "c860ac7628a7d3c90194e1cb99fd3352efcee938479d152ef8f88053327e242c",
         summary: "Consistent hashing with bounded loads: few moves, and nobody bears more than the average and a slack",
     },
     Builtin {
