@@ -391,6 +391,23 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         json: Json,
     },
+    /// Ask another policy what a node's journal says was asked, and show what it decides otherwise
+    Replay(ReplayArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// A component file, or `builtin:NAME`
+    #[arg(long)]
+    pub(crate) policy: String,
+    /// Configuration of the policy, repeatable; without any, the component that answered then gets what it had
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) config: Vec<(String, String)>,
+    /// A node's journal (STATE_DIR/journal), or a file of it, repeatable
+    #[arg(required = true, value_name = "JOURNAL")]
+    pub(crate) journals: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -449,6 +466,7 @@ mod tests {
             "policy set assignment x.wasm --config a=b",
             "policy rollback sizing",
             "policy check x.wasm",
+            "policy replay --policy builtin:fast state/journal --json",
         ];
         for line in lines {
             let words = std::iter::once("overlan").chain(line.split(' '));

@@ -10,6 +10,7 @@ mod keys;
 mod list;
 mod messages;
 mod policy;
+mod replay;
 mod routes;
 mod run;
 mod table;

@@ -25,6 +25,7 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             let path = format!("/v1/policy/{kind}/rollback");
             show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)
         }
+        PolicyCommand::Replay(args) => crate::replay::run(args),
         PolicyCommand::Check { file, config, json } => check_file(file, config, json.json),
     }
 }

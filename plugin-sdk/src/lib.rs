@@ -31,8 +31,8 @@
 //! logarithms, which differ between C libraries.
 //!
 //! Reading order: the traits [`Assignment`], [`Sizing`] and [`Failover`]; the questions and answers
-//! in [`assignment`], [`sizing`] and [`failover`]; [`Config`]; [`Log`]; then the tools [`score`] and
-//! [`testkit`].
+//! in [`assignment`], [`sizing`] and [`failover`]; [`Config`]; [`Log`]; then the tools [`score`],
+//! [`placement`] and [`testkit`].
 
 // The generated exports name this crate by its path, from here and from plugin crates alike.
 #[cfg(target_arch = "wasm32")]
@@ -41,6 +41,7 @@ extern crate self as overlan_plugin_sdk;
 mod config;
 mod export;
 mod log;
+pub mod placement;
 mod policy;
 pub mod score;
 pub mod testkit;

@@ -23,6 +23,7 @@ use crate::config::{Config, PluginSource, Security};
 use crate::driver::{
     Command, ListenOptions, Listener, MAX_BATCH, NodeCore, Outgoing, SendFailure, SendOptions,
 };
+use crate::journal::JournalStatus;
 use crate::kernel::{self, Kernel};
 use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
@@ -81,6 +82,8 @@ pub struct NodeStatus {
     pub adapters: Vec<AdapterView>,
     /// Who answers the policy questions.
     pub policies: Vec<PolicyStatus>,
+    /// What the journal of policy questions took; absent where none is kept.
+    pub journal: Option<JournalStatus>,
 }
 
 impl NodeHandle {
@@ -245,6 +248,7 @@ impl NodeHandle {
             uptime_ms: u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             adapters: selection.adapters.iter().map(|selected| (&selected.adapter).into()).collect(),
             policies: shared.policies.show(),
+            journal: shared.policies.journal(),
         })
     }
 

@@ -8,7 +8,7 @@
 //! kernel, keeps the routes and serves the Unix socket. They exchange bounded queues and `watch` values.
 //!
 //! Reading order: [`config`], [`adapters`] (which are used), `state` (the state directory), `driver`, `policy`,
-//! `kernel` (adapters and routes), `keyring`, `node` (start), `handle`, `receipt`, `control`, [`app`] (the application
+//! `journal` (of policy questions), `kernel` (adapters and routes), `keyring`, `node` (start), `handle`, `receipt`, `control`, [`app`] (the application
 //! stream), [`client`].
 
 pub mod adapters;
@@ -20,6 +20,7 @@ pub mod config;
 mod control;
 mod driver;
 mod handle;
+mod journal;
 mod kernel;
 mod keyring;
 mod node;
@@ -31,6 +32,7 @@ pub use app::{Origin, Received};
 pub use config::{Config, ConfigError};
 pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOptions, Streams};
 pub use handle::{NodeHandle, NodeStatus, Stopped};
+pub use journal::JournalStatus;
 pub use kernel::plan_for;
 pub use keyring::{KeyView, KeyringChange, KeyringFailure};
 pub use node::{Node, StartError};
@@ -40,6 +42,7 @@ pub use state::{StateError, random};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
 pub use overlan_core::{Congestion, Event, Fate, status};
+pub use overlan_journal as policy_journal;
 pub use overlan_netlink as netlink;
 pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;

@@ -18,6 +18,7 @@ use crate::bench;
 use crate::config::{Config, PluginSource, Security};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{NodeHandle, Shared};
+use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
 use crate::policy::{Policies, PolicyError, Priority};
 use crate::state::{StateDir, StateError, random};
@@ -130,6 +131,16 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
     }
 }
 
+/// The journal of policy questions, where one is wanted. A node does not stay down for want of it.
+fn journal(config: &Config) -> Option<Recorder> {
+    if config.journal_bytes == 0 {
+        return None;
+    }
+    Recorder::open(config.state_dir.join("journal"), config.journal_bytes)
+        .inspect_err(|error| tracing::warn!(%error, "no policy journal is kept; make its folder writable"))
+        .ok()
+}
+
 type PluginToLoad = (Kind, String, Vec<u8>, Attributes);
 
 /// Configured plugins, and the defaults of the other kinds. A missing one is an error before anything runs.
@@ -181,7 +192,7 @@ async fn start(
     let control = crate::control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
     let (answers, answer_receiver) = mpsc::unbounded_channel();
-    let policies = Policies::start(&answers, &commands.downgrade())?;
+    let policies = Policies::start(&answers, &commands.downgrade(), journal(&config))?;
     load_plugins(&policies, plugins).await?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());

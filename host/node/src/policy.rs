@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::{Answered, Command};
+use crate::journal::{self, JournalStatus, Recorder};
 
 /// One kind of policy, as the control API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,7 @@ pub(crate) struct Policies {
     engine: Engine,
     workers: [std_mpsc::Sender<Work>; 3],
     shown: Arc<Mutex<[PolicyStatus; 3]>>,
+    journal: Option<Recorder>,
 }
 
 impl Policies {
@@ -110,14 +112,15 @@ impl Policies {
     pub(crate) fn start(
         answers: &mpsc::UnboundedSender<Answered>,
         commands: &mpsc::WeakSender<Command>,
+        journal: Option<Recorder>,
     ) -> Result<Self, EngineError> {
         let shown = Arc::new(Mutex::new(Kind::ALL.map(native)));
         let workers = [
-            worker::<Assignment>(answers, commands, &shown)?,
-            worker::<Sizing>(answers, commands, &shown)?,
-            worker::<Failover>(answers, commands, &shown)?,
+            worker::<Assignment>(answers, commands, &shown, &journal)?,
+            worker::<Sizing>(answers, commands, &shown, &journal)?,
+            worker::<Failover>(answers, commands, &shown, &journal)?,
         ];
-        Ok(Policies { engine: Engine::new()?, workers, shown })
+        Ok(Policies { engine: Engine::new()?, workers, shown, journal })
     }
 
     fn worker(&self, kind: Kind) -> &std_mpsc::Sender<Work> {
@@ -132,6 +135,11 @@ impl Policies {
 
     pub(crate) fn show(&self) -> Vec<PolicyStatus> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).to_vec()
+    }
+
+    /// What the journal took; `None` where none is kept.
+    pub(crate) fn journal(&self) -> Option<JournalStatus> {
+        self.journal.as_ref().map(Recorder::status)
     }
 
     /// Compiles a component and makes it active.
@@ -267,12 +275,14 @@ struct Worker<P: Policy> {
     origin: Instant,
     shown: Arc<Mutex<[PolicyStatus; 3]>>,
     commands: mpsc::WeakSender<Command>,
+    journal: Option<Recorder>,
 }
 
 fn worker<P: Decision>(
     answers: &mpsc::UnboundedSender<Answered>,
     commands: &mpsc::WeakSender<Command>,
     shown: &Arc<Mutex<[PolicyStatus; 3]>>,
+    journal: &Option<Recorder>,
 ) -> std::io::Result<std_mpsc::Sender<Work>> {
     let (sender, receiver) = std_mpsc::channel();
     let mut worker = Worker::<P> {
@@ -281,6 +291,7 @@ fn worker<P: Decision>(
         origin: Instant::now(),
         shown: shown.clone(),
         commands: commands.clone(),
+        journal: journal.clone(),
     };
     let answers = answers.clone();
     // Guests run on this thread's stack.
@@ -291,10 +302,15 @@ fn worker<P: Decision>(
                     let Some(answer) = P::ask(&mut worker.slot, &question, worker.origin.elapsed()) else {
                         continue;
                     };
+                    let outcome = worker.journal.is_some().then(|| answer.clone());
                     let answer = answer.map_err(|why| why.to_string());
                     worker.publish();
                     if answers.send((ticket, answer)).is_err() {
                         return;
+                    }
+                    // After the answer is on its way, so that it never waits for this.
+                    if let Some(outcome) = outcome {
+                        worker.write_down(question, outcome);
                     }
                 }
                 Work::Swap(loaded, reply) => {
@@ -340,6 +356,27 @@ impl<P: Policy> Worker<P> {
         }
         tracing::info!(kind = %P::KIND, plugin = status.plugin, "policy");
         let _ = reply.send(Ok(status));
+    }
+
+    /// Puts a question and what the plugin made of it into the journal; nothing where it was not asked.
+    fn write_down(&self, question: Question, outcome: Result<Answer, NoAnswer>) {
+        let (Some(journal), Some(plugin)) = (&self.journal, self.slot.active()) else { return };
+        let counters = self.slot.counters();
+        let (outcome, elapsed, fuel) = match outcome {
+            Ok(answer) => (Ok(answer), counters.last_elapsed, counters.last_fuel),
+            Err(NoAnswer::Fault(fault)) => (Err(fault.to_string()), std::time::Duration::ZERO, None),
+            Err(NoAnswer::Empty | NoAnswer::Open { .. }) => return,
+        };
+        let Some(exchange) = journal::exchange(question, outcome) else { return };
+        journal.record(&overlan_journal::Record {
+            unix_ms: journal::unix_ms(),
+            plugin: plugin.name().to_owned(),
+            sha256: plugin.sha256().to_owned(),
+            config: self.configs[0].clone(),
+            elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            fuel,
+            exchange,
+        });
     }
 
     fn publish(&self) -> PolicyStatus {

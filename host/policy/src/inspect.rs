@@ -48,6 +48,18 @@ pub struct Report {
     pub problem: Option<LoadError>,
 }
 
+impl Report {
+    /// Whether it exports an interface of the contract that policies need not have, in a version of this host's track;
+    /// the name to look it up by. That is how a host tells plugins of a later 0.1.x, with a hook that earlier ones lack.
+    /// A core module is made a component by this host's contract and has no more than that knows.
+    pub fn optional(&self, interface: &str) -> Option<&str> {
+        let fits = |name: &&String| {
+            own(name).is_some_and(|(found, version)| found == interface && on_track(version))
+        };
+        self.exports.iter().find(fits).map(String::as_str)
+    }
+}
+
 /// Finds out what a file is. Never fails: what is wrong stands in [`Report::problem`].
 pub fn inspect(file: &[u8]) -> Report {
     examine(file).0

@@ -85,7 +85,8 @@ pub enum LoadError {
     /// It speaks another version of the contract.
     #[error(
         "the policy speaks version {found} of the contract, this host speaks {CONTRACT_VERSION} (any \
-         {CONTRACT_TRACK}.x); rebuild it with the plugin SDK and wit/policy.wit of this release"
+         {CONTRACT_TRACK}.x); {}rebuild it with the plugin SDK and wit/policy.wit of this release",
+        update(.found)
     )]
     Version {
         /// The version in the file; empty where the name carries none.
@@ -106,6 +107,18 @@ pub enum LoadError {
 
 fn names(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// The other cure where the policy is ahead of the host.
+fn update(found: &str) -> &'static str {
+    let track = |version: &str| -> Option<(u64, u64)> {
+        let mut parts = version.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    match (track(found), track(CONTRACT_VERSION)) {
+        (Some(found), Some(ours)) if found > ours => "update this node to a release that speaks it, or ",
+        _ => "",
+    }
 }
 
 fn cure(imports: &[String]) -> &'static str {

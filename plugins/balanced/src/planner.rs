@@ -1,10 +1,9 @@
 //! The plan while it is made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use overlan_plugin_sdk::assignment::{Answer, Node, Question};
-use overlan_plugin_sdk::{AdapterStatus, Attributes};
+use overlan_plugin_sdk::assignment::{Answer, Question};
+use overlan_plugin_sdk::placement::{Eligible, number_subnets, overlap};
 
 /// How many of the least loaded nodes are tried as the new owner of a duty.
 const TARGETS: usize = 4;
@@ -15,10 +14,8 @@ pub(crate) struct Planner<'a> {
     standby_percent: u64,
     /// Per duty: its owners so far, primary first.
     owners: Vec<Vec<u32>>,
-    /// Per duty: index into `groups`.
-    group: Vec<usize>,
-    /// Live nodes that meet a set of requirements, ascending.
-    groups: Vec<Vec<u32>>,
+    /// Who may own what, ascending.
+    eligible: Eligible<u32>,
     /// Per node: the subnets of its adapters that are up, by number, ascending.
     subnets: Vec<Vec<u32>>,
     /// Per node: what it bears, in hundred-thousandths of an ordinary duty.
@@ -35,13 +32,11 @@ struct Move {
 impl<'a> Planner<'a> {
     /// An empty plan.
     pub(crate) fn new(question: &'a Question, standby_percent: u32) -> Self {
-        let (group, groups) = group_by_requirements(question);
         Planner {
             question,
             standby_percent: standby_percent.into(),
             owners: vec![Vec::new(); question.responsibilities.len()],
-            group,
-            groups,
+            eligible: Eligible::new(question, |index, _| index),
             subnets: number_subnets(&question.nodes),
             load: vec![0; question.nodes.len()],
         }
@@ -51,7 +46,7 @@ impl<'a> Planner<'a> {
     pub(crate) fn keep_previous(&mut self) {
         for (duty, previous) in self.question.previous.iter().enumerate().take(self.owners.len()) {
             for &node in previous {
-                let eligible = self.groups[self.group[duty]].binary_search(&node).is_ok();
+                let eligible = self.eligible.nodes(duty).binary_search(&node).is_ok();
                 if eligible
                     && self.owners[duty].len() < self.wanted(duty)
                     && !self.owners[duty].contains(&node)
@@ -154,8 +149,9 @@ impl<'a> Planner<'a> {
         let mut best: Option<(u64, Move)> = None;
         for &duty in duties {
             let Some(place) = self.owners[duty].iter().position(|&owner| owner == from) else { continue };
-            let group = self.group[duty];
-            let targets = targets.entry(group).or_insert_with(|| self.targets(&self.groups[group]));
+            let targets = targets
+                .entry(self.eligible.group(duty))
+                .or_insert_with(|| self.targets(self.eligible.nodes(duty)));
             for &to in targets.iter() {
                 let Some(relief) = self.relief(duty, place, to) else { continue };
                 let helps = self.load[to as usize] + relief < self.load[from as usize];
@@ -169,8 +165,9 @@ impl<'a> Planner<'a> {
 
     /// The move onto a node that takes most off the most loaded owner.
     fn best_pull(&self, to: u32) -> Option<Move> {
-        let takes: Vec<bool> = self.groups.iter().map(|group| group.binary_search(&to).is_ok()).collect();
-        let duties = (0..self.owners.len()).filter(|&duty| takes[self.group[duty]]);
+        let takes: Vec<bool> =
+            self.eligible.groups().iter().map(|group| group.binary_search(&to).is_ok()).collect();
+        let duties = (0..self.owners.len()).filter(|&duty| takes[self.eligible.group(duty)]);
         let places = duties.flat_map(|duty| (0..self.owners[duty].len()).map(move |place| (duty, place)));
         let helpful = places.filter_map(|(duty, place)| {
             let from = self.load[self.owners[duty][place] as usize];
@@ -224,7 +221,7 @@ impl<'a> Planner<'a> {
         let lighter = |node: u32, best: Option<u32>| {
             best.is_none_or(|best| self.load[node as usize] < self.load[best as usize])
         };
-        for &node in &self.groups[self.group[duty]] {
+        for &node in self.eligible.nodes(duty) {
             if !lighter(node, apart) || self.owners[duty].contains(&node) {
                 continue;
             }
@@ -252,14 +249,13 @@ impl<'a> Planner<'a> {
     /// Whether a node would, at this place, share a subnet with one of the duty's other owners.
     fn shares(&self, duty: usize, place: usize, node: u32) -> bool {
         let others = self.owners[duty].iter().enumerate().filter(|&(other, _)| other != place);
-        others.into_iter().any(|(_, &other)| {
-            let other = &self.subnets[other as usize];
-            self.subnets[node as usize].iter().any(|subnet| other.binary_search(subnet).is_ok())
-        })
+        others
+            .into_iter()
+            .any(|(_, &other)| overlap(&self.subnets[node as usize], &self.subnets[other as usize]))
     }
 
     fn wanted(&self, duty: usize) -> usize {
-        self.groups[self.group[duty]].len().min(self.question.responsibilities[duty].replicas as usize)
+        self.eligible.wanted(duty)
     }
 
     /// A duty of no weight is still spread: it counts as a thousandth of an ordinary one.
@@ -270,32 +266,4 @@ impl<'a> Planner<'a> {
     fn burden(&self, duty: usize, place: usize) -> u64 {
         self.weight(duty) * if place == 0 { 100 } else { self.standby_percent }
     }
-}
-
-fn group_by_requirements(question: &Question) -> (Vec<usize>, Vec<Vec<u32>>) {
-    let mut numbers: BTreeMap<&Attributes, usize> = BTreeMap::new();
-    let mut groups: Vec<Vec<u32>> = Vec::new();
-    let number = question.responsibilities.iter().map(|duty| {
-        *numbers.entry(&duty.requires).or_insert_with(|| {
-            let eligible = |(_, node): &(u32, &Node)| node.live && node.meets(&duty.requires);
-            groups.push((0..).zip(&question.nodes).filter(eligible).map(|(index, _)| index).collect());
-            groups.len() - 1
-        })
-    });
-    (number.collect(), groups)
-}
-
-fn number_subnets(nodes: &[Node]) -> Vec<Vec<u32>> {
-    let mut numbers: BTreeMap<(IpAddr, u8), u32> = BTreeMap::new();
-    let of_node = |node: &Node| {
-        let up = node.adapters.iter().filter(|adapter| adapter.status == AdapterStatus::Up);
-        let subnets: BTreeSet<u32> = up
-            .map(|adapter| {
-                let next = numbers.len() as u32;
-                *numbers.entry((adapter.subnet(), adapter.prefix_length)).or_insert(next)
-            })
-            .collect();
-        subnets.into_iter().collect()
-    };
-    nodes.iter().map(of_node).collect()
 }

@@ -18,6 +18,10 @@ fn main() {
         println!("{nodes} nodes, {duties} responsibilities, 2 replicas");
         time::<overlan_plugin_rendezvous::Rendezvous>("  rendezvous", &question);
         time::<overlan_plugin_balanced::Balanced>("  balanced, new", &question);
+        time::<overlan_plugin_bounded_load::BoundedLoad>("  bounded-load", &question);
+        time::<overlan_plugin_weighted::Weighted>("  weighted", &question);
+        time::<overlan_plugin_sticky::Sticky>("  sticky, new", &question);
+        time::<overlan_plugin_spread::Spread>("  spread", &question);
         let answer = overlan_plugin_balanced::Balanced::configure(&Config::default())
             .and_then(|mut policy| {
                 policy.decide(&question, &Discard).map_err(overlan_plugin_sdk::ConfigError::Other)
@@ -25,5 +29,6 @@ fn main() {
             .expect("an answer");
         let lost = without_node(&with_previous(&question, &answer), 0);
         time::<overlan_plugin_balanced::Balanced>("  balanced, one lost", &lost);
+        time::<overlan_plugin_sticky::Sticky>("  sticky, one lost", &lost);
     }
 }

@@ -23,18 +23,11 @@
 
 use std::collections::BTreeMap;
 
-use overlan_plugin_sdk::assignment::{Answer, Node, Question, Responsibility};
-use overlan_plugin_sdk::score::{self, Weight};
-use overlan_plugin_sdk::{Adapter, AdapterStatus, Assignment, Attributes, Config, ConfigError, Log, Within};
+use overlan_plugin_sdk::assignment::{Answer, Node, Question};
+use overlan_plugin_sdk::placement::{self, Candidate, Eligible, Speed};
+use overlan_plugin_sdk::score::Weight;
+use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, Within};
 use serde::Deserialize;
-
-/// Seeds that keep the hashes of nodes and of duties apart. A change moves every responsibility.
-const NODE_SEED: u64 = 0x6e6f_6465;
-const DUTY_SEED: u64 = 0x6475_7479;
-/// DSCP of lower-effort traffic (RFC 8622) and of class selector 1 (RFC 4594 section 4.10).
-const LOWER_EFFORT: [u8; 2] = [1, 8];
-/// What an adapter of lower effort counts, in percent.
-const LOWER_EFFORT_PERCENT: u32 = 25;
 
 /// The policy.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,14 +36,6 @@ pub struct Rendezvous {
     speed: Speed,
     unknown_speed: Within<1, 1_000_000>,
     class_percent: BTreeMap<String, Within<1, 1_000>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Speed {
-    Linear,
-    Sqrt,
-    Equal,
 }
 
 impl Default for Rendezvous {
@@ -65,84 +50,26 @@ impl Assignment for Rendezvous {
     }
 
     fn decide(&mut self, question: &Question, _: &dyn Log) -> Result<Answer, String> {
-        let live: Vec<Candidate> = (0..)
-            .zip(&question.nodes)
-            .filter(|(_, node)| node.live)
-            .map(|(index, node)| Candidate {
-                index,
-                hash: score::hash(NODE_SEED, node.id.as_bytes()),
-                weight: self.weight(node),
-            })
-            .collect();
-        let mut eligible: BTreeMap<&Attributes, Vec<Candidate>> = BTreeMap::new();
-        let owners = question.responsibilities.iter().map(|duty| {
-            let candidates = eligible.entry(&duty.requires).or_insert_with(|| {
-                let meets = |c: &&Candidate| question.nodes[c.index as usize].meets(&duty.requires);
-                live.iter().filter(meets).copied().collect()
-            });
-            owners(duty, candidates)
+        let eligible = Eligible::new(question, |index, node| Candidate::new(index, node, self.weight(node)));
+        let owners = question.responsibilities.iter().enumerate().map(|(index, duty)| {
+            placement::lowest(&duty.name, eligible.nodes(index), eligible.wanted(index))
         });
         Ok(Answer { owners: owners.collect() })
     }
 }
 
-/// A live node in the race.
-#[derive(Clone, Copy)]
-struct Candidate {
-    index: u32,
-    hash: u64,
-    weight: Weight,
-}
-
-/// The nodes with the lowest costs, lowest first; the table's order, which is by node id, breaks ties.
-fn owners(duty: &Responsibility, candidates: &[Candidate]) -> Vec<u32> {
-    let wanted = candidates.len().min(duty.replicas as usize);
-    if wanted == 0 {
-        return Vec::new();
-    }
-    let duty_hash = score::hash(DUTY_SEED, duty.name.as_bytes());
-    let mut best: Vec<(u64, u32)> = Vec::with_capacity(wanted + 1);
-    let mut worst = u64::MAX;
-    for candidate in candidates {
-        let pair = score::mix(candidate.hash, duty_hash);
-        if score::cost_floor(pair, candidate.weight) > worst {
-            continue;
-        }
-        let entry = (score::cost(pair, candidate.weight), candidate.index);
-        let place = best.partition_point(|other| *other < entry);
-        if place < wanted {
-            best.insert(place, entry);
-            best.truncate(wanted);
-            if best.len() == wanted {
-                worst = best[wanted - 1].0;
-            }
-        }
-    }
-    best.into_iter().map(|(_, index)| index).collect()
-}
-
 impl Rendezvous {
     /// What a node counts: units of 100 Mbit/s, or the square root of its Mbit/s, times the class.
     fn weight(&self, node: &Node) -> Weight {
-        let Some(adapter) = node.adapters.iter().find(|adapter| adapter.status == AdapterStatus::Up) else {
-            return Weight::new(1);
-        };
+        let Some(adapter) = placement::up(node).next() else { return Weight::new(1) };
         let speed = u64::from(if adapter.speed == 0 { self.unknown_speed.value() } else { adapter.speed });
-        let percent = u64::from(self.percent(adapter));
+        let percent = u64::from(placement::class_percent(adapter, &self.class_percent));
         let weight = match self.speed {
             Speed::Linear => speed * percent / 10_000,
             Speed::Sqrt => speed.isqrt() * percent / 100,
             Speed::Equal => 10 * percent / 100,
         };
         Weight::new(u32::try_from(weight).unwrap_or(u32::MAX))
-    }
-
-    fn percent(&self, adapter: &Adapter) -> u32 {
-        match self.class_percent.get(&adapter.class_of_service) {
-            Some(percent) => percent.value(),
-            None if LOWER_EFFORT.contains(&adapter.dscp) => LOWER_EFFORT_PERCENT,
-            None => 100,
-        }
     }
 }
 

@@ -1,3 +1,4 @@
+use overlan_plugin_sdk::AdapterStatus;
 use overlan_plugin_sdk::testkit::{ask_assignment, cluster, random_cluster, without_node};
 use proptest::prelude::*;
 

@@ -72,6 +72,7 @@ pub(super) struct RouteSection {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicySections {
+    pub(super) journal: Option<Spanned<i64>>,
     pub(super) assignment: Option<PolicySection>,
     pub(super) sizing: Option<PolicySection>,
     pub(super) failover: Option<PolicySection>,

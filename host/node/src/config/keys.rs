@@ -87,6 +87,7 @@ fn allowed(key: &str) -> &'static str {
         "adapter.speed" => "a whole number of Mbit/s from 0 to 4294967295",
         "route" => "a list of tables, each headed [[route]]",
         "route.subnet" => "a network in quotes, such as \"10.9.0.0/16\"",
+        "policy.journal" => "a whole number of MiB from 0 (none is kept) to 65536",
         "policy" => "the tables [policy.assignment], [policy.sizing] and [policy.failover]",
         "policy.assignment" | "policy.sizing" | "policy.failover" => {
             "a table with plugin = \"builtin:NAME\" or the path of a component"

@@ -25,6 +25,8 @@ pub use paths::{app_name, default_control, default_state_dir, runtime_dir};
 
 /// The UDP port where none is configured.
 pub const DEFAULT_PORT: u16 = 7400;
+/// What the journal of policy questions may take on disk where nothing is configured.
+pub const DEFAULT_JOURNAL_BYTES: u64 = 32 << 20;
 
 /// Everything a node is started with.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +65,9 @@ pub struct Config {
     pub routes: Vec<RouteChoice>,
     /// The plugins to start with; a kind that is not listed gets its default.
     pub policies: Vec<PolicyChoice>,
+    /// Bytes that the journal of policy questions and answers may take on disk, in the folder `journal` of the state
+    /// directory; 0: none is kept. Default 32 MiB. More keeps a longer past to replay other policies against.
+    pub journal_bytes: u64,
     /// The duties of the cluster.
     pub responsibilities: Vec<Responsibility>,
 }
@@ -145,6 +150,7 @@ impl Config {
             adapters: Vec::new(),
             routes: Vec::new(),
             policies: Vec::new(),
+            journal_bytes: DEFAULT_JOURNAL_BYTES,
             responsibilities: Vec::new(),
         }
     }

@@ -13,8 +13,8 @@ use toml::Spanned;
 use super::expand::expand;
 use super::file::{AdapterSection, File, PolicySection, ResponsibilitySection, RouteSection, Text};
 use super::{
-    AdapterChoice, Config, ConfigError, DEFAULT_PORT, Overrides, PluginSource, PolicyChoice, RouteChoice,
-    Security, keys, paths, value,
+    AdapterChoice, Config, ConfigError, DEFAULT_JOURNAL_BYTES, DEFAULT_PORT, Overrides, PluginSource,
+    PolicyChoice, RouteChoice, Security, keys, paths, value,
 };
 
 /// Largest weight of a responsibility; its thousandths must fit the contract's type.
@@ -132,6 +132,12 @@ impl Reading<'_> {
             adapters: self.adapters(&file.adapter)?,
             routes: file.route.iter().map(|route| self.route(route.get_ref())).collect::<Result<_, _>>()?,
             policies: self.policies(&file)?,
+            journal_bytes: match &file.policy.journal {
+                Some(mib) => {
+                    source.at(mib, value::integer::<u64>("journal", *mib.get_ref(), 0..=65_536))? << 20
+                }
+                None => DEFAULT_JOURNAL_BYTES,
+            },
             responsibilities: self.responsibilities(&file.responsibility)?,
             // Last, so that a slip elsewhere is named first.
             security: self.security(&file)?,

@@ -46,6 +46,13 @@ fn text(status: &NodeStatus) -> String {
     if let Some(us) = core.agreement_us {
         put(&mut out, "gauge", "table_agreement_microseconds", &us);
     }
+    if let Some(journal) = status.journal {
+        for (name, value) in
+            [("written", journal.written), ("dropped", journal.dropped), ("failed", journal.failed)]
+        {
+            put(&mut out, "counter", &format!("policy_journal_{name}_total"), &value);
+        }
+    }
     for (name, value) in [
         (
             "policy_plugin_questions_total",

@@ -51,6 +51,13 @@ fn what_is_not_webassembly_is_told() {
 }
 
 #[test]
+fn a_component_that_was_precompiled_is_never_run() {
+    let engine = wasmtime::Engine::default();
+    let native = engine.precompile_component(&good().component()).unwrap();
+    assert_eq!(load(&native).unwrap_err(), LoadError::Precompiled);
+}
+
+#[test]
 fn a_core_module_without_metadata_is_told() {
     assert_eq!(load(&good().core()).unwrap_err(), LoadError::CoreModule);
     let wasi = wat::parse_str(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)))"#).unwrap();

@@ -1,6 +1,8 @@
 //! The policy host against good and hostile guests.
 
 mod ask;
-mod guests;
+mod frozen;
 mod load;
 mod slot;
+
+use overlan_guests as guests;

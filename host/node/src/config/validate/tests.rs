@@ -60,6 +60,7 @@ fn every_key_is_read() {
     assert_eq!(config.routes[0].subnet.to_string(), "10.9.0.0/16");
     assert_eq!(config.policies[0].source, PluginSource::Builtin("balanced".into()));
     assert_eq!(config.policies[1].source, PluginSource::File("/etc/overlan/sizing.wasm".into()));
+    assert_eq!(config.journal_bytes, DEFAULT_JOURNAL_BYTES);
     assert_eq!(config.responsibilities.len(), 65);
     assert_eq!(config.responsibilities[63].name, "shard-63");
     assert_eq!(config.responsibilities[63].weight_milli, 1500);
@@ -97,6 +98,8 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[policy.sizes]\nplugin = \"builtin:fast\"\n", ":1: ", "sizing"),
         ("[policy.failover]\nplugin = \"builtin:slow\"\n", ":2: ", "builtin:fast"),
         ("[policy.sizing]\nplugin = \"builtin:fast\"\n", ":2: ", "builtin:mtu-fit"),
+        ("[policy]\njournal = -1\n", ":2: ", "0 to 65536"),
+        ("[policy]\njournal = \"no\"\n", ":2: ", "policy.journal is text; it must be a whole number of MiB"),
         ("[node\n", ":1: ", ""),
     ];
     for (text, line, hint) in cases {

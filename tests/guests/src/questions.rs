@@ -2,7 +2,8 @@
 
 use overlan_contract::{Adapter, AdapterStatus, assignment, failover, sizing};
 
-pub(crate) fn adapter(last: u8) -> Adapter {
+/// An Ethernet adapter 10.1.0.`last`/24.
+pub fn adapter(last: u8) -> Adapter {
     Adapter {
         name: "eth0".into(),
         kind: "ether".into(),
@@ -17,7 +18,8 @@ pub(crate) fn adapter(last: u8) -> Adapter {
     }
 }
 
-pub(crate) fn sizing() -> sizing::Question {
+/// About one path.
+pub fn sizing() -> sizing::Question {
     sizing::Question {
         local: adapter(1),
         remote: adapter(2),
@@ -29,7 +31,8 @@ pub(crate) fn sizing() -> sizing::Question {
     }
 }
 
-pub(crate) fn failover(paths: u8) -> failover::Question {
+/// About so many paths to one peer.
+pub fn failover(paths: u8) -> failover::Question {
     let path = |last| failover::Path {
         local: adapter(100),
         remote: adapter(last),
@@ -43,7 +46,8 @@ pub(crate) fn failover(paths: u8) -> failover::Question {
     failover::Question { paths: (0..paths).map(path).collect(), seed: 1, attributes: Vec::new() }
 }
 
-pub(crate) fn assignment(nodes: u8, duties: usize) -> assignment::Question {
+/// About live nodes and duties of one owner each.
+pub fn assignment(nodes: u8, duties: usize) -> assignment::Question {
     let node = |last: u8| assignment::Node {
         id: format!("{last:032x}"),
         name: format!("n{last}"),

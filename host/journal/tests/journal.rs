@@ -1,0 +1,214 @@
+//! Written, cut, flipped and rotated journals.
+
+use std::fs;
+use std::path::Path;
+
+use overlan_contract::{assignment, failover, sizing};
+use overlan_journal::{
+    CURRENT, DamageKind, Exchange, HEADER, JournalError, PREVIOUS, Record, Writer, encode, read,
+};
+use proptest::prelude::*;
+
+fn record(number: u64) -> Record {
+    let duty = |index| assignment::Responsibility {
+        name: format!("duty-{index}"),
+        replicas: 1,
+        weight_milli: 1_000,
+        requires: Vec::new(),
+    };
+    let exchange = match number % 3 {
+        0 => Exchange::Assignment(
+            assignment::Question {
+                responsibilities: (0..number % 7).map(duty).collect(),
+                ..assignment::Question::default()
+            },
+            Ok(assignment::Answer { owners: vec![vec![1, 2]; 3] }),
+        ),
+        1 => Exchange::Failover(failover::Question::default(), Err("it trapped".into())),
+        _ => Exchange::Failover(
+            failover::Question { seed: number, ..failover::Question::default() },
+            Ok(failover::Answer {
+                order: Vec::new(),
+                mode: failover::Mode::Spread(vec![3]),
+                timings: Vec::new(),
+            }),
+        ),
+    };
+    Record {
+        unix_ms: number,
+        plugin: "builtin:fast".into(),
+        sha256: "00".repeat(32),
+        config: vec![("key".into(), "value".into())],
+        elapsed_us: 7,
+        fuel: number.is_multiple_of(2).then_some(number),
+        exchange,
+    }
+}
+
+fn write(folder: &Path, limit: u64, numbers: std::ops::Range<u64>) {
+    let mut writer = Writer::open(folder, limit).unwrap();
+    for number in numbers {
+        writer.append(&encode(&record(number)).unwrap()).unwrap();
+    }
+}
+
+fn numbers(path: &Path) -> Vec<u64> {
+    let journal = read(path).unwrap();
+    for found in &journal.records {
+        assert_eq!(*found, record(found.unix_ms));
+    }
+    journal.records.iter().map(|record| record.unix_ms).collect()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 1 << 20, 0..20);
+    write(folder.path(), 1 << 20, 20..30);
+    assert_eq!(numbers(folder.path()), (0..30).collect::<Vec<_>>());
+    assert_eq!(numbers(&folder.path().join(CURRENT)).len(), 30);
+    assert!(read(folder.path()).unwrap().damage.is_empty());
+}
+
+#[test]
+fn a_journal_is_bounded_and_keeps_the_latest() {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = 8 << 10;
+    write(folder.path(), limit, 0..1_000);
+    let size = |name: &str| fs::metadata(folder.path().join(name)).unwrap().len();
+    assert!(size(CURRENT) + size(PREVIOUS) <= limit);
+    let kept = numbers(folder.path());
+    assert!(kept.len() > 20, "{}", kept.len());
+    assert_eq!(kept, (1_000 - kept.len() as u64..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_record_above_the_bound_has_a_file_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 10, 0..5);
+    assert_eq!(numbers(folder.path()), [3, 4]);
+}
+
+#[test]
+fn a_killed_writer_loses_the_last_record_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 1 << 20, 0..10);
+    let path = folder.path().join(CURRENT);
+    let whole = fs::read(&path).unwrap();
+    let last = encode(&record(9)).unwrap().len();
+    for cut in 1..last {
+        fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        let journal = read(folder.path()).unwrap();
+        assert_eq!(journal.records.len(), 9);
+        assert_eq!(journal.damage[0].kind, DamageKind::Cut);
+        assert_eq!(journal.damage[0].lost_bytes as usize, last - cut);
+    }
+    write(folder.path(), 1 << 20, 10..12);
+    assert_eq!(numbers(folder.path()), [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]);
+    assert!(read(folder.path()).unwrap().damage.is_empty());
+}
+
+#[test]
+fn damage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 1 << 20, 0..3);
+    let path = folder.path().join(CURRENT);
+    let whole = fs::read(&path).unwrap();
+    let second = HEADER.len() + encode(&record(0)).unwrap().len();
+    let damage = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let journal = read(&path).unwrap();
+        assert_eq!(journal.records.len(), 1);
+        journal.damage[0].clone()
+    };
+    assert_eq!(damage(&|bytes| bytes[second + 20] ^= 1).kind, DamageKind::Checksum);
+    assert_eq!(damage(&|bytes| bytes[second + 3] = 0xff).kind, DamageKind::Length);
+    let said = damage(&|bytes| bytes[second + 20] ^= 1).to_string();
+    assert!(said.contains("wrong checksum") && said.contains("read the 1 records before it"), "{said}");
+}
+
+#[test]
+fn what_is_no_journal_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(read(folder.path()), Err(JournalError::Empty(_))));
+    let path = folder.path().join("x");
+    for (bytes, says) in [(&b""[..], "empty"), (b"ovljrnl\x02", "version 2"), (b"\x7fELF....", "otherwise")] {
+        fs::write(&path, bytes).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("STATE_DIR/journal"), "{error}");
+    }
+    // A writer leaves it as the previous file and begins anew.
+    fs::rename(&path, folder.path().join(CURRENT)).unwrap();
+    write(folder.path(), 1 << 20, 0..2);
+    assert_eq!(numbers(&folder.path().join(CURRENT)), [0, 1]);
+    assert!(folder.path().join(PREVIOUS).exists());
+}
+
+#[test]
+fn the_format_stays_what_it_was() {
+    let adapter = overlan_contract::Adapter {
+        name: "e".into(),
+        kind: "ether".into(),
+        address: [10, 0, 0, 1].into(),
+        prefix_length: 24,
+        mtu: 1_500,
+        speed: 0,
+        class_of_service: String::new(),
+        dscp: 0,
+        status: overlan_contract::AdapterStatus::Up,
+        attributes: Vec::new(),
+    };
+    let question = sizing::Question {
+        local: adapter.clone(),
+        remote: adapter,
+        path_mtu: Some(1_500),
+        rtt_us: None,
+        loss_ppm: 0,
+        overhead: 28,
+        attributes: Vec::new(),
+    };
+    let answer = sizing::Answer { datagram: 1_472, coalesce: 1_200, burst: 65_536 };
+    let record =
+        Record { exchange: Exchange::Sizing(question, Ok(answer)), sha256: "ab".into(), ..record(2) };
+    let hex: String = encode(&record).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, FORMAT, "another layout is another version of the format");
+}
+
+/// The record above in version 1.
+const FORMAT: &str = "5900000082e101d60a2bd52d020c6275696c74696e3a6661737402616201036b65790576616c75650701020101650565\
+    74686572000a00000118dc0b00000000000165056574686572000a00000118dc0b000000000001dc0b00001c0000c00bb009808004";
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), count in 0_u64..5) {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 1 << 20, 0..count);
+        let path = folder.path().join(CURRENT);
+        let mut whole = fs::read(&path).unwrap();
+        whole.extend(bytes);
+        fs::write(&path, whole).unwrap();
+        prop_assert!(read(&path).unwrap().records.len() as u64 >= count);
+        write(folder.path(), 1 << 20, count..count + 1);
+        prop_assert!(read(&path).unwrap().damage.is_empty());
+    }
+
+    #[test]
+    fn flipped_bits_lose_nothing_before_them(flip: prop::sample::Index, bit in 0..8_u8) {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 1 << 20, 0..5);
+        let path = folder.path().join(CURRENT);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = HEADER.len() + flip.index(bytes.len() - HEADER.len());
+        bytes[at] ^= 1 << bit;
+        fs::write(&path, bytes).unwrap();
+        let journal = read(&path).unwrap();
+        let damage = &journal.damage[0];
+        prop_assert!(damage.offset as usize <= at);
+        prop_assert_eq!(journal.records.len(), damage.records);
+        for (index, found) in journal.records.iter().enumerate() {
+            prop_assert_eq!(found, &record(index as u64));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! `overlan policy replay`: what another policy would have answered.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use overlan_node::policy_host::{Assignment, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect};
+use overlan_node::policy_journal::{Damage, Exchange, Outcome as Recorded, Record, read};
+use overlan_node::{Attributes, Kind, plugins};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::ReplayArgs;
+use crate::table::{Table, out, print_json};
+
+/// Differences that people are shown; `--json` has all.
+const SHOWN: usize = 20;
+
+pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
+    let wasm = component(&args.policy)?;
+    let report = inspect(&wasm);
+    if let Some(problem) = report.problem {
+        return Err(problem).with_context(|| format!("{} will not do", args.policy));
+    }
+    let Some(kind) = report.kind else { bail!("{} is no policy", args.policy) };
+    let (mut records, mut damage) = (Vec::new(), Vec::new());
+    for path in &args.journals {
+        let journal = read(path)?;
+        records.extend(journal.records);
+        damage.extend(journal.damage);
+    }
+    let total = records.len();
+    records.retain(|record| record.exchange.kind() == kind);
+    let policy = Candidate { name: &args.policy, wasm: &wasm, sha256: &report.sha256, config: &args.config };
+    let outcome = match kind {
+        Kind::Assignment => replay::<Assignment>(&policy, &records)?,
+        Kind::Sizing => replay::<Sizing>(&policy, &records)?,
+        Kind::Failover => replay::<Failover>(&policy, &records)?,
+    };
+    // Damage is no failure: whatever could be read was replayed.
+    damage.iter().for_each(|damage| eprintln!("overlan: {damage}"));
+    if args.json.json {
+        return show_json(args, kind, &policy, total, &damage, &outcome);
+    }
+    show(args, kind, total, &outcome)
+}
+
+/// The component of `builtin:NAME` or a file.
+fn component(policy: &str) -> anyhow::Result<Vec<u8>> {
+    match policy.strip_prefix("builtin:") {
+        Some(name) => {
+            let builtin = plugins::find(name).with_context(|| {
+                format!("no plugin `{name}` is shipped; `overlan policy list` names them")
+            })?;
+            Ok(builtin.wasm.to_vec())
+        }
+        None => std::fs::read(policy).with_context(|| policy.to_owned()),
+    }
+}
+
+/// The policy that is asked.
+struct Candidate<'a> {
+    name: &'a str,
+    wasm: &'a [u8],
+    sha256: &'a str,
+    config: &'a [(String, String)],
+}
+
+impl Candidate<'_> {
+    /// The configuration for a record: what was given, or else what the same component had then.
+    fn config(&self, record: &Record) -> Attributes {
+        if self.config.is_empty() && record.sha256 == self.sha256 {
+            record.config.clone()
+        } else {
+            self.config.to_vec()
+        }
+    }
+}
+
+/// What came of a replay.
+#[derive(Default, Serialize)]
+struct Outcome {
+    /// Questions asked.
+    asked: u64,
+    /// Answers equal to the recorded ones, byte for byte.
+    identical: u64,
+    /// Answers that differ.
+    different: u64,
+    /// Questions that the recorded policy failed at.
+    faults_before: u64,
+    /// Questions that this one fails at.
+    faults_now: u64,
+    /// Of the questions of the same component and configuration, those whose fuel differs: none unless a limit or the
+    /// engine changed.
+    fuel_differs: u64,
+    /// What changed, counted: responsibilities whose owner moved, sizes, timings, ...
+    changes: BTreeMap<&'static str, u64>,
+    /// Microseconds of all answers that both gave.
+    elapsed_before_us: u64,
+    /// The same of this policy, on this machine.
+    elapsed_now_us: u64,
+    /// One for each change.
+    differences: Vec<Difference>,
+}
+
+/// One thing that is decided otherwise.
+#[derive(Serialize)]
+struct Difference {
+    /// Which record of the kind, from 0.
+    record: usize,
+    /// When it was asked.
+    unix_ms: u64,
+    /// What is decided.
+    what: String,
+    before: String,
+    now: String,
+}
+
+fn replay<P: Replayed>(policy: &Candidate<'_>, records: &[Record]) -> anyhow::Result<Outcome> {
+    let engine = Engine::new()?;
+    let mut plugins: BTreeMap<Attributes, Plugin<P>> = BTreeMap::new();
+    let mut outcome = Outcome::default();
+    for (number, record) in records.iter().enumerate() {
+        let Some((question, before)) = P::of(&record.exchange) else { continue };
+        let config = policy.config(record);
+        if !plugins.contains_key(&config) {
+            let plugin = Plugin::load(&engine, policy.name, policy.wasm, &config, Limits::default())
+                .with_context(|| format!("{} will not do", policy.name))?;
+            plugins.insert(config.clone(), plugin);
+        }
+        let Some(plugin) = plugins.get_mut(&config) else { continue };
+        let now = plugin.ask(question);
+        outcome.asked += 1;
+        outcome.faults_before += u64::from(before.is_err());
+        outcome.faults_now += u64::from(now.is_err());
+        let mut changes = Changes::default();
+        match (before, &now) {
+            (Ok(before), Ok(now)) => {
+                outcome.elapsed_before_us += record.elapsed_us;
+                outcome.elapsed_now_us += u64::try_from(now.elapsed.as_micros()).unwrap_or(u64::MAX);
+                let same = record.sha256 == policy.sha256 && record.config == config;
+                outcome.fuel_differs += u64::from(same && record.fuel != now.fuel);
+                P::compare(question, before, &now.answer, &mut changes);
+            }
+            (Err(before), Err(now)) if *before == now.to_string() => {}
+            (before, now) => {
+                let text = |fault: Option<String>| fault.unwrap_or_else(|| "an answer".into());
+                let now = now.as_ref().err().map(ToString::to_string);
+                changes.add("outcomes", "outcome", text(before.as_ref().err().cloned()), text(now));
+            }
+        }
+        let equal = changes.0.is_empty();
+        outcome.identical += u64::from(equal);
+        outcome.different += u64::from(!equal);
+        for (counter, what, before, now) in changes.0 {
+            *outcome.changes.entry(counter).or_default() += 1;
+            outcome.differences.push(Difference {
+                record: number,
+                unix_ms: record.unix_ms,
+                what,
+                before,
+                now,
+            });
+        }
+    }
+    Ok(outcome)
+}
+
+/// What differs between two answers: counter, what, before, now.
+#[derive(Default)]
+struct Changes(Vec<(&'static str, String, String, String)>);
+
+impl Changes {
+    fn add(&mut self, counter: &'static str, what: impl Into<String>, before: String, now: String) {
+        self.0.push((counter, what.into(), before, now));
+    }
+
+    fn compare<T: PartialEq + ToString>(&mut self, counter: &'static str, what: &str, before: T, now: T) {
+        if before != now {
+            self.add(counter, what, before.to_string(), now.to_string());
+        }
+    }
+}
+
+/// A kind whose answers can be told apart in detail.
+trait Replayed: Policy {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)>;
+    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes);
+}
+
+impl Replayed for Assignment {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
+        let Exchange::Assignment(question, outcome) = exchange else { return None };
+        Some((question, outcome))
+    }
+
+    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
+        let names = |owners: &[u32]| {
+            let name = |owner: &u32| question.nodes.get(*owner as usize).map_or("?", |node| &node.name);
+            owners.iter().map(name).collect::<Vec<_>>().join(", ")
+        };
+        let duties = question.responsibilities.iter().zip(before.owners.iter().zip(&now.owners));
+        for (duty, (before, now)) in duties.filter(|(_, (before, now))| before != now) {
+            let moved = before.first() != now.first();
+            let counter = if moved { "responsibilities_moved" } else { "standbys_changed" };
+            changes.add(counter, &duty.name, names(before), names(now));
+        }
+    }
+}
+
+impl Replayed for Sizing {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
+        let Exchange::Sizing(question, outcome) = exchange else { return None };
+        Some((question, outcome))
+    }
+
+    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
+        let path = format!("{} to {}", question.local.address, question.remote.address);
+        changes.compare("datagrams", &format!("{path}: datagram"), before.datagram, now.datagram);
+        changes.compare("coalescings", &format!("{path}: coalesce"), before.coalesce, now.coalesce);
+        changes.compare("bursts", &format!("{path}: burst"), before.burst, now.burst);
+    }
+}
+
+impl Replayed for Failover {
+    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
+        let Exchange::Failover(question, outcome) = exchange else { return None };
+        Some((question, outcome))
+    }
+
+    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
+        let order = |answer: &Self::Answer| format!("{:?}", answer.order);
+        changes.compare("orders", "order of the paths", order(before), order(now));
+        let mode = |answer: &Self::Answer| format!("{:?}", answer.mode).to_lowercase();
+        changes.compare("modes", "mode", mode(before), mode(now));
+        let timings = before.timings.iter().zip(&now.timings);
+        for (path, (before, now)) in question.paths.iter().zip(timings) {
+            let path = format!("{} to {}", path.local.address, path.remote.address);
+            for (name, before, now) in [
+                ("probe_interval_us", before.probe_interval_us, now.probe_interval_us),
+                ("reply_timeout_us", before.reply_timeout_us, now.reply_timeout_us),
+                ("misses", before.misses, now.misses),
+                ("hold_down_ms", before.hold_down_ms, now.hold_down_ms),
+            ] {
+                changes.compare("timings", &format!("{path}: {name}"), before, now);
+            }
+        }
+    }
+}
+
+fn show_json(
+    args: &ReplayArgs,
+    kind: Kind,
+    policy: &Candidate<'_>,
+    total: usize,
+    damage: &[Damage],
+    outcome: &Outcome,
+) -> anyhow::Result<()> {
+    let damage: Vec<_> = damage
+        .iter()
+        .map(|damage| {
+            json!({
+                "path": damage.path,
+                "records": damage.records,
+                "offset": damage.offset,
+                "lost_bytes": damage.lost_bytes,
+                "what": damage.to_string(),
+            })
+        })
+        .collect();
+    print_json(&json!({
+        "policy": args.policy,
+        "kind": kind,
+        "sha256": policy.sha256,
+        "journal": args.journals,
+        "records": total,
+        "damage": damage,
+        "outcome": outcome,
+    }))
+}
+
+fn show(args: &ReplayArgs, kind: Kind, total: usize, outcome: &Outcome) -> anyhow::Result<()> {
+    out!("{}: {} of {total} records are {kind} questions", args.policy, outcome.asked);
+    out!("  answers   {} identical, {} different", outcome.identical, outcome.different);
+    out!("  faults    {} then, {} now", outcome.faults_before, outcome.faults_now);
+    let both = (outcome.asked - outcome.faults_before.max(outcome.faults_now)).max(1);
+    out!(
+        "  time      {} us then, {} us now, on average",
+        outcome.elapsed_before_us / both,
+        outcome.elapsed_now_us / both
+    );
+    if outcome.fuel_differs > 0 {
+        out!("  fuel      differs in {} questions of the same policy", outcome.fuel_differs);
+    }
+    for (what, count) in &outcome.changes {
+        out!("  changed   {count} {}", what.replace('_', " "));
+    }
+    if outcome.differences.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["record", "what", "then", "now"]);
+    for difference in outcome.differences.iter().take(SHOWN) {
+        let Difference { record, what, before, now, .. } = difference;
+        table.row([&record.to_string(), what, before, now]);
+    }
+    table.print()?;
+    if outcome.differences.len() > SHOWN {
+        out!("and {} more; --json has all", outcome.differences.len() - SHOWN);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let mut changes = Changes::default();
+        changes.compare("bursts", "burst", 1, 1);
+        assert!(changes.0.is_empty());
+        changes.compare("bursts", "burst", 1, 2);
+        assert_eq!(changes.0, [("bursts", "burst".to_owned(), "1".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn an_unknown_policy_is_told() {
+        assert!(component("builtin:none").unwrap_err().to_string().contains("`overlan policy list`"));
+        assert!(component("/no/such.wasm").unwrap_err().to_string().contains("/no/such.wasm"));
+    }
+}

@@ -1,0 +1,238 @@
+//! Tools for assignment policies: who may own a duty, which of them rendezvous hashing prefers, what a node's
+//! adapters are worth, and which nodes fail together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlan_contract::{Adapter, AdapterStatus, Attributes, assignment};
+use serde::Deserialize;
+
+use crate::Within;
+use crate::score::{self, Weight};
+
+/// Seeds that keep the hashes of nodes and of duties apart. A change moves every responsibility.
+const NODE_SEED: u64 = 0x6e6f_6465;
+const DUTY_SEED: u64 = 0x6475_7479;
+/// DSCP of lower-effort traffic (RFC 8622) and of class selector 1 (RFC 4594 section 4.10).
+const LOWER_EFFORT: [u8; 2] = [1, 8];
+/// What an adapter of lower effort counts, in percent.
+const LOWER_EFFORT_PERCENT: u32 = 25;
+
+/// For each duty the live nodes that meet its requirements, in table order. Duties that require the same share
+/// one list.
+///
+/// ```
+/// use overlan_plugin_sdk::{placement::Eligible, testkit};
+///
+/// let question = testkit::without_node(&testkit::cluster(3, 1), 1);
+/// let eligible = Eligible::new(&question, |index, _| index);
+/// assert_eq!(eligible.nodes(0), [0, 2]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Eligible<T> {
+    group: Vec<usize>,
+    groups: Vec<Vec<T>>,
+    wanted: Vec<usize>,
+}
+
+impl<T: Clone> Eligible<T> {
+    /// The lists, of whatever `item` makes of a node and its index in the question.
+    pub fn new(question: &assignment::Question, mut item: impl FnMut(u32, &assignment::Node) -> T) -> Self {
+        let live: Vec<(T, &assignment::Node)> = (0..)
+            .zip(&question.nodes)
+            .filter(|(_, node)| node.live)
+            .map(|(index, node)| (item(index, node), node))
+            .collect();
+        let mut numbers: BTreeMap<&Attributes, usize> = BTreeMap::new();
+        let mut groups: Vec<Vec<T>> = Vec::new();
+        let mut group = Vec::with_capacity(question.responsibilities.len());
+        for duty in &question.responsibilities {
+            group.push(*numbers.entry(&duty.requires).or_insert_with(|| {
+                let meets = |(_, node): &&(T, &assignment::Node)| node.meets(&duty.requires);
+                groups.push(live.iter().filter(meets).map(|(item, _)| item.clone()).collect());
+                groups.len() - 1
+            }));
+        }
+        let wanted = question.responsibilities.iter().zip(&group);
+        let wanted = wanted.map(|(duty, &group)| groups[group].len().min(duty.replicas as usize)).collect();
+        Eligible { group, groups, wanted }
+    }
+
+    /// The list of a duty.
+    pub fn nodes(&self, duty: usize) -> &[T] {
+        &self.groups[self.group[duty]]
+    }
+
+    /// Which list a duty has, as an index into [`groups`](Self::groups).
+    pub fn group(&self, duty: usize) -> usize {
+        self.group[duty]
+    }
+
+    /// All lists.
+    pub fn groups(&self) -> &[Vec<T>] {
+        &self.groups
+    }
+
+    /// How many owners a valid answer names: as many as asked for, or as are eligible.
+    pub fn wanted(&self, duty: usize) -> usize {
+        self.wanted[duty]
+    }
+}
+
+/// A node in the race of weighted rendezvous hashing; see [`score`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its index in the question.
+    pub index: u32,
+    hash: u64,
+    weight: Weight,
+}
+
+impl Candidate {
+    /// A node with its weight.
+    pub fn new(index: u32, node: &assignment::Node, weight: Weight) -> Self {
+        Candidate { index, hash: score::hash(NODE_SEED, node.id.as_bytes()), weight }
+    }
+
+    /// Its cost for a duty, by [`duty_hash`]; the lowest wins.
+    #[inline]
+    pub fn cost(&self, duty_hash: u64) -> u64 {
+        score::cost(score::mix(self.hash, duty_hash), self.weight)
+    }
+
+    /// No more than [`cost`](Self::cost), and quicker.
+    #[inline]
+    pub fn cost_floor(&self, duty_hash: u64) -> u64 {
+        score::cost_floor(score::mix(self.hash, duty_hash), self.weight)
+    }
+}
+
+/// The hash of a duty for [`Candidate::cost`].
+pub fn duty_hash(name: &str) -> u64 {
+    score::hash(DUTY_SEED, name.as_bytes())
+}
+
+/// The nodes with the lowest costs for a duty, lowest first; the table's order, which is by node id, breaks ties.
+pub fn lowest(duty: &str, candidates: &[Candidate], wanted: usize) -> Vec<u32> {
+    if wanted == 0 {
+        return Vec::new();
+    }
+    let duty_hash = duty_hash(duty);
+    let mut best: Vec<(u64, u32)> = Vec::with_capacity(wanted + 1);
+    let mut worst = u64::MAX;
+    for candidate in candidates {
+        if candidate.cost_floor(duty_hash) > worst {
+            continue;
+        }
+        let entry = (candidate.cost(duty_hash), candidate.index);
+        let place = best.partition_point(|other| *other < entry);
+        if place < wanted {
+            best.insert(place, entry);
+            best.truncate(wanted);
+            if best.len() == wanted {
+                worst = best[wanted - 1].0;
+            }
+        }
+    }
+    best.into_iter().map(|(_, index)| index).collect()
+}
+
+/// How speed counts, as a policy's configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speed {
+    /// In proportion.
+    Linear,
+    /// By its square root: a tenfold speed counts about threefold.
+    Sqrt,
+    /// Not at all.
+    Equal,
+}
+
+/// What an adapter's class of service is worth, in percent: what `listed` says of the class, else 25% for adapters
+/// marked for lower-effort traffic (DSCP 1, RFC 8622, and 8, RFC 4594) and 100% for the others.
+pub fn class_percent(adapter: &Adapter, listed: &BTreeMap<String, Within<1, 1_000>>) -> u32 {
+    match listed.get(&adapter.class_of_service) {
+        Some(percent) => percent.value(),
+        None if LOWER_EFFORT.contains(&adapter.dscp) => LOWER_EFFORT_PERCENT,
+        None => 100,
+    }
+}
+
+/// A node's adapters that are up, in its owner's order of preference.
+pub fn up(node: &assignment::Node) -> impl Iterator<Item = &Adapter> {
+    node.adapters.iter().filter(|adapter| adapter.status == AdapterStatus::Up)
+}
+
+/// For each node the subnets of its adapters that are up, numbered, ascending. Nodes that share a number share
+/// a subnet, and so a switch and a router.
+pub fn number_subnets(nodes: &[assignment::Node]) -> Vec<Vec<u32>> {
+    let mut numbers: BTreeMap<(IpAddr, u8), u32> = BTreeMap::new();
+    let of_node = |node: &assignment::Node| {
+        let subnets: BTreeSet<u32> = up(node)
+            .map(|adapter| {
+                let next = numbers.len() as u32;
+                *numbers.entry((adapter.subnet(), adapter.prefix_length)).or_insert(next)
+            })
+            .collect();
+        subnets.into_iter().collect()
+    };
+    nodes.iter().map(of_node).collect()
+}
+
+/// Whether two ascending lists, as [`number_subnets`] gives them, have a number in common.
+pub fn overlap(one: &[u32], other: &[u32]) -> bool {
+    one.iter().any(|subnet| other.binary_search(subnet).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{cluster, random_cluster};
+
+    #[test]
+    fn only_live_nodes_that_meet_the_requirements_are_eligible() {
+        for seed in 0..50 {
+            let question = random_cluster(seed, 12, 20);
+            let eligible = Eligible::new(&question, |index, _| index);
+            for (duty, responsibility) in question.responsibilities.iter().enumerate() {
+                let expected: Vec<u32> = (0..)
+                    .zip(&question.nodes)
+                    .filter(|(_, node)| node.live && node.meets(&responsibility.requires))
+                    .map(|(index, _)| index)
+                    .collect();
+                assert_eq!(eligible.nodes(duty), expected);
+                assert_eq!(eligible.groups()[eligible.group(duty)], expected);
+                assert_eq!(eligible.wanted(duty), expected.len().min(responsibility.replicas as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_costs_come_first() {
+        let question = cluster(30, 1);
+        let candidates: Vec<Candidate> = (0..)
+            .zip(&question.nodes)
+            .map(|(index, node)| Candidate::new(index, node, Weight::new(1 + index)))
+            .collect();
+        let hash = duty_hash("duty-0");
+        let mut sorted: Vec<u32> = (0..30).collect();
+        sorted.sort_by_key(|&index| (candidates[index as usize].cost(hash), index));
+        assert_eq!(lowest("duty-0", &candidates, 7), sorted[..7]);
+        assert_eq!(lowest("duty-0", &candidates, 0), []);
+    }
+
+    #[test]
+    fn subnets_of_adapters_that_are_up_are_numbered() {
+        let mut nodes = cluster(40, 0).nodes;
+        nodes[3].adapters[1].status = AdapterStatus::Down;
+        let numbers = number_subnets(&nodes);
+        assert_eq!((numbers[3].len(), numbers[4].len()), (1, 2));
+        for (one, subnets) in nodes.iter().zip(&numbers) {
+            for (other, others) in nodes.iter().zip(&numbers) {
+                let shared = up(one).any(|a| up(other).any(|b| a.subnet() == b.subnet()));
+                assert_eq!(overlap(subnets, others), shared);
+            }
+        }
+    }
+}
