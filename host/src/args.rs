@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Print messages as they arrive
     Listen(ListenArgs),
-    /// List, show, set, roll back or check policies
+    /// List, show, set or roll back policies; make, build, check, test and measure them
     Policy(PolicyArgs),
     /// Measure what the way to another member carries
     Bench(BenchArgs),
@@ -382,6 +382,21 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
+    /// Make a project: a policy with its test, ready to build
+    New(NewArgs),
+    /// Build a project into a component
+    Build {
+        /// The project's folder
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Where the component goes [default: NAME.wasm in the project's folder]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Ask a policy the shipped questions and your own, and judge its answers
+    Test(TestArgs),
+    /// Compare decisions per second with the native fallback and the shipped policies
+    Bench(PolicyBenchArgs),
     /// Find out whether a file would do, without a node
     Check {
         file: PathBuf,
@@ -391,6 +406,69 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         json: Json,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct NewArgs {
+    /// Lower-case letters, digits and dashes
+    pub(crate) name: String,
+    /// What it decides
+    #[arg(long)]
+    pub(crate) kind: Kind,
+    /// What it is written in
+    #[arg(long, value_enum, default_value_t = Language::Rust)]
+    pub(crate) lang: Language,
+    /// Where the project goes [default: a folder of its name]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    Rust,
+    Python,
+    Js,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    /// A component or core module, or `builtin:NAME`
+    pub(crate) plugin: String,
+    /// Ask the questions in the .json files of this folder as well
+    #[arg(long, value_name = "DIR")]
+    pub(crate) fixtures: Option<PathBuf>,
+    /// Configuration of the plugin, repeatable
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) config: Vec<(String, String)>,
+    /// Of the owners that could stay when a node dies, at most this percentage may move
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) max_moved: u8,
+    #[command(flatten)]
+    pub(crate) json: Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyBenchArgs {
+    /// Components, core modules, or `builtin:NAME`
+    #[arg(required = true)]
+    pub(crate) plugins: Vec<String>,
+    /// Sizes of the cluster
+    #[arg(
+        long,
+        value_name = "N,N",
+        value_delimiter = ',',
+        default_values_t = [10_u16, 100, 1_000],
+        value_parser = clap::value_parser!(u16).range(2..=4_096)
+    )]
+    pub(crate) nodes: Vec<u16>,
+    /// How long to ask each, such as 1 or 200ms
+    #[arg(long, value_name = "S", default_value = "500ms", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Configuration of the plugins that are files, repeatable
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) config: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -449,6 +527,10 @@ mod tests {
             "policy set assignment x.wasm --config a=b",
             "policy rollback sizing",
             "policy check x.wasm",
+            "policy new least-loaded --kind assignment --lang python --dir d",
+            "policy build d --out x.wasm",
+            "policy test x.wasm --fixtures d --config a=b --max-moved 10 --json",
+            "policy bench x.wasm builtin:fast --nodes 10,100 --seconds 200ms --json",
         ];
         for line in lines {
             let words = std::iter::once("overlan").chain(line.split(' '));

@@ -1,6 +1,12 @@
 //! `overlan policy`.
 
+mod bench;
+mod build;
 mod check;
+mod new;
+mod test;
+mod toolchain;
+mod trial;
 
 use std::path::Path;
 
@@ -26,6 +32,10 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             let path = format!("/v1/policy/{kind}/rollback");
             show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)
         }
+        PolicyCommand::New(args) => new::run(args),
+        PolicyCommand::Build { dir, out } => build::run(dir, out.as_deref()),
+        PolicyCommand::Test(args) => test::run(args),
+        PolicyCommand::Bench(args) => bench::run(args),
         PolicyCommand::Check { file, config, json } => check::run(file, config, json.json),
     }
 }

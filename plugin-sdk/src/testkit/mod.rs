@@ -14,9 +14,13 @@
 
 mod ask;
 mod cluster;
+mod fixtures;
+mod properties;
 
 pub use ask::{ask_assignment, ask_failover, ask_sizing};
 pub use cluster::{cluster, node, random_cluster, responsibility, with_previous, without_node};
+pub use fixtures::{Fixture, assignment_fixtures, failover_fixtures, sizing_fixtures};
+pub use properties::{check_assignment, check_failover, check_sizing, first_owner, moved_share};
 
 use crate::failover::{Path, PathState};
 use crate::{Adapter, AdapterStatus, failover, sizing};
