@@ -40,16 +40,18 @@ fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
         Plugin::<P>::load(&Engine::new()?, &given.name, &given.wasm, &args.config, Limits::default())
             .with_context(|| will_not_do(&args.plugin))?;
     let loaded = begun.elapsed();
-    let shipped = P::fixtures()
-        .into_iter()
-        .map(|Fixture { name, question }| (name.to_owned(), Case { question, answer: None }));
+    let shipped = P::fixtures().into_iter().map(|Fixture { name, question }| Case {
+        name: name.to_owned(),
+        question,
+        answer: None,
+    });
     let own = match &args.fixtures {
         Some(folder) => own_cases::<P>(folder)?,
         None => Vec::new(),
     };
     let most_moved = f64::from(args.max_moved) / 100.0;
     let outcomes: Vec<Outcome> =
-        shipped.chain(own).map(|(name, case)| judge(&mut plugin, name, &case, most_moved)).collect();
+        shipped.chain(own).map(|case| judge(&mut plugin, case, most_moved)).collect();
     let failed = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count();
     if args.json.json {
         print_json(&json!({
@@ -76,7 +78,7 @@ fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
 }
 
 /// The files of an author's folder, in order of their names.
-fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<(String, Case<P::Question, P::Answer>)>> {
+fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<Case<P::Question, P::Answer>>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut files: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
@@ -93,26 +95,22 @@ fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<(String, Case<P::Que
             let case = P::parse(&text).with_context(|| {
                 format!("{} is no {} fixture; `overlan policy new` makes an example", file.display(), P::KIND)
             })?;
-            Ok((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), case))
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Case { name, ..case })
         })
         .collect()
 }
 
-fn judge<P: Trial>(
-    plugin: &mut Plugin<P>,
-    name: String,
-    case: &Case<P::Question, P::Answer>,
-    most_moved: f64,
-) -> Outcome {
+fn judge<P: Trial>(plugin: &mut Plugin<P>, case: Case<P::Question, P::Answer>, most_moved: f64) -> Outcome {
     let mut outcome = Outcome {
-        name,
+        name: case.name.clone(),
         fuel: None,
         memory_bytes: 0,
         elapsed: Duration::ZERO,
         moved: None,
         violations: Vec::new(),
     };
-    if let Err(violations) = ask_all(plugin, case, most_moved, &mut outcome) {
+    if let Err(violations) = ask_all(plugin, &case, most_moved, &mut outcome) {
         outcome.violations = violations;
     }
     outcome

@@ -49,10 +49,13 @@ pub(super) fn will_not_do(plugin: &str) -> String {
     format!("{plugin} will not do")
 }
 
-/// One question, as a file of an author's own has it.
+/// One question to judge by, as a file of an author's own has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case<Q, A> {
+    /// The file's.
+    #[serde(skip)]
+    pub(super) name: String,
     pub(super) question: Q,
     /// The only answer to pass, where the author says so.
     pub(super) answer: Option<A>,
