@@ -158,7 +158,7 @@ fn ask_all<P: Trial>(
             "of the owners that could stay when node {lost} died, at most {:.0}% may move (--max-moved)",
             100.0 * most_moved
         );
-        return Err(violation("owners", format!("{:.1}% moved", 100.0 * moved), rule));
+        return Err(violation("moved_share", format!("{:.1}%", 100.0 * moved), rule));
     }
     Ok(())
 }
