@@ -1,11 +1,15 @@
 //! The command line.
 
+mod author;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use overlan_node::config::Overrides;
 use overlan_node::{Kind, MessageMode};
+
+pub(crate) use author::{Language, NewArgs, PolicyBenchArgs, TestArgs};
 
 /// Cluster messaging over LANs, not on one: members on any subnets, judgement by WebAssembly policies.
 #[derive(Debug, Parser)]
@@ -47,7 +51,7 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Print messages as they arrive
     Listen(ListenArgs),
-    /// List, show, set, roll back or check policies
+    /// List, show, set or roll back policies; make, build, check, test and measure them
     Policy(PolicyArgs),
     /// Measure what the way to another member carries
     Bench(BenchArgs),
@@ -382,6 +386,21 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
+    /// Make a project: a policy with its test, ready to build
+    New(NewArgs),
+    /// Build a project into a component
+    Build {
+        /// The project's folder
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Where the component goes [default: NAME.wasm in the project's folder]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Ask a policy the shipped questions and your own, and judge its answers
+    Test(TestArgs),
+    /// Compare decisions per second with the native fallback and the shipped policies
+    Bench(PolicyBenchArgs),
     /// Find out whether a file would do, without a node
     Check {
         file: PathBuf,
@@ -467,6 +486,10 @@ mod tests {
             "policy rollback sizing",
             "policy check x.wasm",
             "policy replay --policy builtin:fast state/journal --json",
+            "policy new least-loaded --kind assignment --lang python --dir d",
+            "policy build d --out x.wasm",
+            "policy test x.wasm --fixtures d --config a=b --max-moved 10 --json",
+            "policy bench x.wasm builtin:fast --nodes 10,100 --seconds 200ms --json",
         ];
         for line in lines {
             let words = std::iter::once("overlan").chain(line.split(' '));

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Built for `wasm32-unknown-unknown` as a `cdylib`, the macro emits the exports of the world
-//! `sizing-policy` in `wit/policy.wit`; `overlan-pack encode` turns the module into a component.
+//! `sizing-policy` in `wit/policy.wit`; `overlan policy build` does that and makes the module a component.
 //! Built natively it emits nothing but a check of the types, so the logic unit-tests without wasm
 //! and any number of policies link into one binary.
 //!

@@ -52,6 +52,14 @@ impl Log for Discard {
 }
 
 /// Keeps every line, for tests to look at.
+///
+/// ```
+/// use overlan_plugin_sdk::{Level, Log, Recorder};
+///
+/// let log = Recorder::default();
+/// log.warn("odd");
+/// assert_eq!(log.lines(), [(Level::Warn, "odd".to_owned())]);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     lines: RefCell<Vec<(Level, String)>>,

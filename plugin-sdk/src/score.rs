@@ -16,6 +16,10 @@ use twox_hash::XxHash64;
 /// Hashes bytes with XXH64, a published algorithm: equal on all platforms and in all versions.
 ///
 /// Not keyed against attackers: whoever may choose node ids or names freely can steer it.
+///
+/// ```
+/// assert_eq!(overlan_plugin_sdk::score::hash(0, b"abc"), 0x44bc_2cf5_ad77_0999);
+/// ```
 pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     XxHash64::oneshot(seed, bytes)
 }
@@ -57,6 +61,14 @@ impl Weight {
 
 /// The cost of a pair: `-log2(u) / weight` in fixed point, where `u = (hash | 1) / 2^64`. The smallest
 /// cost wins; break ties by node id.
+///
+/// ```
+/// use overlan_plugin_sdk::score::{Weight, cost, cost_floor, mix};
+///
+/// let pair = mix(1, 2);
+/// assert!(cost(pair, Weight::new(10)) < cost(pair, Weight::new(1)), "the heavier is cheaper");
+/// assert!(cost_floor(pair, Weight::new(1)) <= cost(pair, Weight::new(1)));
+/// ```
 #[inline]
 pub const fn cost(hash: u64, weight: Weight) -> u64 {
     // At most 2^38 times less than 2^26.

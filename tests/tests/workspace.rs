@@ -47,6 +47,8 @@ const BELOW_NODE: &[&str] = &[
     "overlan-plugins-dist",
 ];
 const BELOW_BINARY: &[&str] = &[
+    // For the questions that `policy test` asks, and the SDK that `policy new` brings along.
+    "overlan-plugin-sdk",
     "overlan-node",
     "overlan-sim",
     "overlan-core",

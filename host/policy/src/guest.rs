@@ -57,6 +57,11 @@ impl State {
         &self.limits
     }
 
+    /// Linear memory it has now, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory.total
+    }
+
     /// What it asked for and did not get in this call, as half a sentence.
     pub(crate) fn denied(&self) -> Option<String> {
         self.denied.clone()

@@ -65,6 +65,18 @@ pub fn inspect(file: &[u8]) -> Report {
     examine(file).0
 }
 
+/// The component in a file, or the one that a core module with interface metadata becomes, and what it is.
+///
+/// # Errors
+/// Why there is none.
+pub fn component(file: &[u8]) -> Result<(Report, Vec<u8>), LoadError> {
+    let (_, component) = match examine(file) {
+        (Report { problem: Some(problem), .. }, _) => return Err(problem),
+        examined => examined,
+    };
+    Ok((inspect(&component), component.into_owned()))
+}
+
 /// The report, and the component in the file or made from it (empty if there is a problem).
 pub(crate) fn examine(file: &[u8]) -> (Report, Cow<'_, [u8]>) {
     let mut report = Report {

@@ -33,7 +33,7 @@ mod slot;
 pub use breaker::{BreakerConfig, BreakerState};
 pub use engine::{Engine, EngineError, MAX_STACK_BYTES};
 pub use fault::{Fault, FaultKind};
-pub use inspect::{CONTRACT_TRACK, CONTRACT_VERSION, Form, Report, inspect};
+pub use inspect::{CONTRACT_TRACK, CONTRACT_VERSION, Form, Report, component, inspect};
 pub use kind::{Assignment, Failover, Policy, Sizing};
 pub use limits::Limits;
 pub use load_error::LoadError;

@@ -30,6 +30,7 @@ pub struct Plugin<P: Policy> {
     limits: Arc<Limits>,
     /// The instance of a kind that keeps it; empty before the first question and after a fault.
     kept: Option<Running<P>>,
+    memory_bytes: usize,
 }
 
 struct Running<P: Policy> {
@@ -86,6 +87,7 @@ impl<P: Policy> Plugin<P> {
             config: config.to_vec(),
             limits: Arc::new(limits),
             kept: None,
+            memory_bytes: 0,
         };
         let started = plugin.start().map_err(|fault| match fault {
             Fault::Refused(reason) => LoadError::Configuration(reason),
@@ -130,12 +132,39 @@ impl<P: Policy> Plugin<P> {
         let answer = self.call(&mut running.store, budget.deadline, fuel, |store| {
             P::decide(&running.guest, store, question)
         })?;
+        self.memory_bytes = running.store.data().memory_bytes();
         P::validate(question, &answer).map_err(Fault::Invalid)?;
         let used = budget.fuel.map(|fuel| fuel.saturating_sub(running.store.get_fuel().unwrap_or(0)));
         if !P::METERED {
             self.kept = Some(running);
         }
         Ok(Answered { answer, fuel: used, elapsed: begun.elapsed() })
+    }
+
+    /// Forgets what the guest remembers of earlier questions, where the kind keeps an instance.
+    ///
+    /// # Errors
+    /// The new instance does not start; the next question tries again.
+    pub fn restart(&mut self) -> Result<(), Fault> {
+        self.kept = None;
+        if !P::METERED {
+            self.kept = Some(self.start()?);
+        }
+        Ok(())
+    }
+
+    /// How long one more instance takes to start and to take its configuration.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn time_start(&self) -> Result<Duration, Fault> {
+        let begun = Instant::now();
+        self.start().map(|_| begun.elapsed())
+    }
+
+    /// Linear memory of the instance asked last, in bytes, all its memories together.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// A new instance that has taken the configuration.

@@ -19,6 +19,7 @@ pub const MAX_REPLICAS: u32 = 32;
 
 /// One member of the cluster, in table order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Node {
     /// The node id as 32 hexadecimal digits: stable over restarts, unique, good to hash.
     pub id: String,
@@ -29,6 +30,7 @@ pub struct Node {
     /// Its adapter addresses in its own order of preference: primary, then alternates.
     pub adapters: Vec<Adapter>,
     /// What its owner says of it, for example `site = x`; responsibilities may require these.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
@@ -41,6 +43,7 @@ impl Node {
 
 /// A named duty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Responsibility {
     /// Unique in the question.
     pub name: String,
@@ -49,11 +52,13 @@ pub struct Responsibility {
     /// How heavy the duty is, in thousandths: 1000 is an ordinary one.
     pub weight_milli: u32,
     /// Attributes that each owner must have.
+    #[serde(default)]
     pub requires: Attributes,
 }
 
 /// The question: everything the answer may depend on. Equal questions must get equal answers.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
     /// All members, live or not, in table order.
     pub nodes: Vec<Node>,
@@ -61,16 +66,20 @@ pub struct Question {
     pub responsibilities: Vec<Responsibility>,
     /// The plan in force, one list of indices into `nodes` for each responsibility (primary first);
     /// owners that left the table are omitted. Empty lists where there is no plan yet.
+    #[serde(default)]
     pub previous: Vec<Vec<u32>>,
     /// The same on every member; for strategies that want to break ties at random.
+    #[serde(default)]
     pub seed: u64,
     /// Facts without a field of their own.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
 /// The answer: for each responsibility, in the question's order, indices into `nodes`: the primary
 /// first, then the standbys.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Answer {
     /// One list for each responsibility.
     pub owners: Vec<Vec<u32>>,

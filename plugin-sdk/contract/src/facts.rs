@@ -68,6 +68,7 @@ pub enum AdapterStatus {
 
 /// One adapter address of a node, as the address table carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adapter {
     /// Interface name on its owner, for example `eth0`.
     pub name: String,
@@ -82,12 +83,15 @@ pub struct Adapter {
     /// Link speed in Mbit/s; 0 where the kernel does not know it.
     pub speed: u32,
     /// Class of service by name; empty where none is configured.
+    #[serde(default)]
     pub class_of_service: String,
     /// Differentiated services code point of datagrams sent from this adapter, 0..=63 (RFC 2474).
+    #[serde(default)]
     pub dscp: u8,
     /// The owner's word on the adapter.
     pub status: AdapterStatus,
     /// Facts without a field of their own.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 

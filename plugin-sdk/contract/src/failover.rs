@@ -38,6 +38,7 @@ pub enum PathState {
 
 /// Round-trip time, in microseconds (RFC 9002 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rtt {
     /// Smoothed.
     pub smoothed_us: u32,
@@ -49,6 +50,7 @@ pub struct Rtt {
 
 /// One path: from a local adapter to a remote address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Path {
     /// The adapter it leaves by.
     pub local: Adapter,
@@ -57,26 +59,32 @@ pub struct Path {
     /// Round-trip time, once measured.
     pub rtt: Option<Rtt>,
     /// Loss over the recent past in packets per million, 0..=1_000_000.
+    #[serde(default)]
     pub loss_ppm: u32,
     /// What this observer knows of it.
     pub state: PathState,
     /// Milliseconds since the state last changed.
     pub since_ms: u64,
     /// How often it went down in the last ten minutes.
+    #[serde(default)]
     pub flaps: u32,
     /// Facts without a field of their own.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
 /// The question, for all paths to one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
     /// In table order: for each of the peer's addresses in its order of preference, the local
     /// adapters in ours.
     pub paths: Vec<Path>,
     /// For strategies that want to break ties at random.
+    #[serde(default)]
     pub seed: u64,
     /// Facts without a field of their own.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
@@ -94,6 +102,7 @@ pub enum Mode {
 
 /// Timing of one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timing {
     /// How often the path is probed, in microseconds; see [`PROBE_INTERVAL_US`].
     pub probe_interval_us: u32,
@@ -108,6 +117,7 @@ pub struct Timing {
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Answer {
     /// All paths, as indices into the question, most preferred first.
     pub order: Vec<u32>,

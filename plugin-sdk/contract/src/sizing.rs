@@ -17,6 +17,7 @@ pub const MAX_BURST: u32 = 1 << 20;
 
 /// The question, for one path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
     /// The adapter the path leaves by.
     pub local: Adapter,
@@ -27,16 +28,19 @@ pub struct Question {
     /// Smoothed round-trip time in microseconds, if measured.
     pub rtt_us: Option<u32>,
     /// Loss over the recent past in packets per million, 0..=1_000_000.
+    #[serde(default)]
     pub loss_ppm: u32,
     /// Bytes of IP and UDP header in every packet on this path: 28 for IPv4, 48 for IPv6. The
     /// largest datagram that fits is the MTU less this.
     pub overhead: u32,
     /// Facts without a field of their own.
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
 /// The answer. The transport never exceeds it, and stays below where path MTU discovery says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Answer {
     /// Largest datagram (UDP payload) in bytes: [`MIN_DATAGRAM`]..=[`MAX_DATAGRAM`].
     pub datagram: u32,

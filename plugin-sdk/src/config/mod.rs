@@ -12,6 +12,19 @@ pub use within::Within;
 /// Parse it into a struct that derives `serde::Deserialize` (with `#[serde(default)]`). Values are
 /// strings; fields may be numbers, [`Within`], `bool` (`true` or `false`), strings, `Option`s, enums
 /// of unit variants, lists (`a, b`) and maps (`a=1, b=2`). A key that is no field is an error.
+///
+/// ```
+/// use overlan_plugin_sdk::{Config, Within};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Options {
+///     interval_ms: Within<10, 60_000>,
+/// }
+///
+/// let config: Config = [("interval_ms", "5")].into_iter().collect();
+/// let error = config.parse::<Options>().err().unwrap();
+/// assert_eq!(error.to_string(), "`interval_ms` is `5`; it must be a whole number from 10 to 60000");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Config {
     pairs: Vec<(String, String)>,

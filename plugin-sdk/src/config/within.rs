@@ -5,6 +5,13 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
 /// A whole number from `MIN` to `MAX`, both included.
+///
+/// ```
+/// use overlan_plugin_sdk::Within;
+///
+/// const INTERVAL_MS: Within<10, 60_000> = Within::new(200);
+/// assert_eq!(INTERVAL_MS.value(), 200);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Within<const MIN: u32, const MAX: u32>(u32);
 

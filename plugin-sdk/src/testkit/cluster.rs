@@ -5,6 +5,13 @@ use crate::assignment::{Answer, Node, Question, Responsibility};
 use crate::{Adapter, AdapterStatus, score};
 
 /// A live node; its id is derived from its name.
+///
+/// ```
+/// use overlan_plugin_sdk::testkit;
+///
+/// let node = testkit::node("a", vec![testkit::adapter("eth0", "10.1.0.2/24")]);
+/// assert!(node.live && node.id.len() == 32);
+/// ```
 pub fn node(name: &str, adapters: Vec<Adapter>) -> Node {
     let half = |seed| score::hash(seed, name.as_bytes());
     Node {
@@ -17,12 +24,21 @@ pub fn node(name: &str, adapters: Vec<Adapter>) -> Node {
 }
 
 /// A duty of ordinary weight without requirements.
+///
+/// ```
+/// assert_eq!(overlan_plugin_sdk::testkit::responsibility("shard-1", 3).replicas, 3);
+/// ```
 pub fn responsibility(name: &str, replicas: u32) -> Responsibility {
     Responsibility { name: name.into(), replicas, weight_milli: 1_000, requires: Vec::new() }
 }
 
 /// A uniform cluster without a plan: live nodes `n0`, `n1`, … with two adapters each, 16 nodes to a pair
 /// of subnets; duties `duty-0`, … with one primary and one standby.
+///
+/// ```
+/// let question = overlan_plugin_sdk::testkit::cluster(3, 8);
+/// assert_eq!((question.nodes.len(), question.responsibilities.len()), (3, 8));
+/// ```
 pub fn cluster(nodes: usize, duties: usize) -> Question {
     let adapters = |i: usize| {
         let (subnet, host) = (i / 16, i % 16 + 1);
@@ -46,6 +62,13 @@ pub fn cluster(nodes: usize, duties: usize) -> Question {
 /// A cluster in which all that may vary does: dead nodes, speeds, classes, adapters that are down or
 /// missing, IPv6, requirements, weights, replicas, and a previous plan that may be out of date. Equal
 /// arguments give equal clusters.
+///
+/// ```
+/// use overlan_plugin_sdk::testkit::random_cluster;
+///
+/// assert_eq!(random_cluster(7, 5, 9), random_cluster(7, 5, 9));
+/// assert_ne!(random_cluster(7, 5, 9), random_cluster(8, 5, 9));
+/// ```
 pub fn random_cluster(seed: u64, nodes: usize, duties: usize) -> Question {
     let mut random = Random(seed);
     let mut question = cluster(nodes, duties);
@@ -84,11 +107,24 @@ pub fn random_cluster(seed: u64, nodes: usize, duties: usize) -> Question {
 }
 
 /// The question after this answer has become the plan in force.
+///
+/// ```
+/// use overlan_plugin_sdk::{assignment::Answer, testkit};
+///
+/// let plan = Answer { owners: vec![vec![0, 1]] };
+/// assert_eq!(testkit::with_previous(&testkit::cluster(2, 1), &plan).previous, plan.owners);
+/// ```
 pub fn with_previous(question: &Question, answer: &Answer) -> Question {
     Question { previous: answer.owners.clone(), ..question.clone() }
 }
 
 /// The question after a node has died: it stays in the table but is not live.
+///
+/// ```
+/// use overlan_plugin_sdk::testkit;
+///
+/// assert!(!testkit::without_node(&testkit::cluster(2, 1), 1).nodes[1].live);
+/// ```
 ///
 /// # Panics
 /// When there is no such node.

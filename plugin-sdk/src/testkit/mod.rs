@@ -14,9 +14,13 @@
 
 mod ask;
 mod cluster;
+mod fixtures;
+mod properties;
 
 pub use ask::{ask_assignment, ask_failover, ask_sizing};
 pub use cluster::{cluster, node, random_cluster, responsibility, with_previous, without_node};
+pub use fixtures::{Fixture, assignment_fixtures, failover_fixtures, sizing_fixtures};
+pub use properties::{check_assignment, check_failover, check_sizing, first_owner, moved_share};
 
 use crate::failover::{Path, PathState};
 use crate::{Adapter, AdapterStatus, failover, sizing};
@@ -43,6 +47,13 @@ pub fn adapter(name: &str, cidr: &str) -> Adapter {
 }
 
 /// A healthy path of which no round-trip time is known yet.
+///
+/// ```
+/// use overlan_plugin_sdk::{failover::PathState, testkit};
+///
+/// let path = testkit::path(testkit::adapter("eth0", "10.1.0.1/24"), testkit::adapter("eth0", "10.2.0.1/24"));
+/// assert_eq!(path.state, PathState::Up);
+/// ```
 pub fn path(local: Adapter, remote: Adapter) -> Path {
     Path {
         local,
@@ -57,6 +68,10 @@ pub fn path(local: Adapter, remote: Adapter) -> Path {
 }
 
 /// The question about a number of healthy paths, each between subnets of its own.
+///
+/// ```
+/// assert_eq!(overlan_plugin_sdk::testkit::paths(4).paths.len(), 4);
+/// ```
 pub fn paths(count: u8) -> failover::Question {
     let local = |i: u8| adapter(&format!("eth{i}"), &format!("10.{i}.0.1/24"));
     let remote = |i: u8| adapter(&format!("eth{i}"), &format!("10.{i}.1.1/24"));
@@ -69,6 +84,10 @@ pub fn paths(count: u8) -> failover::Question {
 
 /// The sizing question about a healthy IPv4 path between adapters of these MTUs in bytes, before path MTU
 /// discovery.
+///
+/// ```
+/// assert_eq!(overlan_plugin_sdk::testkit::sized_path(1_500, 9_000).remote.mtu, 9_000);
+/// ```
 pub fn sized_path(local_mtu: u32, remote_mtu: u32) -> sizing::Question {
     sizing::Question {
         local: Adapter { mtu: local_mtu, ..adapter("eth0", "10.1.0.1/24") },

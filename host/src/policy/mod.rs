@@ -1,9 +1,16 @@
 //! `overlan policy`.
 
+mod bench;
+mod build;
+mod check;
+mod new;
+mod test;
+mod toolchain;
+mod trial;
+
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlan_node::policy_host::{Engine, Limits, check};
 use overlan_node::{Kind, PolicyStatus, plugins};
 use serde_json::json;
 
@@ -26,7 +33,11 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)
         }
         PolicyCommand::Replay(args) => crate::replay::run(args),
-        PolicyCommand::Check { file, config, json } => check_file(file, config, json.json),
+        PolicyCommand::New(args) => new::run(args),
+        PolicyCommand::Build { dir, out } => build::run(dir, out.as_deref()),
+        PolicyCommand::Test(args) => test::run(args),
+        PolicyCommand::Bench(args) => bench::run(args),
+        PolicyCommand::Check { file, config, json } => check::run(file, config, json.json),
     }
 }
 
@@ -120,27 +131,4 @@ fn escape(text: &str) -> String {
         }
     }
     out
-}
-
-fn check_file(file: &Path, config: &[(String, String)], json: bool) -> anyhow::Result<()> {
-    let wasm = std::fs::read(file).with_context(|| file.display().to_string())?;
-    let report = check(&Engine::new()?, &wasm, config, Limits::default())
-        .with_context(|| format!("{} will not do", file.display()))?;
-    let kind = report.kind.map(|kind| kind.to_string()).unwrap_or_default();
-    if json {
-        return print_json(&json!({
-            "kind": kind,
-            "version": report.version,
-            "sha256": report.sha256,
-            "size_bytes": report.size_bytes,
-            "imports": report.imports,
-            "exports": report.exports,
-        }));
-    }
-    out!("{}: a sound {kind} policy", file.display());
-    out!("  contract  {}", report.version.unwrap_or_default());
-    out!("  sha256    {}", report.sha256);
-    out!("  size      {} bytes", report.size_bytes);
-    out!("  imports   {}", report.imports.join(", "));
-    Ok(())
 }

@@ -1,0 +1,173 @@
+//! What `policy test` and `policy bench` need to know of each kind.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use overlan_contract::assignment;
+use overlan_core::plan::fallback_assignment;
+use overlan_core::policy::fallback;
+use overlan_node::policy_host::{Assignment, Failover, Policy, Sizing, inspect};
+use overlan_node::{Kind, plugins};
+use overlan_plugin_sdk::testkit::{self, Fixture};
+use overlan_plugin_sdk::{Adapter, failover, sizing};
+use serde::Deserialize;
+
+/// A plugin's bytes under the name the user gave them.
+pub(super) struct Given {
+    pub(super) name: String,
+    pub(super) wasm: Vec<u8>,
+    pub(super) kind: Kind,
+}
+
+impl Given {
+    /// Reads a file, or finds `builtin:NAME`.
+    pub(super) fn read(plugin: &str) -> anyhow::Result<Given> {
+        if let Some(name) = plugin.strip_prefix("builtin:") {
+            let builtin = plugins::find(name).with_context(|| {
+                format!("no policy `{name}` is shipped; `overlan policy list` names them")
+            })?;
+            return Ok(Given::builtin(builtin));
+        }
+        let wasm = std::fs::read(plugin).with_context(|| plugin.to_owned())?;
+        let report = inspect(&wasm);
+        let kind = match (report.problem, report.kind) {
+            (None, Some(kind)) => kind,
+            (Some(problem), _) => return Err(anyhow::anyhow!(problem).context(will_not_do(plugin))),
+            (None, None) => anyhow::bail!(will_not_do(plugin)),
+        };
+        let name = Path::new(plugin).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Given { name, wasm, kind })
+    }
+
+    pub(super) fn builtin(builtin: &plugins::Builtin) -> Given {
+        let name = format!("builtin:{}", builtin.name);
+        Given { name, wasm: builtin.wasm.to_vec(), kind: builtin.kind }
+    }
+}
+
+pub(super) fn will_not_do(plugin: &str) -> String {
+    format!("{plugin} will not do")
+}
+
+/// One question to judge by, as a file of an author's own has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case<Q, A> {
+    /// The file's.
+    #[serde(skip)]
+    pub(super) name: String,
+    pub(super) question: Q,
+    /// The only answer to pass, where the author says so.
+    pub(super) answer: Option<A>,
+}
+
+/// A kind of policy that can be tried out without a node.
+pub(super) trait Trial: Policy {
+    fn fixtures() -> Vec<Fixture<Self::Question>>;
+    fn parse(text: &str) -> serde_json::Result<Case<Self::Question, Self::Answer>>;
+    /// The questions that a node of a cluster of so many asks.
+    fn questions(nodes: u16) -> Vec<Self::Question>;
+    /// What the node answers itself when no plugin does.
+    fn native(question: &Self::Question) -> Self::Answer;
+    /// The question after the death of a node that owns something, and which it is.
+    fn after_loss(_: &Self::Question, _: &Self::Answer) -> Option<(Self::Question, usize)> {
+        None
+    }
+    /// The share of owners that moved, of those that could have stayed, 0 to 1.
+    fn moved_share(_: &Self::Question, _lost: usize, _before: &Self::Answer, _after: &Self::Answer) -> f64 {
+        0.0
+    }
+}
+
+impl Trial for Assignment {
+    fn fixtures() -> Vec<Fixture<assignment::Question>> {
+        testkit::assignment_fixtures()
+    }
+
+    fn parse(text: &str) -> serde_json::Result<Case<assignment::Question, assignment::Answer>> {
+        serde_json::from_str(text).map(|mut case: Case<assignment::Question, _>| {
+            // Left out where there is no plan yet.
+            case.question.previous.resize(case.question.responsibilities.len(), Vec::new());
+            case
+        })
+    }
+
+    fn questions(nodes: u16) -> Vec<assignment::Question> {
+        vec![testkit::cluster(nodes.into(), nodes.into())]
+    }
+
+    fn native(question: &assignment::Question) -> assignment::Answer {
+        fallback_assignment(question)
+    }
+
+    fn after_loss(
+        question: &assignment::Question,
+        answer: &assignment::Answer,
+    ) -> Option<(assignment::Question, usize)> {
+        let lost = testkit::first_owner(answer)?;
+        Some((testkit::without_node(&testkit::with_previous(question, answer), lost), lost))
+    }
+
+    fn moved_share(
+        question: &assignment::Question,
+        lost: usize,
+        before: &assignment::Answer,
+        after: &assignment::Answer,
+    ) -> f64 {
+        testkit::moved_share(question, lost, before, after)
+    }
+}
+
+/// For each peer of the first node, the pairs of their adapters.
+fn peers(nodes: u16) -> Vec<Vec<(Adapter, Adapter)>> {
+    let cluster = testkit::cluster(nodes.into(), 0);
+    let (own, peers) = cluster.nodes.split_first().expect("a cluster to measure has two nodes or more");
+    let pairs = |remote: &Adapter| own.adapters.iter().map(|local| (local.clone(), remote.clone())).collect();
+    peers
+        .iter()
+        .map(|peer| peer.adapters.iter().flat_map(|remote| -> Vec<_> { pairs(remote) }).collect())
+        .collect()
+}
+
+impl Trial for Sizing {
+    fn fixtures() -> Vec<Fixture<sizing::Question>> {
+        testkit::sizing_fixtures()
+    }
+
+    fn parse(text: &str) -> serde_json::Result<Case<sizing::Question, sizing::Answer>> {
+        serde_json::from_str(text)
+    }
+
+    fn questions(nodes: u16) -> Vec<sizing::Question> {
+        let paths = peers(nodes).into_iter().flatten();
+        paths
+            .map(|(local, remote)| sizing::Question { local, remote, ..testkit::sized_path(1_500, 1_500) })
+            .collect()
+    }
+
+    fn native(question: &sizing::Question) -> sizing::Answer {
+        fallback::sizing(question.local.mtu.min(question.remote.mtu), question.overhead)
+    }
+}
+
+impl Trial for Failover {
+    fn fixtures() -> Vec<Fixture<failover::Question>> {
+        testkit::failover_fixtures()
+    }
+
+    fn parse(text: &str) -> serde_json::Result<Case<failover::Question, failover::Answer>> {
+        serde_json::from_str(text)
+    }
+
+    fn questions(nodes: u16) -> Vec<failover::Question> {
+        let question = |paths: Vec<(Adapter, Adapter)>| failover::Question {
+            paths: paths.into_iter().map(|(local, remote)| testkit::path(local, remote)).collect(),
+            ..testkit::paths(0)
+        };
+        peers(nodes).into_iter().map(question).collect()
+    }
+
+    fn native(question: &failover::Question) -> failover::Answer {
+        fallback::failover(question)
+    }
+}

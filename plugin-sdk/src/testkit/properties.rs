@@ -1,0 +1,140 @@
+//! What holds of every sound policy, checked on the fixtures and on random clusters.
+
+use super::{
+    Fixture, ask_assignment, ask_failover, ask_sizing, assignment_fixtures, failover_fixtures,
+    random_cluster, sizing_fixtures, with_previous, without_node,
+};
+use crate::assignment::{Answer, Question};
+use crate::{Assignment, Config, Failover, Sizing};
+
+/// How many random clusters [`check_assignment`] asks about.
+const RANDOM_CLUSTERS: u64 = 64;
+
+/// What share of the owners that could have stayed did not, when node `lost` died: 0 where only its own duties
+/// moved, 1 where everything did.
+///
+/// `before` answered `question`, `after` the question without the node. Owners that stand at another place of the
+/// same duty have not moved. 0 where nobody could have stayed.
+///
+/// ```
+/// use overlan_plugin_sdk::{assignment::Answer, testkit};
+///
+/// let question = testkit::cluster(3, 2);
+/// let before = Answer { owners: vec![vec![0, 1], vec![1, 2]] };
+/// let after = Answer { owners: vec![vec![1, 2], vec![1, 2]] };
+/// assert_eq!(testkit::moved_share(&question, 0, &before, &after), 0.0);
+/// ```
+pub fn moved_share(question: &Question, lost: usize, before: &Answer, after: &Answer) -> f64 {
+    let (mut could_stay, mut moved) = (0_u32, 0_u32);
+    for (before, after) in before.owners.iter().zip(&after.owners) {
+        let stays = |owner: &&u32| **owner as usize != lost && question.nodes[**owner as usize].live;
+        for owner in before.iter().filter(stays) {
+            could_stay += 1;
+            moved += u32::from(!after.contains(owner));
+        }
+    }
+    if could_stay == 0 { 0.0 } else { f64::from(moved) / f64::from(could_stay) }
+}
+
+/// The node whose death is asked about: the first live one that owns anything.
+///
+/// ```
+/// use overlan_plugin_sdk::{assignment::Answer, testkit};
+///
+/// let plan = Answer { owners: vec![vec![2, 1]] };
+/// assert_eq!(testkit::first_owner(&plan), Some(2));
+/// ```
+pub fn first_owner(plan: &Answer) -> Option<usize> {
+    plan.owners.iter().flatten().next().map(|&owner| owner as usize)
+}
+
+/// Asks a policy all assignment fixtures and random clusters, each in two instances, before and after the death
+/// of a node: every answer valid (no dead owner), equal questions answered equally, and of the owners that could
+/// stay at most the share `most_moved` (0 to 1) moved. Random clusters are held to all of it but the last.
+///
+/// ```
+/// # use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, assignment};
+/// # struct First;
+/// # impl Assignment for First {
+/// #     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(First) }
+/// #     fn decide(&mut self, question: &assignment::Question, _: &dyn Log) -> Result<assignment::Answer, String> {
+/// #         let owners = question.responsibilities.iter().map(|duty| {
+/// #             let eligible = (0u32..).zip(&question.nodes).filter(|(_, node)| node.live && node.meets(&duty.requires));
+/// #             eligible.map(|(index, _)| index).take(duty.replicas as usize).collect()
+/// #         });
+/// #         Ok(assignment::Answer { owners: owners.collect() })
+/// #     }
+/// # }
+/// overlan_plugin_sdk::testkit::check_assignment::<First>(&Config::default(), 0.5);
+/// ```
+///
+/// # Panics
+/// With the fixture's name and the rule that was broken.
+pub fn check_assignment<P: Assignment>(config: &Config, most_moved: f64) {
+    for Fixture { name, question } in assignment_fixtures() {
+        let before = ask_assignment::<P>(config, &question);
+        let Some(lost) = first_owner(&before) else { continue };
+        let after = ask_assignment::<P>(config, &without_node(&with_previous(&question, &before), lost));
+        let moved = moved_share(&question, lost, &before, &after);
+        assert!(
+            moved <= most_moved,
+            "{name}: when {} died, {:.1}% of the owners that could stay moved",
+            question.nodes[lost].name,
+            100.0 * moved
+        );
+    }
+    for seed in 0..RANDOM_CLUSTERS {
+        ask_assignment::<P>(config, &random_cluster(seed, seed as usize, 20));
+    }
+}
+
+/// Asks a policy all sizing fixtures, each in two instances: every answer valid and equal.
+///
+/// ```
+/// # use overlan_plugin_sdk::{Config, ConfigError, Log, Sizing, sizing};
+/// # struct Smallest;
+/// # impl Sizing for Smallest {
+/// #     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(Smallest) }
+/// #     fn decide(&mut self, _: &sizing::Question, _: &dyn Log) -> Result<sizing::Answer, String> {
+/// #         Ok(sizing::Answer { datagram: 1_200, coalesce: 1_200, burst: 12_000 })
+/// #     }
+/// # }
+/// overlan_plugin_sdk::testkit::check_sizing::<Smallest>(&Config::default());
+/// ```
+///
+/// # Panics
+/// When the policy refuses a question, contradicts itself, or breaks a rule.
+pub fn check_sizing<P: Sizing>(config: &Config) {
+    for fixture in sizing_fixtures() {
+        ask_sizing::<P>(config, &fixture.question);
+    }
+}
+
+/// Asks a policy all failover fixtures, each in two instances: every answer valid and equal.
+///
+/// ```
+/// # use overlan_plugin_sdk::{Config, ConfigError, Failover, Log, failover};
+/// # struct InOrder;
+/// # impl Failover for InOrder {
+/// #     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(InOrder) }
+/// #     fn decide(&mut self, question: &failover::Question, _: &dyn Log) -> Result<failover::Answer, String> {
+/// #         let timing = failover::Timing {
+/// #             probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000,
+/// #         };
+/// #         Ok(failover::Answer {
+/// #             order: (0..question.paths.len() as u32).collect(),
+/// #             mode: failover::Mode::Passive,
+/// #             timings: vec![timing; question.paths.len()],
+/// #         })
+/// #     }
+/// # }
+/// overlan_plugin_sdk::testkit::check_failover::<InOrder>(&Config::default());
+/// ```
+///
+/// # Panics
+/// When the policy refuses a question, contradicts itself, or breaks a rule.
+pub fn check_failover<P: Failover>(config: &Config) {
+    for fixture in failover_fixtures() {
+        ask_failover::<P>(config, &fixture.question);
+    }
+}
