@@ -367,6 +367,9 @@ pub(crate) enum PolicyCommand {
         /// Configuration of the plugin, repeatable
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
         config: Vec<(String, String)>,
+        /// A limit of its own, as `policy show` lists them, repeatable
+        #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number)]
+        limits: Vec<(String, u64)>,
         #[command(flatten)]
         query: Query,
     },
@@ -396,6 +399,11 @@ pub(crate) enum PolicyCommand {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn name_number(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("write NAME=NUMBER")?;
+    Ok((name.to_owned(), number.parse().map_err(|_| format!("`{number}` is no whole number"))?))
 }
 
 /// What clap cannot see, such as a missing configuration. Exit status 2.
@@ -446,7 +454,7 @@ mod tests {
             "bench --to b --round-trip --seconds 500ms",
             "policy list",
             "policy set failover builtin:knet-compat",
-            "policy set assignment x.wasm --config a=b",
+            "policy set assignment x.wasm --config a=b --limit memory_bytes=1048576",
             "policy rollback sizing",
             "policy check x.wasm",
         ];

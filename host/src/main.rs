@@ -10,6 +10,7 @@ mod keys;
 mod list;
 mod messages;
 mod policy;
+mod policy_usage;
 mod routes;
 mod run;
 mod table;

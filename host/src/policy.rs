@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
+use crate::policy_usage;
 use crate::table::{Table, out, print_json};
 
 pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
@@ -17,7 +18,9 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
         PolicyCommand::Show { kind, query } => {
             show(query, control(&query.socket)?.get(&format!("/v1/policy/{kind}")).await?)
         }
-        PolicyCommand::Set { kind, plugin, config, query } => set(*kind, plugin, config, query).await,
+        PolicyCommand::Set { kind, plugin, config, limits, query } => {
+            set(*kind, plugin, config, limits, query).await
+        }
         PolicyCommand::Unset { kind, query } => {
             show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)
         }
@@ -90,14 +93,21 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     if let Some(fault) = &status.last_fault {
         out!("  last fault: {fault}");
     }
-    Ok(())
+    policy_usage::print(&status)
 }
 
-async fn set(kind: Kind, plugin: &str, config: &[(String, String)], query: &Query) -> anyhow::Result<()> {
+async fn set(
+    kind: Kind,
+    plugin: &str,
+    config: &[(String, String)],
+    limits: &[(String, u64)],
+    query: &Query,
+) -> anyhow::Result<()> {
     let control = control(&query.socket)?;
     if let Some(name) = plugin.strip_prefix("builtin:") {
         let config: std::collections::BTreeMap<_, _> = config.iter().cloned().collect();
-        let body = serde_json::to_vec(&json!({ "builtin": name, "config": config }))?;
+        let limits: std::collections::BTreeMap<_, _> = limits.iter().cloned().collect();
+        let body = serde_json::to_vec(&json!({ "builtin": name, "config": config, "limits": limits }))?;
         return show(query, control.post(&format!("/v1/policy/{kind}"), "application/json", body).await?);
     }
     let wasm = std::fs::read(plugin).with_context(|| plugin.to_owned())?;
@@ -105,6 +115,9 @@ async fn set(kind: Kind, plugin: &str, config: &[(String, String)], query: &Quer
     let mut path = format!("/v1/policy/{kind}?name={}", escape(&name));
     for (key, value) in config {
         path.push_str(&format!("&{}={}", escape(key), escape(value)));
+    }
+    for (name, value) in limits {
+        path.push_str(&format!("&limit.{}={value}", escape(name)));
     }
     show(query, control.post(&path, "application/wasm", wasm).await?)
 }

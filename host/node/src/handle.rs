@@ -292,7 +292,8 @@ impl NodeHandle {
         self.shared.policies.show()
     }
 
-    /// Makes a plugin the one that answers, between two questions; the one before it stays warm.
+    /// Makes a plugin the one that answers, between two questions, once it has answered what this node was asked
+    /// lately. The one before it stays warm, and comes back by itself if the new one fails during its probation.
     ///
     /// # Errors
     /// What is wrong with it; nothing changed.
@@ -317,7 +318,24 @@ impl NodeHandle {
         wasm: Vec<u8>,
         config: Attributes,
     ) -> Result<PolicyStatus, PolicyError> {
-        self.shared.policies.set(Candidate { kind, name, wasm, config }, Priority::Background).await
+        self.policy_set_limited(kind, name, wasm, config, Vec::new()).await
+    }
+
+    /// As [`policy_set_bytes`](Self::policy_set_bytes), with limits of its own, by name, over those configured for the
+    /// kind.
+    ///
+    /// # Errors
+    /// What is wrong with it or with a limit; nothing changed.
+    pub async fn policy_set_limited(
+        &self,
+        kind: Kind,
+        name: String,
+        wasm: Vec<u8>,
+        config: Attributes,
+        limits: Vec<(String, u64)>,
+    ) -> Result<PolicyStatus, PolicyError> {
+        let candidate = Candidate { kind, name, wasm, config, limits };
+        self.shared.policies.set(candidate, Priority::Background).await
     }
 
     /// Goes back to the plugin before.

@@ -34,7 +34,7 @@ pub use handle::{NodeHandle, NodeStatus, Stopped};
 pub use kernel::plan_for;
 pub use keyring::{KeyView, KeyringChange, KeyringFailure};
 pub use node::{Node, StartError};
-pub use policy::{PolicyError, PolicyStatus};
+pub use policy::{PolicyError, PolicyStatus, PolicyTotals, ProbationStatus};
 pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};
 

@@ -140,7 +140,7 @@ fn plugins(config: &Config) -> Result<Vec<Candidate>, StartError> {
             let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))
                 .map_err(|why| StartError::Plugin { kind, why })?;
             let config = choice.map(|choice| choice.config.clone()).unwrap_or_default();
-            Ok(Candidate { kind, name, wasm, config })
+            Ok(Candidate { kind, name, wasm, config, limits: Vec::new() })
         })
         .collect()
 }
@@ -181,7 +181,7 @@ async fn start(
     let control = crate::control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
     let (answers, answer_receiver) = mpsc::unbounded_channel();
-    let policies = Policies::start(&answers, &commands.downgrade())?;
+    let policies = Policies::start(&config.policies, &answers, &commands.downgrade())?;
     load_plugins(&policies, plugins).await?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());

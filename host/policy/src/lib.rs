@@ -14,7 +14,7 @@
 //! That thread needs a stack of 2 MiB (the standard library's default) or more, since guests run on
 //! it and may use [`MAX_STACK_BYTES`].
 //!
-//! Reading order: [`Engine`], [`Limits`], [`Plugin`], [`Fault`], [`Slot`].
+//! Reading order: [`Engine`], [`Limits`], [`Plugin`], [`Fault`], [`Slot`], [`Probation`].
 
 mod bindings;
 mod breaker;
@@ -28,14 +28,18 @@ mod kind;
 mod limits;
 mod load_error;
 mod plugin;
+mod probation;
 mod slot;
+mod usage;
 
 pub use breaker::{BreakerConfig, BreakerState};
 pub use engine::{Engine, EngineError, MAX_STACK_BYTES};
 pub use fault::{Fault, FaultKind};
 pub use inspect::{CONTRACT_TRACK, CONTRACT_VERSION, Form, Report, inspect};
 pub use kind::{Assignment, Failover, Policy, Sizing};
-pub use limits::Limits;
+pub use limits::{LimitError, Limits};
 pub use load_error::LoadError;
 pub use plugin::{Answered, Plugin, check};
+pub use probation::{Probation, ProbationConfig, Verdict};
 pub use slot::{Counters, NoAnswer, Slot};
+pub use usage::{AnswerSize, Use};

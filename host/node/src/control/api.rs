@@ -59,6 +59,7 @@ impl From<PolicyError> for ApiError {
             PolicyError::Load(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
             }
+            PolicyError::Limit(_) => (StatusCode::BAD_REQUEST, "`overlan policy show KIND` lists the limits"),
             PolicyError::SelfTest(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "the active policy stays; correct this one and try it with `overlan policy check FILE`",
@@ -170,10 +171,14 @@ struct SetBuiltin {
     builtin: String,
     #[serde(default)]
     config: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    limits: std::collections::BTreeMap<String, u64>,
 }
 
-/// How an uploaded component is called; all other parameters of the query are its configuration.
+/// How an uploaded component is called.
 const NAME: &str = "name";
+/// Before the name of a limit; all other parameters of the query are the plugin's configuration.
+const LIMIT: &str = "limit.";
 
 /// The whole body. One that says it is too large is refused before it comes.
 async fn body(request: Request) -> Result<Bytes, ApiError> {
@@ -204,14 +209,23 @@ async fn policy_set(
     let wasm = body(request).await?;
     if is_json {
         let set: SetBuiltin = serde_json::from_slice(&wasm).map_err(|error| bad(error.to_string()))?;
-        let config = set.config.into_iter().collect();
-        return ok(node.policy_set(kind, &PluginSource::Builtin(set.builtin), config).await?);
+        let source = PluginSource::Builtin(set.builtin);
+        let (name, wasm) = crate::node::read_plugin(&source).map_err(PolicyError::Load)?;
+        let (config, limits) = (set.config.into_iter().collect(), set.limits.into_iter().collect());
+        return ok(node.policy_set_limited(kind, name, wasm, config, limits).await?);
     }
     if wasm.is_empty() {
         return Err(bad("there is no component in the request".to_owned()));
     }
     let name = parameters.remove(NAME).unwrap_or_else(|| "upload".to_owned());
-    ok(node.policy_set_bytes(kind, name, wasm.to_vec(), parameters.into_iter().collect()).await?)
+    let mut limits = Vec::new();
+    for (key, value) in parameters.extract_if(LIMIT.to_owned().., |key, _| key.starts_with(LIMIT)) {
+        let number =
+            value.parse().map_err(|_| bad(format!("{key} is {value:?}; it must be a whole number")))?;
+        limits.push((key[LIMIT.len()..].to_owned(), number));
+    }
+    let config = parameters.into_iter().collect();
+    ok(node.policy_set_limited(kind, name, wasm.to_vec(), config, limits).await?)
 }
 
 async fn policy_unset(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {

@@ -15,14 +15,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use overlan_contract::Kind;
 use overlan_core::policy::{Question, Ticket};
-use overlan_policy::{Assignment, Engine, EngineError, Failover, Limits, Sizing};
+use overlan_policy::{Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 pub(crate) use prepare::{Candidate, Prepared, Priority};
-pub use status::{PolicyError, PolicyStatus};
+pub use status::{PolicyError, PolicyStatus, PolicyTotals, ProbationStatus};
 use worker::{Reply, Work};
 
+use crate::config::PolicyChoice;
 use crate::driver::{Answered, Command};
 
 /// Plugins compiled at a time, also those that were given up: one of each kind.
@@ -31,6 +32,13 @@ const MAX_COMPILATIONS: usize = 3;
 /// What the workers show to everybody.
 struct Board {
     shown: Mutex<[PolicyStatus; 3]>,
+}
+
+/// What is configured for a kind, whichever plugin answers it.
+#[derive(Default)]
+struct Settings {
+    limits: Limits,
+    probation: ProbationConfig,
 }
 
 /// The latest questions of each kind, oldest first: what a new plugin is tested on.
@@ -62,6 +70,7 @@ pub(crate) struct Policies {
     engine: Engine,
     workers: [std_mpsc::Sender<Work>; 3],
     board: Arc<Board>,
+    settings: Arc<[Settings; 3]>,
     recent: Arc<Mutex<Recent>>,
     compilations: Arc<Semaphore>,
 }
@@ -69,6 +78,7 @@ pub(crate) struct Policies {
 impl Policies {
     /// Starts the workers; no plugin is active, so the core's native fallbacks stand.
     pub(crate) fn start(
+        choices: &[PolicyChoice],
         answers: &mpsc::UnboundedSender<Answered>,
         commands: &mpsc::WeakSender<Command>,
     ) -> Result<Self, EngineError> {
@@ -78,10 +88,19 @@ impl Policies {
             worker::start::<Sizing>(answers, commands, &board)?,
             worker::start::<Failover>(answers, commands, &board)?,
         ];
+        let settings = Kind::ALL.map(|kind| {
+            let choice = choices.iter().find(|choice| choice.kind == kind);
+            let of = |choice: &PolicyChoice| Settings {
+                limits: choice.limits.clone(),
+                probation: choice.probation,
+            };
+            choice.map(of).unwrap_or_default()
+        });
         Ok(Policies {
             engine: Engine::new()?,
             workers,
             board,
+            settings: Arc::new(settings),
             recent: Arc::default(),
             compilations: Arc::new(Semaphore::new(MAX_COMPILATIONS)),
         })
@@ -113,14 +132,22 @@ impl Policies {
         candidate: Candidate,
         priority: Priority,
     ) -> Result<Prepared, PolicyError> {
-        let limits = Limits::default();
+        let settings = &self.settings[place(candidate.kind)];
+        let mut limits = settings.limits.clone();
+        for (name, value) in &candidate.limits {
+            limits.set(name, *value)?;
+        }
         let permit = timeout(limits.compile_deadline, self.compilations.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| PolicyError::Busy)?.map_err(|_| PolicyError::Stopped)?;
         let questions = {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.0[place(candidate.kind)].iter().cloned().collect()
         };
-        prepare::prepare(self.engine.clone(), candidate, limits, questions, priority, permit).await
+        let engine = self.engine.clone();
+        let mut prepared = prepare::prepare(engine, candidate, limits, questions, priority, permit).await?;
+        // At the start nothing better stands behind it.
+        prepared.probation = (priority == Priority::Background).then_some(settings.probation);
+        Ok(prepared)
     }
 
     /// Makes a prepared plugin the active one, between two questions; the one before it stays warm.
@@ -128,7 +155,7 @@ impl Policies {
     /// # Errors
     /// The node has stopped.
     pub(crate) async fn commit(&self, prepared: Prepared) -> Result<PolicyStatus, PolicyError> {
-        self.change(prepared.kind, |reply| Work::Swap(prepared.loaded, reply)).await
+        self.change(prepared.kind, |reply| Work::Swap(prepared.loaded, prepared.probation, reply)).await
     }
 
     /// Prepares and commits.

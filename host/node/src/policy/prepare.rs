@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlan_contract::{Attributes, Kind};
 use overlan_core::policy::Question;
-use overlan_policy::{Assignment, Engine, Failover, Limits, Plugin, Sizing};
+use overlan_policy::{Assignment, Engine, Failover, Limits, Plugin, ProbationConfig, Sizing};
 use overlan_wire::Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -31,6 +31,8 @@ pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) wasm: Vec<u8>,
     pub(crate) config: Attributes,
+    /// Limits of its own, by name, over those of its kind.
+    pub(crate) limits: Vec<(String, u64)>,
 }
 
 /// A plugin that is compiled and has answered what this node was asked lately. Nothing has changed yet:
@@ -38,10 +40,13 @@ pub(crate) struct Candidate {
 pub(crate) struct Prepared {
     pub(super) kind: Kind,
     pub(super) loaded: Loaded,
+    /// How it has to prove itself once it is active.
+    pub(super) probation: Option<ProbationConfig>,
 }
 
 impl Prepared {
-    /// What members compare: the digest of the component and of its configuration.
+    /// What members compare: the digest of the component, of its configuration, and of the limits that an answer
+    /// depends on.
     #[expect(dead_code, reason = "a push to all members compares it before any commits")]
     pub(crate) fn digest(&self) -> Digest {
         self.loaded.digest
@@ -97,7 +102,7 @@ fn load<P: Decision>(
     questions: &[Arc<Question>],
     compiled: oneshot::Sender<()>,
 ) -> Result<Prepared, PolicyError> {
-    let Candidate { kind, name, wasm, config } = candidate;
+    let Candidate { kind, name, wasm, config, .. } = candidate;
     let mut plugin = Plugin::<P>::load(engine, &name, &wasm, &config, limits)
         .map_err(|error| PolicyError::Load(error.to_string()))?;
     drop(wasm);
@@ -111,18 +116,28 @@ fn load<P: Decision>(
     }
     // What it remembers of the test must not colour its first decisions.
     plugin.restart().map_err(failed)?;
-    let digest = digest(plugin.sha256(), &config);
-    Ok(Prepared { kind, loaded: Loaded { plugin: P::wrap(plugin), config, digest } })
+    let digest = digest(&plugin, &config);
+    Ok(Prepared { kind, loaded: Loaded { plugin: P::wrap(plugin), config, digest }, probation: None })
 }
 
-/// The digest that members compare: of the component and of its configuration.
-fn digest(sha256: &str, config: &Attributes) -> Digest {
+/// What an answer depends on beside the question. Limits count for `assignment` alone, and only where they are not the
+/// default.
+fn digest<P: Decision>(plugin: &Plugin<P>, config: &Attributes) -> Digest {
     let mut hash = Sha256::new();
-    for text in
-        [sha256].into_iter().chain(config.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]))
-    {
+    let mut add = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
+    };
+    add(plugin.sha256());
+    for (key, value) in config {
+        add(key);
+        add(value);
+    }
+    if P::KIND == Kind::Assignment {
+        for (name, value) in plugin.limits().semantics() {
+            add(name);
+            add(&value.to_string());
+        }
     }
     Digest(hash.finalize().into())
 }
