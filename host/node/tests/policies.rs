@@ -8,7 +8,7 @@ mod guests;
 use common::{config, eventually, free_port};
 use guests::sizing;
 use overlan_node::config::PluginSource;
-use overlan_node::{Kind, Node, NodeHandle, PolicyError, PolicyStatus};
+use overlan_node::{Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -70,4 +70,68 @@ async fn limits_are_set_by_name_and_hold() {
     let back = node.policy_set(Kind::Sizing, &builtin, Vec::new()).await.unwrap();
     assert!(back.limits["memory_bytes"].limit > 65_536, "limits of a `set` are for that plugin alone");
     node.leave().await;
+}
+
+const SWAPS: u32 = 1_000;
+/// Swaps before memory is first looked at: caches and queues have their size then.
+const WARM_UP: u32 = 200;
+
+#[tokio::test]
+async fn a_thousand_swaps_under_load_lose_no_message_and_keep_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 83, 1, port)).await.unwrap();
+    let second = Node::start(config(folder.path(), 83, 2, port)).await.unwrap();
+    let both = || async { first.status().await.unwrap().core.alive == 2 };
+    eventually("both members", both).await;
+    let mut listener = second.listen().await.unwrap();
+    let receiving = tokio::spawn(async move {
+        let mut expected = 0_u32;
+        while let Some(message) = listener.recv().await {
+            let number = u32::from_be_bytes(message.payload[..4].try_into().unwrap());
+            if number == u32::MAX {
+                break;
+            }
+            assert_eq!(number, expected, "in order, none lost, none twice");
+            expected += 1;
+        }
+        expected
+    });
+    let (mut sent, mut receipts) = (0_u32, Vec::new());
+    let mut warm = 0;
+    // Two that differ in nothing but their answers, so that every swap changes what is sent.
+    let plugins = [1_300, 1_400].map(|datagram| sizing(datagram, 0, 65_536).component());
+    for swap in 0..SWAPS {
+        let plugin = plugins[swap as usize % 2].clone();
+        let (swapped, receipt) = tokio::join!(
+            set(&first, "swapped", plugin),
+            first.send("m2", MessageMode::Ordered, [&sent.to_be_bytes()[..], &[7; 3_000]].concat()),
+        );
+        assert_eq!(swapped.unwrap().plugin, "swapped");
+        receipts.push(receipt.unwrap());
+        sent += 1;
+        if swap == WARM_UP {
+            warm = resident_kib();
+        }
+    }
+    let end = first.send("m2", MessageMode::Ordered, u32::MAX.to_be_bytes().to_vec()).await.unwrap();
+    assert_eq!(end.fate().await, Fate::Delivered);
+    assert_eq!(receiving.await.unwrap(), sent);
+    for receipt in receipts {
+        assert_eq!(receipt.fate().await, Fate::Delivered);
+    }
+    let grown = resident_kib().saturating_sub(warm);
+    assert!(grown < 32 << 10, "resident memory grew by {grown} KiB over {} swaps", SWAPS - WARM_UP);
+    println!("{SWAPS} swaps, {sent} messages, resident memory grew by {grown} KiB after {WARM_UP}");
+    assert_eq!((status(&first, Kind::Sizing).rollbacks, status(&first, Kind::Sizing).faults), (0, 0));
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+/// Resident memory of this process (`VmRSS`, proc(5)).
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
