@@ -385,6 +385,8 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
+    /// Compare a plugin with the active one on live questions; without one, show how it compares so far
+    Shadow(ShadowArgs),
     /// Find out whether a file would do, without a node
     Check {
         file: PathBuf,
@@ -394,6 +396,24 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         json: Json,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShadowArgs {
+    pub(crate) kind: Kind,
+    /// A component file, or `builtin:NAME`: begins, in place of an earlier one
+    pub(crate) plugin: Option<String>,
+    /// Configuration of the plugin, repeatable
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value, requires = "plugin")]
+    pub(crate) config: Vec<(String, String)>,
+    /// A limit of its own, as `policy show` lists them, repeatable
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number, requires = "plugin")]
+    pub(crate) limits: Vec<(String, u64)>,
+    /// End it, and show how it compared
+    #[arg(long, conflicts_with = "plugin")]
+    pub(crate) stop: bool,
+    #[command(flatten)]
+    pub(crate) query: Query,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -456,6 +476,9 @@ mod tests {
             "policy set failover builtin:knet-compat",
             "policy set assignment x.wasm --config a=b --limit memory_bytes=1048576",
             "policy rollback sizing",
+            "policy shadow assignment builtin:balanced --config a=b --json",
+            "policy shadow assignment --json",
+            "policy shadow assignment --stop",
             "policy check x.wasm",
         ];
         for line in lines {

@@ -13,6 +13,7 @@ mod policy;
 mod policy_usage;
 mod routes;
 mod run;
+mod shadow;
 mod table;
 
 use std::process::ExitCode;

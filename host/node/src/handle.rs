@@ -26,7 +26,7 @@ use crate::driver::{
 use crate::kernel::{self, Kernel};
 use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
-use crate::policy::{Candidate, Policies, PolicyError, PolicyStatus, Priority};
+use crate::policy::{Candidate, Policies, PolicyError, PolicyShadow, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
 
 /// The node has stopped.
@@ -336,6 +336,34 @@ impl NodeHandle {
     ) -> Result<PolicyStatus, PolicyError> {
         let candidate = Candidate { kind, name, wasm, config, limits };
         self.shared.policies.set(candidate, Priority::Background).await
+    }
+
+    /// Lets a plugin answer beside the active one: it is asked the same, never waited for, and only compared.
+    ///
+    /// # Errors
+    /// What is wrong with it or with a limit; an earlier shadow stays.
+    pub async fn policy_shadow(
+        &self,
+        kind: Kind,
+        name: String,
+        wasm: Vec<u8>,
+        config: Attributes,
+        limits: Vec<(String, u64)>,
+    ) -> Result<PolicyShadow, PolicyError> {
+        self.shared.policies.shadow(Candidate { kind, name, wasm, config, limits }).await
+    }
+
+    /// How the shadow of a kind compares to the active policy so far, if there is one.
+    pub fn policy_shadow_show(&self, kind: Kind) -> Option<PolicyShadow> {
+        self.shared.policies.show_shadow(kind)
+    }
+
+    /// Ends the shadow of a kind; what it showed to the end.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn policy_shadow_stop(&self, kind: Kind) -> Result<PolicyShadow, PolicyError> {
+        self.shared.policies.stop_shadow(kind)
     }
 
     /// Goes back to the plugin before.

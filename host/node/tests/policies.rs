@@ -8,7 +8,7 @@ mod guests;
 use common::{config, eventually, free_port};
 use guests::sizing;
 use overlan_node::config::PluginSource;
-use overlan_node::{Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus};
+use overlan_node::{Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus, Responsibility};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -70,6 +70,54 @@ async fn limits_are_set_by_name_and_hold() {
     let back = node.policy_set(Kind::Sizing, &builtin, Vec::new()).await.unwrap();
     assert!(back.limits["memory_bytes"].limit > 65_536, "limits of a `set` are for that plugin alone");
     node.leave().await;
+}
+
+/// One shadow answers otherwise, one never answers; neither changes what is in force.
+#[tokio::test]
+async fn shadows_are_compared_and_never_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut config_of_first = config(folder.path(), 84, 1, port);
+    config_of_first.responsibilities = (0..40)
+        .map(|number| Responsibility {
+            name: format!("duty-{number}"),
+            replicas: 1,
+            weight_milli: 1_000,
+            requires: Vec::new(),
+        })
+        .collect();
+    let first = Node::start(config_of_first).await.unwrap();
+    let balanced = overlan_node::plugins::find("balanced").unwrap().wasm.to_vec();
+    let shadow = async |kind, name: &str, wasm| {
+        first.policy_shadow(kind, name.to_owned(), wasm, Vec::new(), Vec::new()).await
+    };
+    assert_eq!(shadow(Kind::Assignment, "balanced", balanced).await.unwrap().compared, 0);
+    let endless = sizing(1_400, 0, 65_536).decide(guests::LOOP).component();
+    shadow(Kind::Sizing, "endless", endless).await.unwrap();
+    assert!(shadow(Kind::Sizing, "broken", b"no wasm".to_vec()).await.is_err());
+    let second = Node::start(config(folder.path(), 84, 2, port)).await.unwrap();
+    let shown = |kind| first.policy_shadow_show(kind).unwrap();
+    eventually("plans to compare", || async {
+        let shadow = shown(Kind::Assignment);
+        shadow.different > 0 && shadow.plan.is_some_and(|plan| plan.moved > 0)
+    })
+    .await;
+    let compared = first.policy_shadow_stop(Kind::Assignment).unwrap();
+    let plan = compared.plan.unwrap();
+    assert_eq!(plan.responsibilities, 40);
+    assert!(compared.moved >= plan.moved && compared.fuel.is_some_and(|fuel| fuel.shadow > 0));
+    let last = compared.differences.back().unwrap();
+    assert!(last.changes[0].field.starts_with("duty-") && last.changes[0].active != last.changes[0].shadow);
+    assert_eq!(first.policy_shadow_stop(Kind::Assignment), Err(PolicyError::NoShadow(Kind::Assignment)));
+    assert_eq!(status(&first, Kind::Assignment).plugin, "builtin:rendezvous");
+
+    eventually("the shadow's deadline", || async { shown(Kind::Sizing).faults.contains_key("deadline") })
+        .await;
+    let active = status(&first, Kind::Sizing);
+    assert!(active.answers > 0 && active.faults == 0, "{active:?}");
+    for node in [first, second] {
+        node.leave().await;
+    }
 }
 
 const SWAPS: u32 = 1_000;

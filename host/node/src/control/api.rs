@@ -1,5 +1,6 @@
 //! The control API; `CONTROL.md` documents it for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody as _};
@@ -71,6 +72,9 @@ impl From<PolicyError> for ApiError {
             PolicyError::NothingBefore(_) => {
                 (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
             }
+            PolicyError::NoShadow(_) => {
+                (StatusCode::CONFLICT, "`overlan policy shadow KIND FILE` begins one")
+            }
             PolicyError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
         };
         ApiError::new(status, error, hint)
@@ -106,6 +110,10 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .route("/v1/policy", get(policy_list))
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
+        .route(
+            "/v1/policy/{kind}/shadow",
+            get(policy_shadow_show).post(policy_shadow).delete(policy_shadow_stop),
+        )
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
@@ -170,9 +178,9 @@ async fn policy_show(State(node): State<NodeHandle>, Path(name): Path<String>) -
 struct SetBuiltin {
     builtin: String,
     #[serde(default)]
-    config: std::collections::BTreeMap<String, String>,
+    config: BTreeMap<String, String>,
     #[serde(default)]
-    limits: std::collections::BTreeMap<String, u64>,
+    limits: BTreeMap<String, u64>,
 }
 
 /// How an uploaded component is called.
@@ -192,13 +200,10 @@ async fn body(request: Request) -> Result<Bytes, ApiError> {
     }
 }
 
-async fn policy_set(
-    State(node): State<NodeHandle>,
-    Path(kind_name): Path<String>,
-    Query(mut parameters): Query<std::collections::BTreeMap<String, String>>,
-    request: Request,
-) -> Answer {
-    let kind = kind(&kind_name)?;
+/// What a request gives to swap in or to shadow with: name, component, configuration, limits.
+type Upload = (String, Vec<u8>, Vec<(String, String)>, Vec<(String, u64)>);
+
+async fn upload(mut parameters: BTreeMap<String, String>, request: Request) -> Result<Upload, ApiError> {
     let is_json = request
         .headers()
         .get("content-type")
@@ -211,8 +216,7 @@ async fn policy_set(
         let set: SetBuiltin = serde_json::from_slice(&wasm).map_err(|error| bad(error.to_string()))?;
         let source = PluginSource::Builtin(set.builtin);
         let (name, wasm) = crate::node::read_plugin(&source).map_err(PolicyError::Load)?;
-        let (config, limits) = (set.config.into_iter().collect(), set.limits.into_iter().collect());
-        return ok(node.policy_set_limited(kind, name, wasm, config, limits).await?);
+        return Ok((name, wasm, set.config.into_iter().collect(), set.limits.into_iter().collect()));
     }
     if wasm.is_empty() {
         return Err(bad("there is no component in the request".to_owned()));
@@ -224,8 +228,37 @@ async fn policy_set(
             value.parse().map_err(|_| bad(format!("{key} is {value:?}; it must be a whole number")))?;
         limits.push((key[LIMIT.len()..].to_owned(), number));
     }
-    let config = parameters.into_iter().collect();
-    ok(node.policy_set_limited(kind, name, wasm.to_vec(), config, limits).await?)
+    Ok((name, wasm.to_vec(), parameters.into_iter().collect(), limits))
+}
+
+async fn policy_set(
+    State(node): State<NodeHandle>,
+    Path(name): Path<String>,
+    Query(parameters): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let kind = kind(&name)?;
+    let (name, wasm, config, limits) = upload(parameters, request).await?;
+    ok(node.policy_set_limited(kind, name, wasm, config, limits).await?)
+}
+
+async fn policy_shadow(
+    State(node): State<NodeHandle>,
+    Path(name): Path<String>,
+    Query(parameters): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let kind = kind(&name)?;
+    let (name, wasm, config, limits) = upload(parameters, request).await?;
+    ok(node.policy_shadow(kind, name, wasm, config, limits).await?)
+}
+
+async fn policy_shadow_show(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_shadow_show(kind(&name)?))
+}
+
+async fn policy_shadow_stop(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_shadow_stop(kind(&name)?)?)
 }
 
 async fn policy_unset(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {

@@ -20,7 +20,7 @@ pub(super) trait Decision: Policy {
         question: &Question,
         now: Duration,
     ) -> Option<Result<overlan_policy::Answered<Answer>, NoAnswer>>;
-    /// Asks this plugin, for a test; one of another kind is passed over.
+    /// Asks this plugin, for a test; a question of another kind is passed over.
     fn test(plugin: &mut Plugin<Self>, question: &Question) -> Result<(), Fault>;
     fn wrap(plugin: Plugin<Self>) -> AnyPlugin;
     fn unwrap(plugin: AnyPlugin) -> Option<Plugin<Self>>;

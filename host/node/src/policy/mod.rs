@@ -2,10 +2,12 @@
 //! and never the driver. A plugin is compiled and tested on a thread of the lowest priority before a worker swaps it in.
 //!
 //! Reading order: [`status`] (what is told), [`prepare`] (a plugin made ready), [`worker`] (where it answers),
-//! `decision` (between the kinds as types and as values).
+//! [`shadow`] (one that answers beside it) and [`compare`], `decision` (between the kinds as types and as values).
 
+mod compare;
 mod decision;
 mod prepare;
+mod shadow;
 mod status;
 mod worker;
 
@@ -19,7 +21,10 @@ use overlan_policy::{Assignment, Engine, EngineError, Failover, Limits, Probatio
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use compare::{Change, Difference, Pair, PlanComparison};
 pub(crate) use prepare::{Candidate, Prepared, Priority};
+pub use shadow::PolicyShadow;
+use shadow::Shadow;
 pub use status::{PolicyError, PolicyStatus, PolicyTotals, ProbationStatus};
 use worker::{Reply, Work};
 
@@ -72,6 +77,7 @@ pub(crate) struct Policies {
     board: Arc<Board>,
     settings: Arc<[Settings; 3]>,
     recent: Arc<Mutex<Recent>>,
+    shadows: Arc<Mutex<[Option<Shadow>; 3]>>,
     compilations: Arc<Semaphore>,
 }
 
@@ -102,6 +108,7 @@ impl Policies {
             board,
             settings: Arc::new(settings),
             recent: Arc::default(),
+            shadows: Arc::default(),
             compilations: Arc::new(Semaphore::new(MAX_COMPILATIONS)),
         })
     }
@@ -177,6 +184,39 @@ impl Policies {
 
     pub(crate) async fn unset(&self, kind: Kind) -> Result<PolicyStatus, PolicyError> {
         self.change(kind, Work::Unset).await
+    }
+
+    /// Lets a plugin answer beside the active one, instead of the one that did so before; its report begins anew.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub(crate) async fn shadow(&self, candidate: Candidate) -> Result<PolicyShadow, PolicyError> {
+        let prepared = self.prepare(candidate, Priority::Background).await?;
+        let no_thread = |error| PolicyError::Load(format!("no thread for the shadow: {error}"));
+        let (tap, shadow) = shadow::start(prepared.loaded).map_err(no_thread)?;
+        let status = shadow.status();
+        // Under the lock, so that what is shown is what is asked.
+        let mut shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        self.worker(prepared.kind).send(Work::Shadow(Some(tap))).map_err(|_| PolicyError::Stopped)?;
+        shadows[place(prepared.kind)] = Some(shadow);
+        tracing::info!(kind = %prepared.kind, plugin = status.plugin, "a shadow begins");
+        Ok(status)
+    }
+
+    pub(crate) fn show_shadow(&self, kind: Kind) -> Option<PolicyShadow> {
+        let shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        shadows[place(kind)].as_ref().map(Shadow::status)
+    }
+
+    /// Ends a shadow; what it showed to the end.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn stop_shadow(&self, kind: Kind) -> Result<PolicyShadow, PolicyError> {
+        let mut shadows = self.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        let shadow = shadows[place(kind)].take().ok_or(PolicyError::NoShadow(kind))?;
+        self.worker(kind).send(Work::Shadow(None)).map_err(|_| PolicyError::Stopped)?;
+        Ok(shadow.status())
     }
 
     async fn change(

@@ -147,6 +147,9 @@ pub enum PolicyError {
     /// There is nothing to go back to.
     #[error("there is no earlier {0} plugin to go back to")]
     NothingBefore(Kind),
+    /// Nothing shadows.
+    #[error("no policy shadows {0}")]
+    NoShadow(Kind),
     /// The node stopped.
     #[error("the node has stopped")]
     Stopped,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::decision::Decision;
 use super::prepare::Loaded;
+use super::shadow::{Observation, Tap};
 use super::status::{PolicyError, PolicyStatus, ProbationStatus, breaker_name, totals};
 use super::{Board, place};
 use crate::driver::{Answered, Command};
@@ -28,6 +29,8 @@ pub(super) enum Work {
     Swap(Loaded, Option<ProbationConfig>, Reply),
     Rollback(Reply),
     Unset(Reply),
+    /// Questions and answers go there, too; `None`: no more.
+    Shadow(Option<Tap>),
 }
 
 /// What is known of a plugin beside the plugin itself.
@@ -48,6 +51,7 @@ struct Worker<P: Decision> {
     /// Of the active plugin and of the one before it.
     facts: [Facts; 2],
     probation: Option<OnProbation>,
+    shadow: Option<Tap>,
     /// How often a plugin failed its probation, and the last time in a sentence.
     rollbacks: u64,
     last_rollback: Option<String>,
@@ -71,6 +75,7 @@ pub(super) fn start<P: Decision>(
         slot: Slot::new(BreakerConfig::default()),
         facts: Default::default(),
         probation: None,
+        shadow: None,
         rollbacks: 0,
         last_rollback: None,
         origin: Instant::now(),
@@ -93,7 +98,7 @@ pub(super) fn start<P: Decision>(
             };
             match work {
                 Work::Ask(ticket, question) => {
-                    if !worker.answer(ticket, &question) {
+                    if !worker.answer(ticket, question) {
                         return;
                     }
                 }
@@ -112,6 +117,7 @@ pub(super) fn start<P: Decision>(
                     worker.unset();
                     let _ = reply.send(Ok(worker.announce()));
                 }
+                Work::Shadow(tap) => worker.shadow = tap,
             }
         }
     })?;
@@ -120,14 +126,17 @@ pub(super) fn start<P: Decision>(
 
 impl<P: Decision> Worker<P> {
     /// Where a question meets its answer; `false` when the node is gone.
-    fn answer(&mut self, ticket: Ticket, question: &Question) -> bool {
+    fn answer(&mut self, ticket: Ticket, question: Arc<Question>) -> bool {
         let breaker = self.slot.breaker();
-        let Some(outcome) = P::ask(&mut self.slot, question, self.origin.elapsed()) else { return true };
+        let Some(outcome) = P::ask(&mut self.slot, &question, self.origin.elapsed()) else { return true };
         self.log(breaker, &outcome);
         let failed = self.judge(&outcome);
         self.news = true;
         if self.published.elapsed() >= STALE {
             self.publish_news();
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow.observe(Observation { question, answer: outcome.as_ref().ok().cloned() });
         }
         let answer = outcome.map(|answered| answered.answer).map_err(|why| why.to_string());
         let heard = self.answers.send((ticket, answer)).is_ok();
