@@ -32,9 +32,9 @@ fn show(query: &Query, shadow: &PolicyShadow) -> anyhow::Result<()> {
     out!("  sha256     {}", shadow.sha256);
     out!("  compared   {} questions, {} answered otherwise", shadow.compared, shadow.different);
     out!("  passed by  {} not asked, {} without an active answer", shadow.skipped, shadow.unanswered);
-    if shadow.compared > 0 {
-        let (active, own) = (shadow.total_us.active, shadow.total_us.shadow);
-        out!("  time       {} us, active {} us (mean)", own / shadow.compared, active / shadow.compared);
+    let mean = |total: u64| total.checked_div(shadow.compared);
+    if let (Some(own), Some(active)) = (mean(shadow.total_us.shadow), mean(shadow.total_us.active)) {
+        out!("  time       {own} us, active {active} us (mean)");
     }
     if let Some(fuel) = shadow.fuel {
         out!("  fuel       {}, active {} (last)", fuel.shadow, fuel.active);

@@ -181,7 +181,8 @@ async fn start(
     let control = crate::control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
     let (answers, answer_receiver) = mpsc::unbounded_channel();
-    let policies = Policies::start(&config.policies, &answers, &commands.downgrade())?;
+    let policies =
+        Policies::start(&config.policies, &config.state_dir.join("aot"), &answers, &commands.downgrade())?;
     load_plugins(&policies, plugins).await?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());

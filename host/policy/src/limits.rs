@@ -95,7 +95,7 @@ struct Setting {
 const SETTINGS: [Setting; 12] = [
     Setting {
         name: "file_bytes",
-        range: 1..=256 * MIB,
+        range: 1..=64 * MIB,
         semantic: false,
         read: |limits| limits.file_bytes as u64,
         write: |limits, value| limits.file_bytes = value as usize,

@@ -11,7 +11,7 @@ use crate::bindings::log;
 use crate::engine::{Engine, MAX_STACK_BYTES, ticks};
 use crate::fault::Fault;
 use crate::guest::State;
-use crate::inspect::{Report, examine, inspect, one_line};
+use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
 use crate::limits::{Limits, millis};
 use crate::load_error::LoadError;
@@ -85,7 +85,7 @@ impl<P: Policy> Plugin<P> {
             None => return Err(LoadError::NotAPolicy { exports: report.exports }),
         }
         let begun = Instant::now();
-        let pre = prepare(engine.wasmtime(P::METERED), &component)?;
+        let pre = prepare(engine, P::METERED, &component)?;
         let used = HighWater { compile: begun.elapsed(), ..HighWater::default() };
         let indices = P::indices(&pre).map_err(contract)?;
         let mut plugin = Self {
@@ -284,12 +284,25 @@ pub fn check(
     Ok(report)
 }
 
-fn prepare(engine: &wasmtime::Engine, component: &[u8]) -> Result<InstancePre<State>, LoadError> {
-    let component = Component::from_binary(engine, component)
-        .map_err(|error| LoadError::Malformed(one_line(&error.root_cause().to_string())))?;
-    let mut linker = Linker::new(engine);
+fn prepare(engine: &Engine, metered: bool, component: &[u8]) -> Result<InstancePre<State>, LoadError> {
+    let component = compile(engine, metered, component)?;
+    let mut linker = Linker::new(engine.wasmtime(metered));
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(contract)?;
     linker.instantiate_pre(&component).map_err(contract)
+}
+
+fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component, LoadError> {
+    let wasmtime = engine.wasmtime(metered);
+    let cache = engine.cache().map(|cache| (cache, sha256(component)));
+    if let Some(cached) = cache.as_ref().and_then(|(cache, sha256)| cache.load(wasmtime, sha256)) {
+        return Ok(cached);
+    }
+    let compiled = Component::from_binary(wasmtime, component)
+        .map_err(|error| LoadError::Malformed(one_line(&error.root_cause().to_string())))?;
+    if let Some((cache, sha256)) = cache {
+        cache.store(wasmtime, &sha256, &compiled);
+    }
+    Ok(compiled)
 }
 
 fn contract(error: wasmtime::Error) -> LoadError {

@@ -12,12 +12,13 @@ mod status;
 mod worker;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlan_contract::Kind;
 use overlan_core::policy::{Question, Ticket};
-use overlan_policy::{Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
+use overlan_policy::{AotCache, Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -85,6 +86,7 @@ impl Policies {
     /// Starts the workers; no plugin is active, so the core's native fallbacks stand.
     pub(crate) fn start(
         choices: &[PolicyChoice],
+        aot_dir: &Path,
         answers: &mpsc::UnboundedSender<Answered>,
         commands: &mpsc::WeakSender<Command>,
     ) -> Result<Self, EngineError> {
@@ -103,7 +105,7 @@ impl Policies {
             choice.map(of).unwrap_or_default()
         });
         Ok(Policies {
-            engine: Engine::new()?,
+            engine: engine(aot_dir)?,
             workers,
             board,
             settings: Arc::new(settings),
@@ -162,7 +164,8 @@ impl Policies {
     /// # Errors
     /// The node has stopped.
     pub(crate) async fn commit(&self, prepared: Prepared) -> Result<PolicyStatus, PolicyError> {
-        self.change(prepared.kind, |reply| Work::Swap(prepared.loaded, prepared.probation, reply)).await
+        self.change(prepared.kind, |reply| Work::Swap(Box::new(prepared.loaded), prepared.probation, reply))
+            .await
     }
 
     /// Prepares and commits.
@@ -227,6 +230,17 @@ impl Policies {
         let (reply, answer) = oneshot::channel();
         self.worker(kind).send(work(reply)).map_err(|_| PolicyError::Stopped)?;
         answer.await.unwrap_or(Err(PolicyError::Stopped))
+    }
+}
+
+/// With a cache of compiled plugins, where the folder can be used.
+fn engine(aot_dir: &Path) -> Result<Engine, EngineError> {
+    match AotCache::open(aot_dir) {
+        Ok(cache) => Engine::with_cache(cache),
+        Err(error) => {
+            tracing::warn!(%error, "policies are compiled at each start");
+            Engine::new()
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Loaded {
 }
 
 /// Compiles and tests on a thread of its own, which holds `permit` to its end: wasmtime can't be interrupted, so a
-/// compilation that takes too long is refused, goes on, and is thrown away.
+/// compilation that takes too long is refused, goes on, and serves the cache at most.
 pub(super) async fn prepare(
     engine: Engine,
     candidate: Candidate,

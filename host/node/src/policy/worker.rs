@@ -26,7 +26,7 @@ pub(super) type Reply = oneshot::Sender<Result<PolicyStatus, PolicyError>>;
 pub(super) enum Work {
     Ask(Ticket, Arc<Question>),
     /// A plugin of the worker's kind, and whether it is on probation.
-    Swap(Loaded, Option<ProbationConfig>, Reply),
+    Swap(Box<Loaded>, Option<ProbationConfig>, Reply),
     Rollback(Reply),
     Unset(Reply),
     /// Questions and answers go there, too; `None`: no more.
@@ -103,7 +103,7 @@ pub(super) fn start<P: Decision>(
                     }
                 }
                 Work::Swap(loaded, probation, reply) => {
-                    worker.swap(loaded, probation);
+                    worker.swap(*loaded, probation);
                     let _ = reply.send(Ok(worker.announce()));
                 }
                 Work::Rollback(reply) => {
