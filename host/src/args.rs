@@ -371,6 +371,9 @@ pub(crate) enum PolicyCommand {
         /// Configuration of the plugin, repeatable
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
         config: Vec<(String, String)>,
+        /// A limit of its own, as `policy show` lists them, repeatable
+        #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number)]
+        limits: Vec<(String, u64)>,
         #[command(flatten)]
         query: Query,
     },
@@ -401,6 +404,8 @@ pub(crate) enum PolicyCommand {
     Test(TestArgs),
     /// Compare decisions per second with the native fallback and the shipped policies
     Bench(PolicyBenchArgs),
+    /// Compare a plugin with the active one on live questions; without one, show how it compares so far
+    Shadow(ShadowArgs),
     /// Find out whether a file would do, without a node
     Check {
         file: PathBuf,
@@ -429,9 +434,32 @@ pub(crate) struct ReplayArgs {
     pub(crate) json: Json,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShadowArgs {
+    pub(crate) kind: Kind,
+    /// A component file, or `builtin:NAME`: begins, in place of an earlier one
+    pub(crate) plugin: Option<String>,
+    /// Configuration of the plugin, repeatable
+    #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value, requires = "plugin")]
+    pub(crate) config: Vec<(String, String)>,
+    /// A limit of its own, as `policy show` lists them, repeatable
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number, requires = "plugin")]
+    pub(crate) limits: Vec<(String, u64)>,
+    /// End it, and show how it compared
+    #[arg(long, conflicts_with = "plugin")]
+    pub(crate) stop: bool,
+    #[command(flatten)]
+    pub(crate) query: Query,
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn name_number(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("write NAME=NUMBER")?;
+    Ok((name.to_owned(), number.parse().map_err(|_| format!("`{number}` is no whole number"))?))
 }
 
 /// What clap cannot see, such as a missing configuration. Exit status 2.
@@ -482,8 +510,11 @@ mod tests {
             "bench --to b --round-trip --seconds 500ms",
             "policy list",
             "policy set failover builtin:knet-compat",
-            "policy set assignment x.wasm --config a=b",
+            "policy set assignment x.wasm --config a=b --limit memory_bytes=1048576",
             "policy rollback sizing",
+            "policy shadow assignment builtin:balanced --config a=b --json",
+            "policy shadow assignment --json",
+            "policy shadow assignment --stop",
             "policy check x.wasm",
             "policy replay --policy builtin:fast state/journal --json",
             "policy new least-loaded --kind assignment --lang python --dir d",

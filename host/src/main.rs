@@ -10,9 +10,11 @@ mod keys;
 mod list;
 mod messages;
 mod policy;
+mod policy_usage;
 mod replay;
 mod routes;
 mod run;
+mod shadow;
 mod table;
 
 use std::process::ExitCode;

@@ -27,7 +27,7 @@ use crate::journal::JournalStatus;
 use crate::kernel::{self, Kernel};
 use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
-use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
+use crate::policy::{Candidate, Policies, PolicyError, PolicyShadow, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
 
 /// The node has stopped.
@@ -296,7 +296,8 @@ impl NodeHandle {
         self.shared.policies.show()
     }
 
-    /// Makes a plugin the one that answers, between two questions; the one before it stays warm.
+    /// Makes a plugin the one that answers, between two questions, once it has answered what this node was asked
+    /// lately. The one before it stays warm, and comes back by itself if the new one fails during its probation.
     ///
     /// # Errors
     /// What is wrong with it; nothing changed.
@@ -321,7 +322,52 @@ impl NodeHandle {
         wasm: Vec<u8>,
         config: Attributes,
     ) -> Result<PolicyStatus, PolicyError> {
-        self.shared.policies.set(kind, name, wasm, config, Priority::Background).await
+        self.policy_set_limited(kind, name, wasm, config, Vec::new()).await
+    }
+
+    /// As [`policy_set_bytes`](Self::policy_set_bytes), with limits of its own, by name, over those configured for the
+    /// kind.
+    ///
+    /// # Errors
+    /// What is wrong with it or with a limit; nothing changed.
+    pub async fn policy_set_limited(
+        &self,
+        kind: Kind,
+        name: String,
+        wasm: Vec<u8>,
+        config: Attributes,
+        limits: Vec<(String, u64)>,
+    ) -> Result<PolicyStatus, PolicyError> {
+        let candidate = Candidate { kind, name, wasm, config, limits };
+        self.shared.policies.set(candidate, Priority::Background).await
+    }
+
+    /// Lets a plugin answer beside the active one: it is asked the same, never waited for, and only compared.
+    ///
+    /// # Errors
+    /// What is wrong with it or with a limit; an earlier shadow stays.
+    pub async fn policy_shadow(
+        &self,
+        kind: Kind,
+        name: String,
+        wasm: Vec<u8>,
+        config: Attributes,
+        limits: Vec<(String, u64)>,
+    ) -> Result<PolicyShadow, PolicyError> {
+        self.shared.policies.shadow(Candidate { kind, name, wasm, config, limits }).await
+    }
+
+    /// How the shadow of a kind compares to the active policy so far, if there is one.
+    pub fn policy_shadow_show(&self, kind: Kind) -> Option<PolicyShadow> {
+        self.shared.policies.show_shadow(kind)
+    }
+
+    /// Ends the shadow of a kind; what it showed to the end.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn policy_shadow_stop(&self, kind: Kind) -> Result<PolicyShadow, PolicyError> {
+        self.shared.policies.stop_shadow(kind)
     }
 
     /// Goes back to the plugin before.

@@ -36,7 +36,10 @@ pub use journal::JournalStatus;
 pub use kernel::plan_for;
 pub use keyring::{KeyView, KeyringChange, KeyringFailure};
 pub use node::{Node, StartError};
-pub use policy::{PolicyError, PolicyStatus};
+pub use policy::{
+    Change, Difference, Pair, PlanComparison, PolicyError, PolicyShadow, PolicyStatus, PolicyTotals,
+    ProbationStatus,
+};
 pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};
 

@@ -1,52 +1,21 @@
 //! Three real nodes over loopback addresses: real UDP, real plugins, the Unix socket.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+mod common;
+
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use common::{PATIENCE, config, eventually, free_port};
 use overlan_node::app::{Frame, Target};
 use overlan_node::client::{Control, Stream};
-use overlan_node::config::{AdapterChoice, PluginSource, Security};
+use overlan_node::config::PluginSource;
 use overlan_node::status::{MemberState, MemberStatus};
 use overlan_node::{
     Config, Fate, Impairment, Kind, ListenOptions, MessageMode, Node, NodeHandle, Responsibility,
     SendFailure, StartError,
 };
-
-/// In a debug build on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn config(folder: &Path, network: u8, member: u8, port: u16) -> Config {
-    let key = folder.join("cluster.key");
-    if !key.exists() {
-        std::fs::write(&key, overlan_node::new_cluster_key()).unwrap();
-    }
-    let address = |member, number| IpAddr::V4(Ipv4Addr::new(127, network, member, number));
-    let adapter =
-        |number| AdapterChoice { address: Some(address(member, number)), ..AdapterChoice::default() };
-    let mut config = Config::new(format!("m{member}"), folder.join(format!("state-{member}")));
-    config.port = port;
-    config.security = Security::KeyFile(key);
-    config.control = Some(folder.join(format!("m{member}.sock")));
-    config.adapters = vec![adapter(1), adapter(2)];
-    if member > 1 {
-        config.seeds = vec![SocketAddr::new(address(1, 1), port)];
-    }
-    config
-}
-
-fn free_port() -> u16 {
-    UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
-}
-
-async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let start = Instant::now();
-    while !condition().await {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 async fn cluster(folder: &Path, network: u8) -> Vec<NodeHandle> {
     let port = free_port();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use wasmtime::Config;
 
+use crate::aot::AotCache;
+
 /// Stack one guest call may use, in bytes, on the thread that asks. Deeper recursion traps.
 pub const MAX_STACK_BYTES: usize = 1 << 20;
 
@@ -23,6 +25,7 @@ const LINGER_TICKS: u32 = 4;
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
+    cache: Option<AotCache>,
     metered: wasmtime::Engine,
     timed: wasmtime::Engine,
     ticker: Arc<Ticker>,
@@ -46,6 +49,18 @@ impl Engine {
     /// # Errors
     /// The machine is not one wasmtime can compile for, or no thread can be started.
     pub fn new() -> Result<Self, EngineError> {
+        Self::start(None)
+    }
+
+    /// The same; what was compiled before is taken from the cache.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_cache(cache: AotCache) -> Result<Self, EngineError> {
+        Self::start(Some(cache))
+    }
+
+    fn start(cache: Option<AotCache>) -> Result<Self, EngineError> {
         let engine = |fuel| {
             wasmtime::Engine::new(&config(fuel))
                 .map_err(|error| EngineError::Unsupported(format!("{error:#}")))
@@ -56,12 +71,16 @@ impl Engine {
             let (ticker, engines) = (Arc::clone(&ticker), [metered.clone(), timed.clone()]);
             move || ticker.run(&engines)
         })?;
-        Ok(Self(Arc::new(Inner { metered, timed, ticker, thread: Some(thread) })))
+        Ok(Self(Arc::new(Inner { cache, metered, timed, ticker, thread: Some(thread) })))
     }
 
     /// The engine with fuel, or the one without.
     pub(crate) fn wasmtime(&self, metered: bool) -> &wasmtime::Engine {
         if metered { &self.0.metered } else { &self.0.timed }
+    }
+
+    pub(crate) fn cache(&self) -> Option<&AotCache> {
+        self.0.cache.as_ref()
     }
 
     /// Keeps epochs ticking until the guard is dropped. Take it before arming a deadline.

@@ -30,6 +30,14 @@ pub enum Fault {
     /// It handed over more data in one call than the host copies; nothing was copied.
     #[error("the policy handed over more than {0} bytes in one call")]
     AnswerTooLarge(usize),
+    /// Its answer has more list elements than it may have.
+    #[error("the policy's answer has {items} list elements, more than the {limit} it may have")]
+    TooManyItems {
+        /// Elements of all lists in the answer.
+        items: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The policy itself says that it cannot answer (or, on a restart, rejects its configuration).
     #[error("the policy refused: {0}")]
     Refused(String),
@@ -49,7 +57,7 @@ pub enum FaultKind {
     OutOfFuel,
     /// [`Fault::MemoryLimit`].
     MemoryLimit,
-    /// [`Fault::AnswerTooLarge`].
+    /// [`Fault::AnswerTooLarge`] and [`Fault::TooManyItems`].
     AnswerTooLarge,
     /// [`Fault::Refused`].
     Refused,
@@ -80,7 +88,7 @@ impl Fault {
             Fault::Deadline(_) => FaultKind::Deadline,
             Fault::OutOfFuel(_) => FaultKind::OutOfFuel,
             Fault::MemoryLimit(_) => FaultKind::MemoryLimit,
-            Fault::AnswerTooLarge(_) => FaultKind::AnswerTooLarge,
+            Fault::AnswerTooLarge(_) | Fault::TooManyItems { .. } => FaultKind::AnswerTooLarge,
             Fault::Refused(_) => FaultKind::Refused,
             Fault::Invalid(_) => FaultKind::Invalid,
         }

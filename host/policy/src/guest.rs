@@ -57,9 +57,19 @@ impl State {
         &self.limits
     }
 
-    /// Linear memory it has now, in bytes.
+    /// Linear memory that the instance has.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory.total
+    }
+
+    /// Table elements that the instance has.
+    pub(crate) fn table_elements(&self) -> usize {
+        self.table.total
+    }
+
+    /// Lines logged in this call, dropped ones included.
+    pub(crate) fn log_lines(&self) -> u32 {
+        self.lines
     }
 
     /// What it asked for and did not get in this call, as half a sentence.

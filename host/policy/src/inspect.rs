@@ -86,7 +86,7 @@ pub(crate) fn examine(file: &[u8]) -> (Report, Cow<'_, [u8]>) {
         imports: Vec::new(),
         exports: Vec::new(),
         size_bytes: file.len(),
-        sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: sha256(file),
         problem: None,
     };
     match fill(file, &mut report) {
@@ -96,6 +96,11 @@ pub(crate) fn examine(file: &[u8]) -> (Report, Cow<'_, [u8]>) {
             (report, Cow::Borrowed(&[]))
         }
     }
+}
+
+/// In 64 hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn fill<'a>(file: &'a [u8], report: &mut Report) -> Result<Cow<'a, [u8]>, LoadError> {

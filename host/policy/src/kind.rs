@@ -6,6 +6,7 @@ use std::time::Duration;
 use overlan_contract::{Kind, Violation};
 
 use crate::limits::Limits;
+use crate::usage::AnswerSize;
 use crate::{bindings, convert};
 
 /// A kind of policy: [`Assignment`], [`Sizing`] or [`Failover`], and no other.
@@ -22,7 +23,7 @@ pub(crate) struct Budget {
 }
 
 pub(crate) mod sealed {
-    use super::{Budget, Debug, Limits, Violation};
+    use super::{AnswerSize, Budget, Debug, Limits, Violation};
     use crate::guest::State;
 
     /// What the host does differently for each kind.
@@ -55,12 +56,13 @@ pub(crate) mod sealed {
             store: &mut wasmtime::Store<State>,
             question: &Self::Question,
         ) -> wasmtime::Result<Result<Self::Answer, String>>;
+        fn size(answer: &Self::Answer) -> AnswerSize;
         fn validate(question: &Self::Question, answer: &Self::Answer) -> Result<(), Vec<Violation>>;
     }
 }
 
 macro_rules! kind {
-    ($(#[$doc:meta])* $name:ident, $module:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr) => {
+    ($(#[$doc:meta])* $name:ident, $module:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr, $size:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub enum $name {}
@@ -113,6 +115,10 @@ macro_rules! kind {
                 Ok(answer.map(convert::$answer))
             }
 
+            fn size(answer: &Self::Answer) -> AnswerSize {
+                $size(answer)
+            }
+
             fn validate(question: &Self::Question, answer: &Self::Answer) -> Result<(), Vec<Violation>> {
                 overlan_contract::$module::validate(question, answer)
             }
@@ -123,15 +129,15 @@ macro_rules! kind {
 kind!(
     /// Who is responsible for what. Each question is answered in a fresh instance and limited by
     /// fuel, so that equal questions get equal answers on every member.
-    Assignment, assignment, assignment_question, assignment_answer, true, assignment_budget
+    Assignment, assignment, assignment_question, assignment_answer, true, assignment_budget, assignment_size
 );
 kind!(
     /// How large datagrams and bursts are on a path. The instance is kept between questions.
-    Sizing, sizing, sizing_question, sizing_answer, false, timed_budget
+    Sizing, sizing, sizing_question, sizing_answer, false, timed_budget, sizing_size
 );
 kind!(
     /// The order and timing of the paths to a peer. The instance is kept between questions.
-    Failover, failover, failover_question, failover_answer, false, timed_budget
+    Failover, failover, failover_question, failover_answer, false, timed_budget, failover_size
 );
 
 fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {
@@ -143,4 +149,28 @@ fn assignment_budget(question: &overlan_contract::assignment::Question, limits: 
 
 fn timed_budget<Q>(_question: &Q, limits: &Limits) -> Budget {
     Budget { fuel: None, deadline: limits.deadline }
+}
+
+/// Address and length of a list.
+const LIST_BYTES: usize = 8;
+
+fn assignment_size(answer: &overlan_contract::assignment::Answer) -> AnswerSize {
+    let (lists, owners) = (answer.owners.len(), answer.owners.iter().map(Vec::len).sum::<usize>());
+    AnswerSize { items: lists + owners, bytes: LIST_BYTES * lists + size_of::<u32>() * owners }
+}
+
+/// It has no lists: three numbers.
+fn sizing_size(_answer: &overlan_contract::sizing::Answer) -> AnswerSize {
+    AnswerSize { items: 0, bytes: 0 }
+}
+
+fn failover_size(answer: &overlan_contract::failover::Answer) -> AnswerSize {
+    use overlan_contract::failover::Mode;
+    let weights = match &answer.mode {
+        Mode::Spread(weights) => weights.len(),
+        Mode::Passive | Mode::Active => 0,
+    };
+    let (order, timings) = (answer.order.len(), answer.timings.len());
+    // A timing is four numbers.
+    AnswerSize { items: order + timings + weights, bytes: size_of::<u32>() * (order + 4 * timings + weights) }
 }

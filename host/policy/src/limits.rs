@@ -1,15 +1,21 @@
 //! What a guest may use. Every figure has a default that the shipped policies and the Python and
 //! JavaScript starters stay well below.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
 
 /// Limits on one plugin. All members of a cluster must use the same for `assignment`: whether a
 /// plan comes about or faults depends on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest plugin file in bytes. Default 64 MiB: a componentized Python is 18 MB. Compile time
-    /// grows with size (about 0.4 s a MB on one core), and nothing else bounds it.
+    /// grows with size (about 0.4 s a MB on one core).
     pub file_bytes: usize,
+    /// How long a compilation is waited for. Nothing interrupts it: who waits gives up, and it ends
+    /// on its thread. Default 120 s.
+    pub compile_deadline: Duration,
     /// Linear memory in bytes, all memories of an instance together. Default 256 MiB.
     pub memory_bytes: usize,
     /// Table elements, all tables of an instance together (a pointer each). Default 100,000.
@@ -42,6 +48,8 @@ pub struct Limits {
     /// Bytes that one call may hand to the host as lists and strings, checked before they are
     /// copied. Default 8 MiB; the largest valid answer is under 3 MiB.
     pub answer_bytes: usize,
+    /// Elements of all lists in an answer. Default 1,048,576; the largest valid answer has half of that.
+    pub answer_items: usize,
     /// Log lines kept of one call; the rest are counted. Default 16.
     pub log_lines: u32,
     /// Bytes kept of a log line, and of a sentence a plugin refuses with. Default 1,024.
@@ -53,6 +61,7 @@ impl Default for Limits {
         const MIB: usize = 1 << 20;
         Self {
             file_bytes: 64 * MIB,
+            compile_deadline: Duration::from_secs(120),
             memory_bytes: 256 * MIB,
             table_elements: 100_000,
             instances: 64,
@@ -65,8 +74,203 @@ impl Default for Limits {
             deadline: Duration::from_millis(250),
             start_deadline: Duration::from_secs(5),
             answer_bytes: 8 * MIB,
+            answer_items: MIB,
             log_lines: 16,
             log_line_bytes: 1_024,
         }
+    }
+}
+
+/// A limit that a deployer sets by name.
+struct Setting {
+    name: &'static str,
+    range: RangeInclusive<u64>,
+    /// Whether an `assignment` answer may depend on it.
+    semantic: bool,
+    read: fn(&Limits) -> u64,
+    write: fn(&mut Limits, u64),
+}
+
+/// Each by its name, in the order listings show them.
+const SETTINGS: [Setting; 12] = [
+    Setting {
+        name: "file_bytes",
+        range: 1..=64 * MIB,
+        semantic: false,
+        read: |limits| limits.file_bytes as u64,
+        write: |limits, value| limits.file_bytes = value as usize,
+    },
+    Setting {
+        name: "compile_ms",
+        range: 1..=3_600_000,
+        semantic: false,
+        read: |limits| millis(limits.compile_deadline),
+        write: |limits, value| limits.compile_deadline = Duration::from_millis(value),
+    },
+    Setting {
+        name: "memory_bytes",
+        range: 65_536..=4_096 * MIB,
+        semantic: true,
+        read: |limits| limits.memory_bytes as u64,
+        write: |limits, value| limits.memory_bytes = value as usize,
+    },
+    Setting {
+        name: "table_elements",
+        range: 0..=10_000_000,
+        semantic: true,
+        read: |limits| limits.table_elements as u64,
+        write: |limits, value| limits.table_elements = value as usize,
+    },
+    Setting {
+        name: "fuel_base",
+        range: 1..=MAX_FUEL,
+        semantic: true,
+        read: |limits| limits.fuel_base,
+        write: |limits, value| limits.fuel_base = value,
+    },
+    Setting {
+        name: "fuel_per_pair",
+        range: 0..=MAX_FUEL,
+        semantic: true,
+        read: |limits| limits.fuel_per_pair,
+        write: |limits, value| limits.fuel_per_pair = value,
+    },
+    Setting {
+        name: "fuel_max",
+        range: 1..=MAX_FUEL,
+        semantic: true,
+        read: |limits| limits.fuel_max,
+        write: |limits, value| limits.fuel_max = value,
+    },
+    Setting {
+        name: "answer_ms",
+        range: 1..=600_000,
+        semantic: false,
+        read: |limits| millis(limits.deadline),
+        // A plugin is of one kind, which reads one of them.
+        write: |limits, value| {
+            limits.deadline = Duration::from_millis(value);
+            limits.assignment_deadline = limits.deadline;
+        },
+    },
+    Setting {
+        name: "start_ms",
+        range: 1..=600_000,
+        semantic: false,
+        read: |limits| millis(limits.start_deadline),
+        write: |limits, value| limits.start_deadline = Duration::from_millis(value),
+    },
+    Setting {
+        name: "answer_bytes",
+        range: 64..=64 * MIB,
+        semantic: true,
+        read: |limits| limits.answer_bytes as u64,
+        write: |limits, value| limits.answer_bytes = value as usize,
+    },
+    Setting {
+        name: "answer_items",
+        range: 1..=16 * MIB,
+        semantic: true,
+        read: |limits| limits.answer_items as u64,
+        write: |limits, value| limits.answer_items = value as usize,
+    },
+    Setting {
+        name: "log_lines",
+        range: 0..=10_000,
+        semantic: false,
+        read: |limits| limits.log_lines.into(),
+        write: |limits, value| limits.log_lines = value as u32,
+    },
+];
+
+/// About 40 hours of an endless loop.
+const MAX_FUEL: u64 = 100_000_000_000_000;
+
+/// A limit cannot be set so. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// There is none of this name.
+    #[error("there is no limit `{name}`; the limits of a policy are {}", names())]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// No sense, or no safety, in this value.
+    #[error("the limit {name} is {value}; it must be from {least} to {most}")]
+    Range {
+        /// Of the limit.
+        name: &'static str,
+        /// The value given.
+        value: u64,
+        /// Smallest value it takes.
+        least: u64,
+        /// Largest value it takes.
+        most: u64,
+    },
+}
+
+impl Limits {
+    /// Sets one limit by its name in configuration files; the unit is in the name.
+    ///
+    /// # Errors
+    /// There is no such limit, or it does not take the value.
+    pub fn set(&mut self, name: &str, value: u64) -> Result<(), LimitError> {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let setting = setting.ok_or_else(|| LimitError::Unknown { name: name.to_owned() })?;
+        let (least, most) = (*setting.range.start(), *setting.range.end());
+        if !setting.range.contains(&value) {
+            return Err(LimitError::Range { name: setting.name, value, least, most });
+        }
+        (setting.write)(self, value);
+        Ok(())
+    }
+
+    /// The limits that an `assignment` answer may depend on and that are not the default: members
+    /// whose plugins are equal but for these may get different answers.
+    pub fn semantics(&self) -> Vec<(&'static str, u64)> {
+        let default = Limits::default();
+        let differs = |setting: &&Setting| (setting.read)(self) != (setting.read)(&default);
+        let semantic = SETTINGS.iter().filter(|setting| setting.semantic).filter(differs);
+        semantic.map(|setting| (setting.name, (setting.read)(self))).collect()
+    }
+}
+
+fn names() -> String {
+    SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_reads_what_it_wrote() {
+        for setting in &SETTINGS {
+            for value in [*setting.range.start(), *setting.range.end()] {
+                let mut limits = Limits::default();
+                limits.set(setting.name, value).unwrap();
+                assert_eq!((setting.read)(&limits), value, "{}", setting.name);
+            }
+            let mut limits = Limits::default();
+            let error = limits.set(setting.name, setting.range.end() + 1).unwrap_err();
+            assert!(error.to_string().contains(setting.name), "{error}");
+            assert_eq!(limits, Limits::default());
+        }
+        let error = Limits::default().set("fule", 1).unwrap_err().to_string();
+        assert!(error.contains("`fule`") && error.contains("fuel_base"), "{error}");
+    }
+
+    #[test]
+    fn what_changes_answers_is_named() {
+        assert_eq!(Limits::default().semantics(), []);
+        let mut limits = Limits::default();
+        limits.set("log_lines", 1).unwrap();
+        limits.set("answer_ms", 1).unwrap();
+        limits.set("fuel_base", 7).unwrap();
+        assert_eq!(limits.semantics(), [("fuel_base", 7)]);
     }
 }

@@ -8,13 +8,14 @@ use wasmtime::Store;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use crate::bindings::log;
-use crate::engine::{Engine, ticks};
+use crate::engine::{Engine, MAX_STACK_BYTES, ticks};
 use crate::fault::Fault;
 use crate::guest::State;
-use crate::inspect::{Report, examine, inspect, one_line};
+use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
-use crate::limits::Limits;
+use crate::limits::{Limits, millis};
 use crate::load_error::LoadError;
+use crate::usage::{HighWater, Use};
 
 /// A compiled policy that has taken its configuration once, ready to be asked.
 ///
@@ -28,6 +29,7 @@ pub struct Plugin<P: Policy> {
     indices: P::Indices,
     config: Vec<(String, String)>,
     limits: Arc<Limits>,
+    used: HighWater,
     /// The instance of a kind that keeps it; empty before the first question and after a fault.
     kept: Option<Running<P>>,
     memory_bytes: usize,
@@ -47,6 +49,13 @@ pub struct Answered<A> {
     pub fuel: Option<u64>,
     /// Time it took, starting the instance and converting included. Differs from run to run.
     pub elapsed: Duration,
+}
+
+impl<A> Answered<A> {
+    /// The same with another form of the answer.
+    pub fn map<B>(self, form: impl FnOnce(A) -> B) -> Answered<B> {
+        Answered { answer: form(self.answer), fuel: self.fuel, elapsed: self.elapsed }
+    }
 }
 
 impl<P: Policy> Plugin<P> {
@@ -76,7 +85,9 @@ impl<P: Policy> Plugin<P> {
             Some(_) => {}
             None => return Err(LoadError::NotAPolicy { exports: report.exports }),
         }
-        let pre = prepare(engine.wasmtime(P::METERED), &component)?;
+        let begun = Instant::now();
+        let pre = prepare(engine, P::METERED, &component)?;
+        let used = HighWater { compile: begun.elapsed(), ..HighWater::default() };
         let indices = P::indices(&pre).map_err(contract)?;
         let mut plugin = Self {
             name: name.into(),
@@ -86,6 +97,7 @@ impl<P: Policy> Plugin<P> {
             indices,
             config: config.to_vec(),
             limits: Arc::new(limits),
+            used,
             kept: None,
             memory_bytes: 0,
         };
@@ -117,6 +129,38 @@ impl<P: Policy> Plugin<P> {
         &self.report.sha256
     }
 
+    /// The limits it was loaded with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Each limit by the name it is set by ([`Limits::set`]), and the most it has used of it; `stack_bytes` is
+    /// the same for all plugins, `fuel` the budget of the question that came nearest to it.
+    pub fn usage(&self) -> Vec<(&'static str, Use)> {
+        let (limits, used) = (&self.limits, &self.used);
+        let of = |used: u64, limit: u64| Use { used: Some(used), limit };
+        let bytes = |used: usize, limit: usize| of(used as u64, limit as u64);
+        let time = |used: Duration, limit: Duration| of(millis(used), millis(limit));
+        let deadline = if P::METERED { limits.assignment_deadline } else { limits.deadline };
+        let mut all = vec![
+            ("file_bytes", bytes(self.report.size_bytes, limits.file_bytes)),
+            ("compile_ms", time(used.compile, limits.compile_deadline)),
+            ("memory_bytes", bytes(used.memory_bytes, limits.memory_bytes)),
+            ("table_elements", bytes(used.table_elements, limits.table_elements)),
+            ("stack_bytes", Use { used: None, limit: MAX_STACK_BYTES as u64 }),
+            ("start_ms", time(used.start, limits.start_deadline)),
+            ("answer_ms", time(used.answer, deadline)),
+            ("answer_bytes", bytes(used.answer_bytes, limits.answer_bytes)),
+            ("answer_items", bytes(used.answer_items, limits.answer_items)),
+            ("log_lines", of(used.log_lines.into(), limits.log_lines.into())),
+        ];
+        if P::METERED {
+            let (fuel, limit) = used.fuel.unwrap_or((0, limits.fuel_base));
+            all.push(("fuel", of(fuel, limit)));
+        }
+        all
+    }
+
     /// Asks one question. Blocks until the answer or the deadline.
     ///
     /// # Errors
@@ -129,12 +173,23 @@ impl<P: Policy> Plugin<P> {
         };
         let budget = P::budget(question, &self.limits);
         let fuel = budget.fuel.unwrap_or(0);
-        let answer = self.call(&mut running.store, budget.deadline, fuel, |store| {
+        let (store, deadline) = (&mut running.store, budget.deadline);
+        let answer = Self::call(&self.engine, &mut self.used, store, deadline, fuel, |store| {
             P::decide(&running.guest, store, question)
-        })?;
+        });
         self.memory_bytes = running.store.data().memory_bytes();
-        P::validate(question, &answer).map_err(Fault::Invalid)?;
         let used = budget.fuel.map(|fuel| fuel.saturating_sub(running.store.get_fuel().unwrap_or(0)));
+        if let Some(used) = used {
+            self.used.note_fuel(used, fuel);
+        }
+        self.used.answer = self.used.answer.max(begun.elapsed());
+        let answer = answer?;
+        let size = P::size(&answer);
+        self.used.note_answer(size);
+        if size.items > self.limits.answer_items {
+            return Err(Fault::TooManyItems { items: size.items, limit: self.limits.answer_items });
+        }
+        P::validate(question, &answer).map_err(Fault::Invalid)?;
         if !P::METERED {
             self.kept = Some(running);
         }
@@ -157,7 +212,7 @@ impl<P: Policy> Plugin<P> {
     ///
     /// # Errors
     /// Why it does not start.
-    pub fn time_start(&self) -> Result<Duration, Fault> {
+    pub fn time_start(&mut self) -> Result<Duration, Fault> {
         let begun = Instant::now();
         self.start().map(|_| begun.elapsed())
     }
@@ -168,22 +223,26 @@ impl<P: Policy> Plugin<P> {
     }
 
     /// A new instance that has taken the configuration.
-    fn start(&self) -> Result<Running<P>, Fault> {
+    fn start(&mut self) -> Result<Running<P>, Fault> {
+        let begun = Instant::now();
         let mut store =
             Store::new(self.pre.engine(), State::new(Arc::clone(&self.name), Arc::clone(&self.limits)));
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.limits.answer_bytes);
-        let guest = self.call(&mut store, self.limits.start_deadline, self.limits.fuel_base, |store| {
+        let (deadline, fuel) = (self.limits.start_deadline, self.limits.fuel_base);
+        let guest = Self::call(&self.engine, &mut self.used, &mut store, deadline, fuel, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             let guest = P::load(&self.indices, store, &instance)?;
             Ok(P::configure(&guest, store, &self.config)?.map(|()| guest))
-        })?;
-        Ok(Running { store, guest })
+        });
+        self.used.start = self.used.start.max(begun.elapsed());
+        Ok(Running { store, guest: guest? })
     }
 
     /// Runs guest code with its limits armed right before, so that waiting is not billed to it.
     fn call<T>(
-        &self,
+        engine: &Engine,
+        used: &mut HighWater,
         store: &mut Store<State>,
         deadline: Duration,
         fuel: u64,
@@ -193,11 +252,12 @@ impl<P: Policy> Plugin<P> {
         if P::METERED {
             store.set_fuel(fuel).map_err(|error| Fault::of_call(&error, store.data(), deadline, fuel))?;
         }
-        let watch = self.engine.watch();
+        let watch = engine.watch();
         store.set_epoch_deadline(ticks(deadline));
         let outcome = run(store);
         drop(watch);
         store.data().end_call();
+        used.note(store.data());
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(reason)) => Err(Fault::Refused(store.data().clip(&reason))),
@@ -241,12 +301,25 @@ pub fn check(
     Ok(report)
 }
 
-fn prepare(engine: &wasmtime::Engine, component: &[u8]) -> Result<InstancePre<State>, LoadError> {
-    let component = Component::from_binary(engine, component)
-        .map_err(|error| LoadError::Malformed(one_line(&error.root_cause().to_string())))?;
-    let mut linker = Linker::new(engine);
+fn prepare(engine: &Engine, metered: bool, component: &[u8]) -> Result<InstancePre<State>, LoadError> {
+    let component = compile(engine, metered, component)?;
+    let mut linker = Linker::new(engine.wasmtime(metered));
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(contract)?;
     linker.instantiate_pre(&component).map_err(contract)
+}
+
+fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component, LoadError> {
+    let wasmtime = engine.wasmtime(metered);
+    let cache = engine.cache().map(|cache| (cache, sha256(component)));
+    if let Some(cached) = cache.as_ref().and_then(|(cache, sha256)| cache.load(wasmtime, sha256)) {
+        return Ok(cached);
+    }
+    let compiled = Component::from_binary(wasmtime, component)
+        .map_err(|error| LoadError::Malformed(one_line(&error.root_cause().to_string())))?;
+    if let Some((cache, sha256)) = cache {
+        cache.store(wasmtime, &sha256, &compiled);
+    }
+    Ok(compiled)
 }
 
 fn contract(error: wasmtime::Error) -> LoadError {

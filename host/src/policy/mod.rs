@@ -8,14 +8,17 @@ mod test;
 mod toolchain;
 mod trial;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlan_node::{Kind, PolicyStatus, plugins};
+use overlan_node::{PolicyStatus, plugins};
 use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
+use crate::policy_usage;
+use crate::shadow;
 use crate::table::{Table, out, print_json};
 
 pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
@@ -24,7 +27,10 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
         PolicyCommand::Show { kind, query } => {
             show(query, control(&query.socket)?.get(&format!("/v1/policy/{kind}")).await?)
         }
-        PolicyCommand::Set { kind, plugin, config, query } => set(*kind, plugin, config, query).await,
+        PolicyCommand::Set { kind, plugin, config, limits, query } => {
+            show(query, upload(&format!("/v1/policy/{kind}"), plugin, config, limits, query).await?)
+        }
+        PolicyCommand::Shadow(args) => shadow::run(args).await,
         PolicyCommand::Unset { kind, query } => {
             show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)
         }
@@ -102,23 +108,34 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     if let Some(fault) = &status.last_fault {
         out!("  last fault: {fault}");
     }
-    Ok(())
+    policy_usage::print(&status)
 }
 
-async fn set(kind: Kind, plugin: &str, config: &[(String, String)], query: &Query) -> anyhow::Result<()> {
+/// Sends a plugin to a path of the control API.
+pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
+    path: &str,
+    plugin: &str,
+    config: &[(String, String)],
+    limits: &[(String, u64)],
+    query: &Query,
+) -> anyhow::Result<T> {
     let control = control(&query.socket)?;
     if let Some(name) = plugin.strip_prefix("builtin:") {
-        let config: std::collections::BTreeMap<_, _> = config.iter().cloned().collect();
-        let body = serde_json::to_vec(&json!({ "builtin": name, "config": config }))?;
-        return show(query, control.post(&format!("/v1/policy/{kind}"), "application/json", body).await?);
+        let config: BTreeMap<_, _> = config.iter().cloned().collect();
+        let limits: BTreeMap<_, _> = limits.iter().cloned().collect();
+        let body = serde_json::to_vec(&json!({ "builtin": name, "config": config, "limits": limits }))?;
+        return Ok(control.post(path, "application/json", body).await?);
     }
     let wasm = std::fs::read(plugin).with_context(|| plugin.to_owned())?;
     let name = Path::new(plugin).file_name().unwrap_or_default().to_string_lossy();
-    let mut path = format!("/v1/policy/{kind}?name={}", escape(&name));
+    let mut path = format!("{path}?name={}", escape(&name));
     for (key, value) in config {
         path.push_str(&format!("&{}={}", escape(key), escape(value)));
     }
-    show(query, control.post(&path, "application/wasm", wasm).await?)
+    for (name, value) in limits {
+        path.push_str(&format!("&limit.{}={value}", escape(name)));
+    }
+    Ok(control.post(&path, "application/wasm", wasm).await?)
 }
 
 /// For a query (RFC 3986).

@@ -42,7 +42,8 @@ pub struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// Largest datagram (UDP payload) in bytes: [`MIN_DATAGRAM`]..=[`MAX_DATAGRAM`].
+    /// Largest datagram (UDP payload) in bytes: [`MIN_DATAGRAM`]..=[`MAX_DATAGRAM`], and no more than the adapter it
+    /// leaves by carries ([`Question::largest_datagram`]).
     pub datagram: u32,
     /// Small messages are packed into a datagram until it holds this many bytes; 0 sends each
     /// message in a datagram of its own. At most `datagram`.
@@ -51,14 +52,66 @@ pub struct Answer {
     pub burst: u32,
 }
 
+impl Question {
+    /// The largest datagram that the local adapter carries in one packet, never below [`MIN_DATAGRAM`].
+    pub fn largest_datagram(&self) -> u32 {
+        self.local.mtu.saturating_sub(self.overhead).clamp(MIN_DATAGRAM, MAX_DATAGRAM)
+    }
+}
+
 /// Checks an answer as if it had come from the network.
 ///
 /// # Errors
 /// The fields that lie outside their ranges.
-pub fn validate(_question: &Question, answer: &Answer) -> Result<(), Vec<Violation>> {
+pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violation>> {
     let mut violations = Violations::default();
-    violations.check_range("datagram".into(), answer.datagram, MIN_DATAGRAM..=MAX_DATAGRAM);
+    violations.check_range("datagram".into(), answer.datagram, MIN_DATAGRAM..=question.largest_datagram());
     violations.check_range("coalesce".into(), answer.coalesce, 0..=answer.datagram);
     violations.check_range("burst".into(), answer.burst, answer.datagram..=MAX_BURST);
     violations.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use super::*;
+    use crate::AdapterStatus;
+
+    fn question(mtu: u32) -> Question {
+        let adapter = Adapter {
+            name: "eth0".into(),
+            kind: "ether".into(),
+            address: core::net::Ipv4Addr::LOCALHOST.into(),
+            prefix_length: 8,
+            mtu,
+            speed: 0,
+            class_of_service: "".into(),
+            dscp: 0,
+            status: AdapterStatus::Up,
+            attributes: Vec::new(),
+        };
+        Question {
+            local: adapter.clone(),
+            remote: adapter,
+            path_mtu: None,
+            rtt_us: None,
+            loss_ppm: 0,
+            overhead: 28,
+            attributes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_datagram_fits_the_adapter() {
+        for (mtu, largest) in [(1_500, 1_472), (65_536, MAX_DATAGRAM), (576, MIN_DATAGRAM), (0, MIN_DATAGRAM)]
+        {
+            let answer = |datagram| Answer { datagram, coalesce: 0, burst: MAX_BURST };
+            assert_eq!(validate(&question(mtu), &answer(largest)), Ok(()));
+            let violations = validate(&question(mtu), &answer(largest + 1)).unwrap_err();
+            assert_eq!(violations.len(), 1);
+            let said = violations[0].to_string();
+            assert!(said.starts_with(&alloc::format!("datagram is {}", largest + 1)), "{said}");
+        }
+    }
 }

@@ -297,7 +297,7 @@ impl Planner {
         let Asking { inputs, nodes, question, plugin, .. } = asking;
         let (owners, fault) = match answer {
             Ok(answer) => (answer.owners, String::new()),
-            Err(fault) => (fallback_assignment(&question).owners, fault),
+            Err(fault) => (without_answer(&question), fault),
         };
         let proposal = Proposal {
             ballot: Ballot { epoch: self.highest_epoch, proposer: self.me, boot },
@@ -324,5 +324,44 @@ impl Planner {
         self.lead.made_for = Some(inputs);
         self.lead.wanted_since = None;
         self.put_in_force(now, plan);
+    }
+}
+
+/// Who owns what when the policy does not say: the plan before, where it still fits the facts, else the native fallback's.
+fn without_answer(question: &Question) -> Vec<Vec<u32>> {
+    let before = Answer { owners: question.previous.clone() };
+    match assignment::validate(question, &before) {
+        Ok(()) => before.owners,
+        Err(_) => fallback_assignment(question).owners,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlan_contract::assignment::Node;
+
+    use super::*;
+
+    #[test]
+    fn without_an_answer_the_plan_before_stands_while_it_fits() {
+        let node = |id: &str, live| Node {
+            id: id.into(),
+            name: id.into(),
+            live,
+            adapters: Vec::new(),
+            attributes: Vec::new(),
+        };
+        let duty =
+            |name: String| Responsibility { name, replicas: 1, weight_milli: 1_000, requires: Vec::new() };
+        let mut question = Question {
+            nodes: alloc::vec![node("a", true), node("b", true)],
+            responsibilities: (0..8).map(|number| duty(format!("duty-{number}"))).collect(),
+            ..Question::default()
+        };
+        assert_eq!(without_answer(&question), fallback_assignment(&question).owners, "there is none before");
+        question.previous = alloc::vec![alloc::vec![1]; 8];
+        assert_eq!(without_answer(&question), question.previous);
+        question.nodes[1].live = false;
+        assert_eq!(without_answer(&question), alloc::vec![alloc::vec![0]; 8]);
     }
 }

@@ -84,6 +84,18 @@ pub(super) struct PolicySection {
     pub(super) plugin: Text,
     #[serde(default)]
     pub(super) config: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) limits: BTreeMap<String, Spanned<i64>>,
+    #[serde(default)]
+    pub(super) probation: ProbationSection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProbationSection {
+    pub(super) answers: Option<Spanned<i64>>,
+    pub(super) seconds: Option<Spanned<i64>>,
+    pub(super) faults: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -98,6 +98,15 @@ fn allowed(key: &str) -> &'static str {
         "policy.assignment.config" | "policy.sizing.config" | "policy.failover.config" => {
             "a table of texts, such as { key = \"value\" }"
         }
+        "policy.assignment.limits" | "policy.sizing.limits" | "policy.failover.limits" => {
+            "a table of whole numbers, such as { memory_bytes = 67108864 }"
+        }
+        "policy.assignment.probation" | "policy.sizing.probation" | "policy.failover.probation" => {
+            "a table of whole numbers, such as { answers = 3, seconds = 60, faults = 1 }"
+        }
+        _ if key.starts_with("policy.") && (key.contains(".limits.") || key.contains(".probation.")) => {
+            "a whole number"
+        }
         "responsibility" => "a list of tables, each headed [[responsibility]]",
         "responsibility.name" => "a name or pattern in quotes, such as \"shard-{0..63}\"",
         "responsibility.replicas" => "a whole number from 1 to 32",

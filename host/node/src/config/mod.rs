@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
 use overlan_core::config::{Congestion, Quorum};
+use overlan_policy::{Limits, ProbationConfig};
 use overlan_wire::NodeId;
 
 pub use overrides::Overrides;
@@ -118,6 +119,10 @@ pub struct PolicyChoice {
     pub source: PluginSource,
     /// What the plugin is configured with.
     pub config: Attributes,
+    /// What any plugin of the kind may use.
+    pub limits: Limits,
+    /// How a plugin that is swapped in has to prove itself.
+    pub probation: ProbationConfig,
 }
 
 /// Where a plugin's component comes from.

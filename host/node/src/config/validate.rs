@@ -4,19 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use overlan_contract::assignment::{MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
 use overlan_contract::{Attributes, Kind};
+use overlan_policy::{Limits, ProbationConfig};
 use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES};
 use toml::Spanned;
 
 use super::expand::expand;
-use super::file::{AdapterSection, File, PolicySection, ResponsibilitySection, RouteSection, Text};
+use super::file::{
+    AdapterSection, File, PolicySection, ProbationSection, ResponsibilitySection, RouteSection, Text,
+};
 use super::{
     AdapterChoice, Config, ConfigError, DEFAULT_JOURNAL_BYTES, DEFAULT_PORT, Overrides, PluginSource,
     PolicyChoice, RouteChoice, Security, keys, paths, value,
 };
 
+/// Most answers, seconds and faults of a probation.
+const MAX_PROBATION: i64 = 1_000_000;
 /// Largest weight of a responsibility; its thousandths must fit the contract's type.
 const MAX_WEIGHT: f64 = 1_000_000.0;
 
@@ -303,7 +309,30 @@ impl Reading<'_> {
             Some(("builtin", name)) => PluginSource::Builtin(self.source.at(text, builtin(kind, name))?),
             _ => PluginSource::File(self.source.beside(text.get_ref())),
         };
-        Ok(PolicyChoice { kind, source, config: section.config.clone().into_iter().collect() })
+        let mut limits = Limits::default();
+        for (name, value) in &section.limits {
+            let set = u64::try_from(*value.get_ref())
+                .map_err(|_| format!("the limit {name} is {}; it must not be negative", value.get_ref()))
+                .and_then(|number| limits.set(name, number).map_err(|error| error.to_string()));
+            self.source.at(value, set)?;
+        }
+        let config = section.config.clone().into_iter().collect();
+        Ok(PolicyChoice { kind, source, config, limits, probation: self.probation(&section.probation)? })
+    }
+
+    fn probation(&self, section: &ProbationSection) -> Result<ProbationConfig, ConfigError> {
+        let number = |what: &str, given: &Option<Spanned<i64>>| {
+            optional(given, |number| {
+                self.source.at(number, value::integer::<u32>(what, *number.get_ref(), 0..=MAX_PROBATION))
+            })
+        };
+        let default = ProbationConfig::default();
+        Ok(ProbationConfig {
+            answers: number("answers", &section.answers)?.unwrap_or(default.answers),
+            time: number("seconds", &section.seconds)?
+                .map_or(default.time, |seconds| Duration::from_secs(seconds.into())),
+            faults: number("faults", &section.faults)?.unwrap_or(default.faults),
+        })
     }
 
     fn requires(&self, section: &Spanned<ResponsibilitySection>) -> Result<Attributes, ConfigError> {

@@ -1,5 +1,6 @@
 //! The control API; `CONTROL.md` documents it for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody as _};
@@ -59,8 +60,20 @@ impl From<PolicyError> for ApiError {
             PolicyError::Load(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
             }
+            PolicyError::Limit(_) => (StatusCode::BAD_REQUEST, "`overlan policy show KIND` lists the limits"),
+            PolicyError::SelfTest(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the active policy stays; correct this one and try it with `overlan policy check FILE`",
+            ),
+            PolicyError::CompileDeadline(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "build it optimised and stripped")
+            }
+            PolicyError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "try again in a minute"),
             PolicyError::NothingBefore(_) => {
                 (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
+            }
+            PolicyError::NoShadow(_) => {
+                (StatusCode::CONFLICT, "`overlan policy shadow KIND FILE` begins one")
             }
             PolicyError::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
         };
@@ -97,6 +110,10 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .route("/v1/policy", get(policy_list))
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
+        .route(
+            "/v1/policy/{kind}/shadow",
+            get(policy_shadow_show).post(policy_shadow).delete(policy_shadow_stop),
+        )
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
@@ -161,11 +178,15 @@ async fn policy_show(State(node): State<NodeHandle>, Path(name): Path<String>) -
 struct SetBuiltin {
     builtin: String,
     #[serde(default)]
-    config: std::collections::BTreeMap<String, String>,
+    config: BTreeMap<String, String>,
+    #[serde(default)]
+    limits: BTreeMap<String, u64>,
 }
 
-/// How an uploaded component is called; all other parameters of the query are its configuration.
+/// How an uploaded component is called.
 const NAME: &str = "name";
+/// Before the name of a limit; all other parameters of the query are the plugin's configuration.
+const LIMIT: &str = "limit.";
 
 /// The whole body. One that says it is too large is refused before it comes.
 async fn body(request: Request) -> Result<Bytes, ApiError> {
@@ -179,13 +200,10 @@ async fn body(request: Request) -> Result<Bytes, ApiError> {
     }
 }
 
-async fn policy_set(
-    State(node): State<NodeHandle>,
-    Path(kind_name): Path<String>,
-    Query(mut parameters): Query<std::collections::BTreeMap<String, String>>,
-    request: Request,
-) -> Answer {
-    let kind = kind(&kind_name)?;
+/// What a request gives to swap in or to shadow with: name, component, configuration, limits.
+type Upload = (String, Vec<u8>, Vec<(String, String)>, Vec<(String, u64)>);
+
+async fn upload(mut parameters: BTreeMap<String, String>, request: Request) -> Result<Upload, ApiError> {
     let is_json = request
         .headers()
         .get("content-type")
@@ -196,14 +214,51 @@ async fn policy_set(
     let wasm = body(request).await?;
     if is_json {
         let set: SetBuiltin = serde_json::from_slice(&wasm).map_err(|error| bad(error.to_string()))?;
-        let config = set.config.into_iter().collect();
-        return ok(node.policy_set(kind, &PluginSource::Builtin(set.builtin), config).await?);
+        let source = PluginSource::Builtin(set.builtin);
+        let (name, wasm) = crate::node::read_plugin(&source).map_err(PolicyError::Load)?;
+        return Ok((name, wasm, set.config.into_iter().collect(), set.limits.into_iter().collect()));
     }
     if wasm.is_empty() {
         return Err(bad("there is no component in the request".to_owned()));
     }
     let name = parameters.remove(NAME).unwrap_or_else(|| "upload".to_owned());
-    ok(node.policy_set_bytes(kind, name, wasm.to_vec(), parameters.into_iter().collect()).await?)
+    let mut limits = Vec::new();
+    for (key, value) in parameters.extract_if(LIMIT.to_owned().., |key, _| key.starts_with(LIMIT)) {
+        let number =
+            value.parse().map_err(|_| bad(format!("{key} is {value:?}; it must be a whole number")))?;
+        limits.push((key[LIMIT.len()..].to_owned(), number));
+    }
+    Ok((name, wasm.to_vec(), parameters.into_iter().collect(), limits))
+}
+
+async fn policy_set(
+    State(node): State<NodeHandle>,
+    Path(name): Path<String>,
+    Query(parameters): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let kind = kind(&name)?;
+    let (name, wasm, config, limits) = upload(parameters, request).await?;
+    ok(node.policy_set_limited(kind, name, wasm, config, limits).await?)
+}
+
+async fn policy_shadow(
+    State(node): State<NodeHandle>,
+    Path(name): Path<String>,
+    Query(parameters): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let kind = kind(&name)?;
+    let (name, wasm, config, limits) = upload(parameters, request).await?;
+    ok(node.policy_shadow(kind, name, wasm, config, limits).await?)
+}
+
+async fn policy_shadow_show(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_shadow_show(kind(&name)?))
+}
+
+async fn policy_shadow_stop(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
+    ok(node.policy_shadow_stop(kind(&name)?)?)
 }
 
 async fn policy_unset(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {

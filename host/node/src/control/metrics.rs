@@ -10,6 +10,7 @@ use axum::routing::get;
 use serde_json::Value;
 
 use crate::handle::{NodeHandle, NodeStatus};
+use crate::policy::PolicyStatus;
 
 pub(super) fn router(node: NodeHandle) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state(node)
@@ -53,19 +54,44 @@ fn text(status: &NodeStatus) -> String {
             put(&mut out, "counter", &format!("policy_journal_{name}_total"), &value);
         }
     }
-    for (name, value) in [
-        (
-            "policy_plugin_questions_total",
-            status.policies.iter().map(|policy| policy.questions).collect::<Vec<_>>(),
-        ),
-        ("policy_plugin_faults_total", status.policies.iter().map(|policy| policy.faults).collect()),
-    ] {
-        let _ = writeln!(out, "# TYPE overlan_{name} counter");
-        for (policy, value) in status.policies.iter().zip(value) {
-            let _ = writeln!(out, "overlan_{name}{{kind=\"{}\"}} {value}", policy.kind);
+    policies(&mut out, &status.policies);
+    out
+}
+
+/// Over all plugins of a kind where a name ends in `_total`, else of the active one.
+fn policies(out: &mut String, policies: &[PolicyStatus]) {
+    type Read = fn(&PolicyStatus) -> u64;
+    let counters: [(&str, &str, Read); 7] = [
+        ("counter", "policy_plugin_questions_total", |policy| policy.totals.questions),
+        ("counter", "policy_plugin_answers_total", |policy| policy.totals.answers),
+        ("counter", "policy_plugin_skipped_total", |policy| policy.totals.skipped),
+        ("counter", "policy_plugin_faults_total", |policy| policy.totals.faults.values().sum()),
+        ("counter", "policy_plugin_rollbacks_total", |policy| policy.rollbacks),
+        ("gauge", "policy_breaker_open", |policy| (policy.breaker != "closed").into()),
+        ("gauge", "policy_probation", |policy| policy.probation.is_some().into()),
+    ];
+    for (sort, name, read) in counters {
+        let _ = writeln!(out, "# TYPE overlan_{name} {sort}");
+        for policy in policies {
+            let _ = writeln!(out, "overlan_{name}{{kind=\"{}\"}} {}", policy.kind, read(policy));
         }
     }
-    out
+    let _ = writeln!(out, "# TYPE overlan_policy_plugin_faults_by_cause_total counter");
+    for policy in policies {
+        for (cause, count) in &policy.totals.faults {
+            let labels = format!("kind=\"{}\",cause=\"{cause}\"", policy.kind);
+            let _ = writeln!(out, "overlan_policy_plugin_faults_by_cause_total{{{labels}}} {count}");
+        }
+    }
+    for (name, limit) in [("policy_limit_used", false), ("policy_limit", true)] {
+        let _ = writeln!(out, "# TYPE overlan_{name} gauge");
+        for policy in policies {
+            for (of, figures) in &policy.limits {
+                let Some(value) = (if limit { Some(figures.limit) } else { figures.used }) else { continue };
+                let _ = writeln!(out, "overlan_{name}{{kind=\"{}\",limit=\"{of}\"}} {value}", policy.kind);
+            }
+        }
+    }
 }
 
 fn put(out: &mut String, kind: &str, name: &str, value: &dyn std::fmt::Display) {

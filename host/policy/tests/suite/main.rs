@@ -1,5 +1,6 @@
 //! The policy host against good and hostile guests.
 
+mod aot;
 mod ask;
 mod frozen;
 mod load;

@@ -61,6 +61,8 @@ async fn start(options: &Options, name: &str, port: u16) -> anyhow::Result<NodeH
             kind: Kind::Sizing,
             source: PluginSource::Builtin("mtu-fit".to_owned()),
             config: [("coalesce".to_owned(), coalesce)].into_iter().collect(),
+            limits: Default::default(),
+            probation: Default::default(),
         }];
     }
     if name != "receiver" {

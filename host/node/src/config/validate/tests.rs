@@ -100,6 +100,10 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[policy.sizing]\nplugin = \"builtin:fast\"\n", ":2: ", "builtin:mtu-fit"),
         ("[policy]\njournal = -1\n", ":2: ", "0 to 65536"),
         ("[policy]\njournal = \"no\"\n", ":2: ", "policy.journal is text; it must be a whole number of MiB"),
+        ("[policy.sizing]\nplugin = \"x\"\nlimits = { fuel = 1 }\n", ":3: ", "fuel_base"),
+        ("[policy.sizing]\nplugin = \"x\"\nlimits = { memory_bytes = 1 }\n", ":3: ", "65536"),
+        ("[policy.sizing]\nplugin = \"x\"\nlimits = { answer_ms = -1 }\n", ":3: ", "negative"),
+        ("[policy.sizing]\nplugin = \"x\"\nprobation = { seconds = -1 }\n", ":3: ", "0 to"),
         ("[node\n", ":1: ", ""),
     ];
     for (text, line, hint) in cases {
@@ -148,6 +152,11 @@ fn a_section_of_another_shape_is_explained() {
         ("[adapter]\nname = \"eth0\"", "adapter is a table; it must be a list of tables"),
         ("[policy]\nsizing = \"builtin:mtu-fit\"", "policy.sizing is text; it must be a table with plugin"),
         ("[policy.sizing]\nplugin = \"x\"\nconfig = { a = 1 }", "policy.sizing.config.a is a whole number"),
+        (
+            "[policy.sizing]\nplugin = \"x\"\nlimits = 1",
+            "policy.sizing.limits is a whole number; it must be a table",
+        ),
+        ("[policy.sizing]\nplugin = \"x\"\nprobation = { faults = \"one\" }", "it must be a whole number"),
         (
             "[cluster]\nseeds = [\"10.0.0.1\", 7]",
             "cluster.seeds is a whole number; it must be a list of ADDRESS",

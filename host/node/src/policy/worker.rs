@@ -1,0 +1,310 @@
+//! The worker of one kind: the thread on which its plugins answer, and where they are exchanged between two questions.
+
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use overlan_contract::Attributes;
+use overlan_core::policy::{Answer, Question, Ticket};
+use overlan_policy::{BreakerConfig, BreakerState, NoAnswer, Probation, ProbationConfig, Slot, Verdict};
+use overlan_wire::Digest;
+use tokio::sync::{mpsc, oneshot};
+
+use super::decision::Decision;
+use super::prepare::Loaded;
+use super::shadow::{Observation, Tap};
+use super::status::{PolicyError, PolicyStatus, ProbationStatus, breaker_name, totals};
+use super::{Board, place};
+use crate::driver::{Answered, Command};
+use crate::journal;
+
+/// The board is told when there is nothing to answer, and at least this often.
+const STALE: Duration = Duration::from_millis(100);
+
+pub(super) type Reply = oneshot::Sender<Result<PolicyStatus, PolicyError>>;
+
+pub(super) enum Work {
+    Ask(Ticket, Arc<Question>),
+    /// A plugin of the worker's kind, and whether it is on probation.
+    Swap(Box<Loaded>, Option<ProbationConfig>, Reply),
+    Rollback(Reply),
+    Unset(Reply),
+    /// Questions and answers go there, too; `None`: no more.
+    Shadow(Option<Tap>),
+}
+
+/// What is known of a plugin beside the plugin itself.
+#[derive(Default)]
+struct Facts {
+    config: Attributes,
+    digest: Digest,
+}
+
+/// A new plugin's probation, and what comes back if it fails: the plugin before it, or the native fallback.
+struct OnProbation {
+    probation: Probation,
+    replaced_native: bool,
+}
+
+struct Worker<P: Decision> {
+    slot: Slot<P>,
+    /// Of the active plugin and of the one before it.
+    facts: [Facts; 2],
+    probation: Option<OnProbation>,
+    shadow: Option<Tap>,
+    /// How often a plugin failed its probation, and the last time in a sentence.
+    rollbacks: u64,
+    last_rollback: Option<String>,
+    origin: Instant,
+    /// Something happened since the board was last told, which was then.
+    news: bool,
+    published: Instant,
+    board: Arc<Board>,
+    commands: mpsc::WeakSender<Command>,
+    answers: mpsc::UnboundedSender<Answered>,
+}
+
+/// Starts the thread; it ends when the sender is gone.
+pub(super) fn start<P: Decision>(
+    answers: &mpsc::UnboundedSender<Answered>,
+    commands: &mpsc::WeakSender<Command>,
+    board: &Arc<Board>,
+) -> std::io::Result<std_mpsc::Sender<Work>> {
+    let (sender, receiver) = std_mpsc::channel();
+    let mut worker = Worker::<P> {
+        slot: Slot::new(BreakerConfig::default()),
+        facts: Default::default(),
+        probation: None,
+        shadow: None,
+        rollbacks: 0,
+        last_rollback: None,
+        origin: Instant::now(),
+        news: false,
+        published: Instant::now(),
+        board: board.clone(),
+        commands: commands.clone(),
+        answers: answers.clone(),
+    };
+    // Guests run on this thread's stack.
+    thread::Builder::new().name(format!("policy-{}", P::KIND)).stack_size(4 << 20).spawn(move || {
+        loop {
+            let work = match receiver.try_recv() {
+                Ok(work) => work,
+                Err(_) => {
+                    worker.publish_news();
+                    let Ok(work) = receiver.recv() else { return };
+                    work
+                }
+            };
+            match work {
+                Work::Ask(ticket, question) => {
+                    if !worker.answer(ticket, question) {
+                        return;
+                    }
+                }
+                Work::Swap(loaded, probation, reply) => {
+                    worker.swap(*loaded, probation);
+                    let _ = reply.send(Ok(worker.announce()));
+                }
+                Work::Rollback(reply) => {
+                    let _ = reply.send(if worker.rollback() {
+                        Ok(worker.announce())
+                    } else {
+                        Err(PolicyError::NothingBefore(P::KIND))
+                    });
+                }
+                Work::Unset(reply) => {
+                    worker.unset();
+                    let _ = reply.send(Ok(worker.announce()));
+                }
+                Work::Shadow(tap) => worker.shadow = tap,
+            }
+        }
+    })?;
+    Ok(sender)
+}
+
+impl<P: Decision> Worker<P> {
+    /// Where a question meets its answer; `false` when the node is gone.
+    fn answer(&mut self, ticket: Ticket, question: Arc<Question>) -> bool {
+        let breaker = self.slot.breaker();
+        let Some(outcome) = P::ask(&mut self.slot, &question, self.origin.elapsed()) else { return true };
+        self.log(breaker, &outcome);
+        let failed = self.judge(&outcome);
+        self.news = true;
+        if self.published.elapsed() >= STALE {
+            self.publish_news();
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow
+                .observe(Observation { question: question.clone(), answer: outcome.as_ref().ok().cloned() });
+        }
+        let record = self.board.journal.is_some().then(|| outcome.clone());
+        let answer = outcome.map(|answered| answered.answer).map_err(|why| why.to_string());
+        let heard = self.answers.send((ticket, answer)).is_ok();
+        // After the answer is on its way, so that it never waits for this.
+        if let Some(outcome) = record {
+            self.write_down(question, outcome);
+        }
+        if let Some(why) = failed {
+            self.back_out(&why);
+        }
+        heard
+    }
+
+    /// Puts a question and what the plugin made of it into the journal; nothing where it was not asked.
+    fn write_down(
+        &self,
+        question: Arc<Question>,
+        outcome: Result<overlan_policy::Answered<Answer>, NoAnswer>,
+    ) {
+        let (Some(journal), Some(plugin)) = (&self.board.journal, self.slot.active()) else { return };
+        let (outcome, elapsed, fuel) = match outcome {
+            Ok(answered) => (Ok(answered.answer), answered.elapsed, answered.fuel),
+            Err(NoAnswer::Fault(fault)) => (Err(fault.to_string()), Duration::ZERO, None),
+            Err(NoAnswer::Empty | NoAnswer::Open { .. }) => return,
+        };
+        let Some(exchange) = journal::exchange(Arc::unwrap_or_clone(question), outcome) else { return };
+        journal.record(&overlan_journal::Record {
+            unix_ms: journal::unix_ms(),
+            plugin: plugin.name().to_owned(),
+            sha256: plugin.sha256().to_owned(),
+            config: self.facts[0].config.clone(),
+            elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            fuel,
+            exchange,
+        });
+    }
+
+    /// Tells a plugin's first fault and each change of its breaker; everything else is counted.
+    fn log<A>(&self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
+        let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
+        let state = self.slot.breaker();
+        match (outcome, state) {
+            (Err(NoAnswer::Fault(why)), BreakerState::Open { backoff, .. }) => {
+                tracing::warn!(kind = %P::KIND, plugin, %why, ?backoff,
+                    "the policy keeps failing and is not asked for a while; its last good decisions stand");
+            }
+            (Err(NoAnswer::Fault(why)), _) if self.slot.counters().fault_count() == 1 => {
+                tracing::warn!(kind = %P::KIND, plugin, %why, "the policy failed; its last good decision stands");
+            }
+            (Ok(_), _) if !matches!(before, BreakerState::Closed { .. }) => {
+                tracing::info!(kind = %P::KIND, plugin, "the policy answers again");
+            }
+            _ => {}
+        }
+    }
+
+    /// Why the active plugin failed its probation, if it did.
+    fn judge<A>(&mut self, outcome: &Result<A, NoAnswer>) -> Option<String> {
+        let probation = &mut self.probation.as_mut()?.probation;
+        let fault = match outcome {
+            Ok(_) => None,
+            Err(NoAnswer::Fault(fault)) => Some(fault),
+            Err(NoAnswer::Empty | NoAnswer::Open { .. }) => return None,
+        };
+        let open = matches!(self.slot.breaker(), BreakerState::Open { .. });
+        match probation.handle_outcome(fault.is_none(), open, self.origin.elapsed()) {
+            Verdict::OnProbation => None,
+            Verdict::Passed => {
+                self.probation = None;
+                let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
+                tracing::info!(kind = %P::KIND, plugin, "the policy passed its probation");
+                None
+            }
+            Verdict::Failed => fault.map(ToString::to_string),
+        }
+    }
+
+    fn swap(&mut self, loaded: Loaded, probation: Option<ProbationConfig>) {
+        let Some(plugin) = P::unwrap(loaded.plugin) else { return };
+        self.probation = probation.map(|config| OnProbation {
+            probation: Probation::new(config, self.origin.elapsed()),
+            replaced_native: self.slot.active().is_none(),
+        });
+        self.slot.swap(plugin);
+        self.facts.rotate_right(1);
+        self.facts[0] = Facts { config: loaded.config, digest: loaded.digest };
+    }
+
+    /// `false`: there is no plugin before this one.
+    fn rollback(&mut self) -> bool {
+        let done = self.slot.rollback();
+        if done {
+            self.probation = None;
+            self.facts.rotate_right(1);
+        }
+        done
+    }
+
+    fn unset(&mut self) {
+        self.probation = None;
+        if self.slot.active().is_some() {
+            self.slot.unset();
+            self.facts.rotate_right(1);
+            self.facts[0] = Facts::default();
+        }
+    }
+
+    /// Brings back what answered before the plugin that failed its probation.
+    fn back_out(&mut self, why: &str) {
+        let failed = self.slot.active().map_or("native", |plugin| plugin.name()).to_owned();
+        let native = self.probation.take().is_some_and(|on| on.replaced_native);
+        if native || !self.rollback() {
+            self.unset();
+        }
+        let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
+        tracing::warn!(kind = %P::KIND, failed, plugin, why, "a new policy failed its probation and was rolled back");
+        self.rollbacks = self.rollbacks.saturating_add(1);
+        self.last_rollback = Some(format!("{failed} gave way to {plugin}: {why}"));
+        self.announce();
+    }
+
+    /// Another plugin answers from now on.
+    fn announce(&mut self) -> PolicyStatus {
+        let status = self.publish();
+        if let Some(commands) = self.commands.upgrade() {
+            // Waits while the driver is busy; the driver never waits for this thread.
+            let _ = commands.blocking_send(Command::PolicyChanged(P::KIND, self.facts[0].digest));
+        }
+        tracing::info!(kind = %P::KIND, plugin = status.plugin, "policy");
+        status
+    }
+
+    fn publish_news(&mut self) {
+        if self.news {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) -> PolicyStatus {
+        (self.news, self.published) = (false, Instant::now());
+        let counters = self.slot.counters();
+        let active = self.slot.active();
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let limits = active.map(|plugin| plugin.usage()).unwrap_or_default();
+        let status = PolicyStatus {
+            kind: P::KIND,
+            plugin: active.map_or("native", |plugin| plugin.name()).to_owned(),
+            sha256: active.map_or("", |plugin| plugin.sha256()).to_owned(),
+            config: self.facts[0].config.clone(),
+            previous: self.slot.previous().map(|plugin| plugin.name().to_owned()),
+            breaker: breaker_name(self.slot.breaker()).to_owned(),
+            questions: counters.questions,
+            answers: counters.answers,
+            faults: counters.fault_count(),
+            last_fault: counters.last_fault.clone(),
+            last_us: us(counters.last_elapsed),
+            max_us: us(counters.max_elapsed),
+            fuel: counters.last_fuel,
+            probation: self.probation.as_ref().map(|on| ProbationStatus::new(&on.probation, self.origin)),
+            rollbacks: self.rollbacks,
+            last_rollback: self.last_rollback.clone(),
+            totals: totals(self.slot.totals()),
+            limits: limits.into_iter().map(|(name, of)| (name.to_owned(), of)).collect(),
+        };
+        self.board.shown.lock().unwrap_or_else(PoisonError::into_inner)[place(P::KIND)] = status.clone();
+        status
+    }
+}
