@@ -92,7 +92,15 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ("hello-done", packet(&[Frame::HelloDone { echo: 2 }])),
         ("refused", packet(&[Frame::Refused { echo: 1, code: 1 }])),
         ("membership", packet(&[Frame::Membership(b"as the membership protocol has it")])),
-        ("summary", packet(&[Frame::Summary { digest: digest(1), epoch: 12, agreed: digest(2) }])),
+        (
+            "summary",
+            packet(&[Frame::Summary {
+                digest: digest(1),
+                epoch: 12,
+                agreed: digest(2),
+                documents: Default::default(),
+            }]),
+        ),
         ("buckets", packet(&[Frame::Buckets { first: 250, hashes: vec![0, 1, u64::MAX, 3, 4, 5] }])),
         (
             "leaves",

@@ -20,11 +20,13 @@ pub const MAX_ATTRIBUTES: usize = 16;
 pub const MAX_NODE_NAME: usize = 63;
 /// Longest other short text (adapter name, kind, class of service, attribute), in bytes.
 pub const MAX_TEXT: usize = 64;
-/// Highest version of an entry: no member gets there, and it leaves room to count on.
+/// Highest version of an entry or a cluster document: no member gets there, and it leaves room to count on.
 pub const MAX_VERSION: u64 = u64::MAX >> 1;
 /// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
 /// outrank it.
 pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
+/// Largest cluster document, in bytes, signature included.
+pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Highest stream of applications' messages.
 pub const MAX_STREAM: u16 = 255;
 /// The stream of the cluster's own messages (plans).
