@@ -26,7 +26,7 @@ use crate::driver::{
 use crate::kernel::{self, Kernel};
 use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
-use crate::policy::{Policies, PolicyError, PolicyStatus, Priority};
+use crate::policy::{Candidate, Policies, PolicyError, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
 
 /// The node has stopped.
@@ -317,7 +317,7 @@ impl NodeHandle {
         wasm: Vec<u8>,
         config: Attributes,
     ) -> Result<PolicyStatus, PolicyError> {
-        self.shared.policies.set(kind, name, wasm, config, Priority::Background).await
+        self.shared.policies.set(Candidate { kind, name, wasm, config }, Priority::Background).await
     }
 
     /// Goes back to the plugin before.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use overlan_contract::{Attributes, Kind};
+use overlan_contract::Kind;
 use overlan_core::Core;
 use overlan_netlink::Report;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
@@ -19,7 +19,7 @@ use crate::config::{Config, PluginSource, Security};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{NodeHandle, Shared};
 use crate::kernel::{self, Kernel};
-use crate::policy::{Policies, PolicyError, Priority};
+use crate::policy::{Candidate, Policies, PolicyError, Priority};
 use crate::state::{StateDir, StateError, random};
 
 /// Why a node did not start. Nothing runs.
@@ -130,10 +130,8 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
     }
 }
 
-type PluginToLoad = (Kind, String, Vec<u8>, Attributes);
-
 /// Configured plugins, and the defaults of the other kinds. A missing one is an error before anything runs.
-fn plugins(config: &Config) -> Result<Vec<PluginToLoad>, StartError> {
+fn plugins(config: &Config) -> Result<Vec<Candidate>, StartError> {
     Kind::ALL
         .into_iter()
         .map(|kind| {
@@ -141,7 +139,8 @@ fn plugins(config: &Config) -> Result<Vec<PluginToLoad>, StartError> {
             let default = PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned());
             let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))
                 .map_err(|why| StartError::Plugin { kind, why })?;
-            Ok((kind, name, wasm, choice.map(|choice| choice.config.clone()).unwrap_or_default()))
+            let config = choice.map(|choice| choice.config.clone()).unwrap_or_default();
+            Ok(Candidate { kind, name, wasm, config })
         })
         .collect()
 }
@@ -162,10 +161,11 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
 }
 
 /// Puts the first plugins in force, before the first question is asked.
-async fn load_plugins(policies: &Policies, plugins: Vec<PluginToLoad>) -> Result<(), StartError> {
-    let loads = plugins.into_iter().map(async |(kind, name, wasm, config)| {
+async fn load_plugins(policies: &Policies, plugins: Vec<Candidate>) -> Result<(), StartError> {
+    let loads = plugins.into_iter().map(async |plugin| {
+        let (kind, name) = (plugin.kind, plugin.name.clone());
         let why = |error: PolicyError| StartError::Plugin { kind, why: format!("{name}: {error}") };
-        policies.set(kind, name.clone(), wasm, config, Priority::Normal).await.map_err(why)
+        policies.set(plugin, Priority::Normal).await.map_err(why)
     });
     futures_util::future::try_join_all(loads).await.map(drop)
 }
@@ -176,7 +176,7 @@ async fn start(
     keyring: Keyring,
     state: StateDir,
     identity: Identity,
-    plugins: Vec<PluginToLoad>,
+    plugins: Vec<Candidate>,
 ) -> Result<(NodeHandle, impl Future<Output = ()>), StartError> {
     let control = crate::control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);

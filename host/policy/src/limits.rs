@@ -8,8 +8,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest plugin file in bytes. Default 64 MiB: a componentized Python is 18 MB. Compile time
-    /// grows with size (about 0.4 s a MB on one core), and nothing else bounds it.
+    /// grows with size (about 0.4 s a MB on one core).
     pub file_bytes: usize,
+    /// How long a compilation is waited for. Nothing interrupts it: who waits gives up, and it ends on its thread.
+    /// Default 120 s.
+    pub compile_deadline: Duration,
     /// Linear memory in bytes, all memories of an instance together. Default 256 MiB.
     pub memory_bytes: usize,
     /// Table elements, all tables of an instance together (a pointer each). Default 100,000.
@@ -53,6 +56,7 @@ impl Default for Limits {
         const MIB: usize = 1 << 20;
         Self {
             file_bytes: 64 * MIB,
+            compile_deadline: Duration::from_secs(120),
             memory_bytes: 256 * MIB,
             table_elements: 100_000,
             instances: 64,

@@ -48,6 +48,13 @@ pub struct Answered<A> {
     pub elapsed: Duration,
 }
 
+impl<A> Answered<A> {
+    /// The same with another form of the answer.
+    pub fn map<B>(self, form: impl FnOnce(A) -> B) -> Answered<B> {
+        Answered { answer: form(self.answer), fuel: self.fuel, elapsed: self.elapsed }
+    }
+}
+
 impl<P: Policy> Plugin<P> {
     /// Checks, compiles, starts and configures a plugin. Blocks for the compilation (about 0.4 s a
     /// MB), so call it away from the driver.
@@ -136,6 +143,18 @@ impl<P: Policy> Plugin<P> {
             self.kept = Some(running);
         }
         Ok(Answered { answer, fuel: used, elapsed: begun.elapsed() })
+    }
+
+    /// Forgets what the guest remembers of earlier questions, where the kind keeps an instance.
+    ///
+    /// # Errors
+    /// The new instance does not start; the next question tries again.
+    pub fn restart(&mut self) -> Result<(), Fault> {
+        self.kept = None;
+        if !P::METERED {
+            self.kept = Some(self.start()?);
+        }
+        Ok(())
     }
 
     /// A new instance that has taken the configuration.

@@ -59,6 +59,14 @@ impl From<PolicyError> for ApiError {
             PolicyError::Load(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
             }
+            PolicyError::SelfTest(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the active policy stays; correct this one and try it with `overlan policy check FILE`",
+            ),
+            PolicyError::CompileDeadline(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "build it optimised and stripped")
+            }
+            PolicyError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "try again in a minute"),
             PolicyError::NothingBefore(_) => {
                 (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
             }
