@@ -39,6 +39,12 @@ pub(crate) enum Command {
     Paths(Query),
     /// Who is responsible for what
     Plan(Query),
+    /// Put a cluster document in force: responsibilities and policies, on every member
+    Apply(crate::document::ApplyArgs),
+    /// The cluster document in force, as `apply` takes it
+    Get(Query),
+    /// Print what happens: responsibilities this member gains and loses, members, plans, documents
+    Watch(Query),
     /// Remove a dead member's entry for good
     Forget(ForgetArgs),
     /// Make a node leave the cluster and stop
@@ -127,6 +133,9 @@ impl NodeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeygenArgs {
+    /// Make an operator key in place of a cluster key: it signs cluster documents
+    #[arg(long)]
+    pub(crate) operator: bool,
     /// Write to this new file (mode 0600) instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -427,6 +436,10 @@ mod tests {
             "demo --json",
             "node --config a.toml --name a --seed 10.0.0.1:7400 --address 127.0.1.1 --port 7401",
             "keygen --out k",
+            "keygen --operator --out k",
+            "apply - --sign k --json",
+            "get --json --socket s",
+            "watch --json",
             "keys list --json",
             "keys add new.key --socket s",
             "keys promote 81dc1b32",

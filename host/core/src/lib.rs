@@ -31,4 +31,5 @@ mod table;
 pub use config::{Config, Congestion};
 pub use engine::{ApplyError, Core};
 pub use event::{Event, Fate, FateReport, Message, Outgoing, OwnershipChange, SendError, Transmit};
+pub use overlan_wire::DocumentId;
 pub use time::Instant;

@@ -403,7 +403,7 @@ impl NodeHandle {
     }
 
     /// Asks the core something between two turns of the driver.
-    async fn inspect<T: Send + 'static>(
+    pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut NodeCore, overlan_core::Instant) -> T + Send + 'static,
     ) -> Result<T, Stopped> {

@@ -267,6 +267,9 @@ async fn spawn_driver(
     core_config.congestion = config.congestion;
     core_config.allow.clone_from(&config.allow);
     core_config.last_version = state.last_version();
+    core_config.cluster.clone_from(&config.cluster);
+    core_config.operator_key = config.operator_key;
+    core_config.document = state.document().map(|document| document.bytes().clone());
     let seal = Seal::new(identity, keyring, &config.cluster);
     let busy_poll = config.busy_poll;
     let (ready, started) = oneshot::channel();

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::document;
 use crate::config::PluginSource;
 use crate::handle::{NodeHandle, Stopped};
 use crate::keyring::{KeyringChange, KeyringFailure};
@@ -34,7 +35,7 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, error: impl ToString, hint: &str) -> Self {
+    pub(super) fn new(status: StatusCode, error: impl ToString, hint: &str) -> Self {
         ApiError { status: status.as_u16(), error: error.to_string(), hint: hint.to_owned() }
     }
 }
@@ -88,9 +89,9 @@ impl From<KeyringFailure> for ApiError {
     }
 }
 
-type Answer = Result<Response, ApiError>;
+pub(super) type Answer = Result<Response, ApiError>;
 
-fn ok(value: impl Serialize) -> Answer {
+pub(super) fn ok(value: impl Serialize) -> Answer {
     Ok(Json(value).into_response())
 }
 
@@ -105,6 +106,8 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .route("/v1/policy", get(policy_list))
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
+        .route("/v1/document", get(document::get).post(document::apply))
+        .route("/v1/watch", get(document::watch))
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
@@ -176,7 +179,7 @@ struct SetBuiltin {
 const NAME: &str = "name";
 
 /// The whole body. One that says it is too large is refused before it comes.
-async fn body(request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
     let hint = "a component has at most 64 MiB";
     if request.body().size_hint().lower() > MAX_PLUGIN as u64 {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", hint));
