@@ -379,6 +379,8 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
+    /// Have every member fetch, test and switch to a plugin: all at one version of the cluster document, or none
+    Push(crate::push::PushArgs),
     /// Let the native fallback answer
     Unset {
         kind: Kind,
@@ -402,7 +404,7 @@ pub(crate) enum PolicyCommand {
     },
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -461,6 +463,7 @@ mod tests {
             "policy set failover builtin:knet-compat",
             "policy set assignment x.wasm --config a=b",
             "policy rollback sizing",
+            "policy push sizing builtin:mtu-fit --config a=b --sign k",
             "policy check x.wasm",
         ];
         for line in lines {

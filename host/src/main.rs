@@ -11,6 +11,7 @@ mod keys;
 mod list;
 mod messages;
 mod policy;
+mod push;
 mod routes;
 mod run;
 mod table;

@@ -18,6 +18,7 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             show(query, control(&query.socket)?.get(&format!("/v1/policy/{kind}")).await?)
         }
         PolicyCommand::Set { kind, plugin, config, query } => set(*kind, plugin, config, query).await,
+        PolicyCommand::Push(args) => crate::push::run(args).await,
         PolicyCommand::Unset { kind, query } => {
             show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)
         }

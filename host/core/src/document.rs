@@ -95,18 +95,7 @@ impl Document {
         out.extend_from_slice(&self.parent.0);
         put_text(&mut out, &self.cluster, MAX_TEXT);
         emit_responsibilities(&mut out, &self.responsibilities);
-        out.push(self.policies.len() as u8);
-        for policy in &self.policies {
-            let mut block = Vec::new();
-            emit_policy(policy, &mut block);
-            if block.len() > MAX_POLICY {
-                let what =
-                    format!("policy.{}: its configuration takes more than {MAX_POLICY} bytes", policy.kind);
-                return Err(InvalidDocument(what));
-            }
-            out.extend_from_slice(&(block.len() as u16).to_be_bytes());
-            out.extend_from_slice(&block);
-        }
+        emit_policies(&self.policies, &mut out);
         let len = out.len() + HEAD + SIGNATURE;
         if len > MAX_DOCUMENT {
             return Err(InvalidDocument(format!(
@@ -116,7 +105,7 @@ impl Document {
         Ok(out)
     }
 
-    /// The document of these kinds that answers here.
+    /// Who answers this kind.
     pub fn policy(&self, kind: Kind) -> Option<&PolicyChoice> {
         self.policies.iter().find(|policy| policy.kind == kind)
     }
@@ -141,7 +130,7 @@ impl Document {
         if !self.policies.is_sorted_by(|a, b| a.kind < b.kind) {
             return bad(String::from("policy: each kind is named at most once, in the order of the kinds"));
         }
-        self.policies.iter().try_for_each(check_policy)
+        self.policies.iter().try_for_each(PolicyChoice::check)
     }
 }
 
@@ -155,33 +144,67 @@ fn text(what: &str, text: &str, max: usize) -> Result<(), InvalidDocument> {
     Ok(())
 }
 
-fn check_policy(policy: &PolicyChoice) -> Result<(), InvalidDocument> {
-    let kind = policy.kind;
-    text(&format!("policy.{kind}.plugin"), &policy.plugin, MAX_TEXT)?;
-    let bad = |what: String| Err(InvalidDocument(format!("policy.{kind}{what}")));
-    if policy.plugin.is_empty() {
-        return bad(String::from(".plugin is empty"));
+impl PolicyChoice {
+    fn check(&self) -> Result<(), InvalidDocument> {
+        let PolicyChoice { kind, plugin, config, .. } = self;
+        text(&format!("policy.{kind}.plugin"), plugin, MAX_TEXT)?;
+        let bad = |what: String| Err(InvalidDocument(format!("policy.{kind}{what}")));
+        if plugin.is_empty() {
+            return bad(String::from(".plugin is empty"));
+        }
+        if self.size == 0 || self.size as usize > MAX_COMPONENT {
+            return bad(format!(
+                ": the component has {} bytes; from 1 to {MAX_COMPONENT} are allowed",
+                self.size
+            ));
+        }
+        if config.len() > MAX_CONFIG_PAIRS {
+            return bad(format!(".config has {} keys; at most {MAX_CONFIG_PAIRS} are allowed", config.len()));
+        }
+        if !config.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return bad(String::from(".config: each key is named once, in ascending order"));
+        }
+        for (key, value) in config {
+            text(&format!("policy.{kind}.config: the key `{key}`"), key, MAX_TEXT)?;
+            text(&format!("policy.{kind}.config.{key}"), value, MAX_CONFIG_VALUE)?;
+        }
+        let mut block = Vec::new();
+        emit_policy(self, &mut block);
+        if block.len() > MAX_POLICY {
+            return bad(format!(".config takes more than {MAX_POLICY} bytes"));
+        }
+        Ok(())
     }
-    if policy.size == 0 || policy.size as usize > MAX_COMPONENT {
-        return bad(format!(
-            ": the component has {} bytes; from 1 to {MAX_COMPONENT} are allowed",
-            policy.size
-        ));
+}
+
+/// Encodes policies that were checked, each in a block of its own.
+pub fn emit_policies(policies: &[PolicyChoice], out: &mut Vec<u8>) {
+    out.push(policies.len() as u8);
+    for policy in policies {
+        let at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        emit_policy(policy, out);
+        let len = (out.len() - at - 2) as u16;
+        out[at..at + 2].copy_from_slice(&len.to_be_bytes());
     }
-    if policy.config.len() > MAX_CONFIG_PAIRS {
-        return bad(format!(
-            ".config has {} keys; at most {MAX_CONFIG_PAIRS} are allowed",
-            policy.config.len()
-        ));
+}
+
+/// Reads policies, each by itself within the limits.
+///
+/// # Errors
+/// Truncated, or over a limit.
+pub fn parse_policies(reader: &mut Reader<'_>) -> Result<Vec<PolicyChoice>, DecodeError> {
+    let count = usize::from(reader.u8("policy count")?);
+    if count > Kind::ALL.len() {
+        return Err(DecodeError::OutOfRange("policy count"));
     }
-    if !policy.config.is_sorted_by(|(a, _), (b, _)| a < b) {
-        return bad(String::from(".config: each key is named once, in ascending order"));
+    let mut policies = Vec::with_capacity(count);
+    for _ in 0..count {
+        let policy = parse_policy(&mut Reader::new(reader.block("policy")?))?;
+        policy.check().map_err(|_| DecodeError::OutOfRange("a field of a policy"))?;
+        policies.push(policy);
     }
-    for (key, value) in &policy.config {
-        text(&format!("policy.{kind}.config: the key `{key}`"), key, MAX_TEXT)?;
-        text(&format!("policy.{kind}.config.{key}"), value, MAX_CONFIG_VALUE)?;
-    }
-    Ok(())
+    Ok(policies)
 }
 
 fn emit_policy(policy: &PolicyChoice, out: &mut Vec<u8>) {
@@ -218,10 +241,7 @@ fn parse_body(body: &[u8]) -> Result<Document, DecodeError> {
     let parent = Digest(reader.array("parent")?);
     let cluster = reader.text(MAX_TEXT, "cluster")?;
     let responsibilities = parse_responsibilities(&mut reader)?;
-    let mut policies = Vec::new();
-    for _ in 0..reader.u8("policy count")? {
-        policies.push(parse_policy(&mut Reader::new(reader.block("policy")?))?);
-    }
+    let policies = parse_policies(&mut reader)?;
     let document = Document { version, parent, cluster, responsibilities, policies };
     document.check().map_err(|_| DecodeError::OutOfRange("a field of the cluster document"))?;
     Ok(document)

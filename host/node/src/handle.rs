@@ -28,6 +28,7 @@ use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
 use crate::policy::{Candidate, Policies, PolicyError, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
+use crate::rollout::Rollout;
 
 /// The node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) remotes: watch::Receiver<Vec<IpAddr>>,
     pub(crate) report: watch::Receiver<Report>,
     pub(crate) policies: Policies,
+    pub(crate) rollout: Rollout,
     /// Held while the cluster keys change, so that file and node see the changes in one order.
     pub(crate) keyring: Mutex<()>,
     pub(crate) stop: watch::Sender<bool>,
@@ -230,6 +232,7 @@ impl NodeHandle {
         let mut core = self.inspect(|core, now| core.status(now)).await?;
         let shared = &self.shared;
         core.problems.extend(shared.problems.borrow().iter().cloned());
+        core.problems.extend(shared.rollout.problems());
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
         if shared.config.security == Security::None {
             core.problems

@@ -26,6 +26,7 @@ mod keyring;
 mod node;
 mod policy;
 mod receipt;
+pub mod rollout;
 mod state;
 mod watch;
 

@@ -33,9 +33,11 @@ pub const MAX_STREAM: u16 = 255;
 pub const CLUSTER_STREAM: u16 = u16::MAX;
 /// The streams of measurements, which the node itself answers.
 pub const BENCH_STREAMS: core::ops::RangeInclusive<u16> = u16::MAX - 64..=u16::MAX - 1;
-/// Whether it is a stream of applications' messages or of measurements: any but the cluster's own.
+/// The stream of policies' components on their way to members: it takes its turn with the applications'.
+pub const COMPONENT_STREAM: u16 = u16::MAX - 65;
+/// Whether it is a stream of applications' messages, of measurements or of components: any but the cluster's own.
 pub fn is_open_stream(stream: u16) -> bool {
-    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream)
+    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream) || stream == COMPONENT_STREAM
 }
 
 /// Largest message, in bytes.

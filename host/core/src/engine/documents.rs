@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
+use overlan_contract::assignment::Responsibility;
 use overlan_wire::{DocumentId, NodeId};
 
 use super::Core;
@@ -117,16 +118,34 @@ impl<C: Crypto> Core<C> {
         offered: SignedDocument,
     ) -> Result<DocumentId, ApplyError> {
         self.now = now;
-        self.check_document(&offered)?;
+        self.check_offer(&offered)?;
+        let id = offered.id();
+        self.hold(offered);
+        self.pump();
+        Ok(id)
+    }
+
+    /// Whether [`apply_document`](Self::apply_document) would put it in force now.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn check_offer(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
+        self.check_document(offered)?;
         let (held, document) = (self.documents.id(), offered.document());
         if document.parent != held.digest || document.version != held.version + 1 {
             let based_on = document.version - 1;
             return Err(ApplyError::Raced { in_force: held, based_on });
         }
-        let id = offered.id();
-        self.hold(offered);
-        self.pump();
-        Ok(id)
+        Ok(())
+    }
+
+    /// The responsibilities as they stand: the document's; without one those of the plan in force, else the own.
+    pub fn responsibilities(&self) -> Vec<Responsibility> {
+        match (self.documents.document(), self.planner.responsibilities()) {
+            (Some(document), _) => document.responsibilities.clone(),
+            (None, Some(planned)) => planned.to_vec(),
+            (None, None) => self.config.responsibilities.clone(),
+        }
     }
 
     /// Takes the document of an earlier life.
@@ -164,9 +183,12 @@ impl<C: Crypto> Core<C> {
 
     /// What a summary says of documents.
     pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
-        self.documents.known.insert(from, held);
+        let before = self.documents.known.insert(from, held);
         if agreed > self.documents.agreed {
             self.note_document_agreed(agreed);
+        } else if before != Some(held) && held == self.documents.agreed && agreed < held {
+            // A late comer that caught up learns at once that all hold it.
+            self.summarize_to(from);
         }
         if held > self.documents.id() {
             self.fetch_document(from, held);
@@ -222,7 +244,7 @@ impl<C: Crypto> Core<C> {
     /// As the leader: does everybody hold this document?
     pub(super) fn check_document_agreement(&mut self) {
         let id = self.documents.id();
-        if self.documents.agreed == id || self.left || self.leader() != self.id {
+        if id.version == 0 || self.documents.agreed == id || self.left || self.leader() != self.id {
             return;
         }
         let peers = self.live_peers();

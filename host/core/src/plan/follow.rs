@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use overlan_contract::assignment::{self, Answer, Question};
+use overlan_contract::assignment::{self, Answer, Question, Responsibility};
 use overlan_wire::{Digest, DocumentId, NodeId};
 
 use super::question::{document_digest, plan_digest};
@@ -66,6 +66,11 @@ impl InForce {
 }
 
 impl Planner {
+    /// The duties of the plan in force.
+    pub fn responsibilities(&self) -> Option<&[Responsibility]> {
+        Some(&self.in_force.as_ref()?.proposal.responsibilities)
+    }
+
     /// What this member owns and stands by for in the plan in force, and the plan's epoch; nothing without a quorum.
     pub fn own_duties(&self) -> (u64, BTreeMap<String, Ownership>) {
         let Some(plan) = &self.in_force else { return (0, BTreeMap::new()) };

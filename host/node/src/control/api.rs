@@ -107,6 +107,7 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .route("/v1/policy/{kind}", get(policy_show).post(policy_set).delete(policy_unset))
         .route("/v1/policy/{kind}/rollback", post(policy_rollback))
         .route("/v1/document", get(document::get).post(document::apply))
+        .route("/v1/components", post(document::offer))
         .route("/v1/watch", get(document::watch))
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))

@@ -50,6 +50,13 @@ pub(super) async fn apply(State(node): State<NodeHandle>, request: Request) -> A
     ok(node.apply(&Content::parse(text).map_err(ApplyFailure::from)?).await?)
 }
 
+/// The component in the body, for a document that will name it.
+pub(super) async fn offer(State(node): State<NodeHandle>, request: Request) -> Answer {
+    let wasm = body(request).await?;
+    let offered = node.offer_component(wasm).await;
+    ok(offered.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error, "overlan policy check FILE"))?)
+}
+
 /// One JSON object a line for as long as the client reads.
 pub(super) async fn watch(State(node): State<NodeHandle>) -> Result<Response, ApiError> {
     let place = WATCHERS.try_acquire().map_err(|_| {

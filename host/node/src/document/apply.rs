@@ -19,11 +19,10 @@ impl NodeHandle {
     /// # Errors
     /// The node has stopped.
     pub async fn document(&self) -> Result<DocumentView, Stopped> {
-        let (cluster, responsibilities) =
-            (self.config().cluster.clone(), self.config().responsibilities.clone());
+        let cluster = self.config().cluster.clone();
         self.inspect(move |core, _| {
             let id = core.document_id();
-            let nothing = || Content::of_duties(0, &responsibilities);
+            let nothing = || Content::of_duties(0, &core.responsibilities());
             DocumentView {
                 version: id.version,
                 digest: id.digest.to_string(),
@@ -55,7 +54,17 @@ impl NodeHandle {
     /// See [`ApplyFailure`]; nothing changed.
     pub async fn apply_document(&self, document: SignedDocument) -> Result<Applied, ApplyFailure> {
         let mut events = self.watch();
-        let id = self.inspect(move |core, now| core.apply_document(now, document)).await??;
+        let token = self.prepare(&document).await?;
+        let applied = self.inspect(move |core, now| core.apply_document(now, document)).await?;
+        let id = match (applied, token) {
+            (Ok(id), _) => id,
+            (Err(refused), token) => {
+                if let Some(token) = token {
+                    self.shared.rollout.abandon_everywhere(self, token).await;
+                }
+                return Err(refused.into());
+            }
+        };
         let until = Instant::now() + AGREEMENT;
         loop {
             let (agreed, overtaken) = self.inspect(move |core, _| progress(core, id)).await?;
@@ -79,6 +88,25 @@ impl NodeHandle {
             if timed_out {
                 return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed });
             }
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Has all live members make the policies ready that the document changes; nothing is in force before it is.
+    async fn prepare(&self, document: &SignedDocument) -> Result<Option<u64>, ApplyFailure> {
+        let offered = document.clone();
+        let before = self.inspect(move |core, _| {
+            core.check_offer(&offered)?;
+            let held = core.document().map(|held| held.document().policies.clone());
+            Ok::<_, ApplyError>(held.unwrap_or_default())
+        });
+        let before = before.await??;
+        let changed = document.document().policies.iter().filter(|policy| !before.contains(policy));
+        let changed: Vec<_> = changed.cloned().collect();
+        match changed.is_empty() {
+            true => Ok(None),
+            false => self.shared.rollout.prepare_everywhere(self, changed).await.map(Some),
         }
     }
 }

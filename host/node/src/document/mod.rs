@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handle::Stopped;
 
-pub use text::{Content, DocumentError, PolicyText};
+pub use text::{Content, DocumentError, Pairs, PolicyText};
 
 /// The cluster document held by a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
