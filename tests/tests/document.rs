@@ -67,7 +67,9 @@ fn planned(plan: &Value, member: &str) -> Vec<(String, String)> {
         let ownership = if place == 0 { "primary" } else { "standby" };
         Some((text(duty, "name").to_owned(), ownership.to_owned()))
     };
-    rows(&plan["duties"]).iter().filter_map(duty).collect()
+    let mut planned: Vec<_> = rows(&plan["duties"]).iter().filter_map(duty).collect();
+    planned.sort();
+    planned
 }
 
 fn wait_document(cluster: &Cluster, version: u64) {
