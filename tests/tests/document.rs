@@ -133,9 +133,12 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
     cluster.nodes.iter_mut().for_each(Node::kill);
     cluster.nodes.iter_mut().for_each(Node::restart);
     wait_document(&cluster, 2);
-    wait_until("the plan to stand again", LIMIT, || cluster.nodes[2].listing("plan"), |plan| {
-        rows(&plan["duties"]).len() == 21 && number(plan, "document_version") == 2
-    });
+    wait_until(
+        "the plan to stand again",
+        LIMIT,
+        || cluster.nodes[2].listing("plan"),
+        |plan| rows(&plan["duties"]).len() == 21 && number(plan, "document_version") == 2,
+    );
 }
 
 /// A shipped component with a section that says nothing: another digest, the same policy.
