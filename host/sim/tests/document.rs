@@ -77,7 +77,7 @@ fn settled(world: &World, id: DocumentId) -> bool {
 
 #[test]
 fn a_document_reaches_everybody_and_the_plan_follows() {
-    for seed in 0..6 {
+    for seed in 0..3 {
         let network = Network {
             delay: Duration::from_millis(1),
             jitter: Duration::from_millis(2),
@@ -85,7 +85,7 @@ fn a_document_reaches_everybody_and_the_plan_follows() {
             ..Network::default()
         };
         let mut world = world(seed, network, |_| {});
-        for (by, duties) in [(0, 3), (2, 4_000), (1, 1), (1, 0)] {
+        for (by, duties) in [(0, 3), (2, 1_000), (1, 1), (1, 0)] {
             let document = next(&world, by, duties, "shard");
             let id = world.apply(by, unsigned(&document)).expect("nothing is in its way");
             assert!(world.run_until(60 * SECOND, |world| settled(world, id)), "seed {seed}: {duties} duties");

@@ -1,6 +1,6 @@
 //! The cluster document: who holds which, and how the newest gets to everybody.
 //!
-//! Summaries name the sender's document. Whoever hears of one above its own fetches it, from one member at a time, as a
+//! Summaries name the sender's document. Whoever hears of one above its own fetches it, from few members at a time, as a
 //! reliable message of the cluster's own stream; whoever took a new one tells others at once. The member with the
 //! lowest live node id says when all live members hold it.
 
@@ -22,8 +22,10 @@ use crate::time::Instant;
 /// First byte of the messages on the cluster's own stream that are no planner's.
 const KIND_FETCH: u8 = 0x10;
 const KIND_DOCUMENT: u8 = 0x11;
-/// A fetch that brought nothing by then goes to another member.
+/// A member that was asked is not asked again before.
 const FETCH_WAIT: Duration = Duration::from_secs(2);
+/// Members that are asked at a time.
+const MAX_FETCHES: usize = 4;
 /// One member is sent the document at most this often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 /// Live members told at once of a new document; the others hear of it from these.
@@ -62,13 +64,15 @@ pub(super) struct Documents {
     pub(super) agreed: DocumentId,
     /// What the others hold.
     known: BTreeMap<NodeId, DocumentId>,
-    fetching: Option<(DocumentId, Instant)>,
+    /// Who was asked for a document lately, and when.
+    asked: BTreeMap<NodeId, Instant>,
     answered: BTreeMap<NodeId, Instant>,
 }
 
 impl Documents {
     pub(super) fn forget(&mut self, node: NodeId) {
         self.known.remove(&node);
+        self.asked.remove(&node);
         self.answered.remove(&node);
     }
 
@@ -171,7 +175,7 @@ impl<C: Crypto> Core<C> {
     fn hold(&mut self, document: SignedDocument) {
         let id = document.id();
         self.documents.held = Some(document);
-        self.documents.fetching = None;
+        self.documents.asked.clear();
         self.facts_changed = true;
         self.events.push_back(Event::Document(id));
         for peer in self.live_peers().into_iter().take(DIRECT) {
@@ -191,15 +195,18 @@ impl<C: Crypto> Core<C> {
             self.summarize_to(from);
         }
         if held > self.documents.id() {
-            self.fetch_document(from, held);
+            self.fetch_document(from);
         }
         self.check_document_agreement();
     }
 
-    fn fetch_document(&mut self, from: NodeId, wanted: DocumentId) {
-        let waits = self.documents.fetching.is_some_and(|(asked, until)| asked >= wanted && self.now < until);
-        if !waits {
-            self.documents.fetching = Some((wanted, self.now + FETCH_WAIT));
+    /// One that promises and gives nothing keeps nobody from being asked.
+    fn fetch_document(&mut self, from: NodeId) {
+        let now = self.now;
+        let asked = &mut self.documents.asked;
+        asked.retain(|_, at| now.since(*at) < FETCH_WAIT);
+        if asked.len() < MAX_FETCHES && !asked.contains_key(&from) {
+            asked.insert(from, now);
             self.send_internal(from, [KIND_FETCH].to_vec());
         }
     }
