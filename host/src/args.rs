@@ -43,6 +43,12 @@ pub(crate) enum Command {
     Paths(Query),
     /// Who is responsible for what
     Plan(Query),
+    /// Put a cluster document in force: responsibilities and policies, on every member
+    Apply(crate::document::ApplyArgs),
+    /// The cluster document in force, as `apply` takes it
+    Get(Query),
+    /// Print what happens: responsibilities this member gains and loses, members, plans, documents
+    Watch(Query),
     /// Remove a dead member's entry for good
     Forget(ForgetArgs),
     /// Make a node leave the cluster and stop
@@ -131,6 +137,9 @@ impl NodeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeygenArgs {
+    /// Make an operator key in place of a cluster key: it signs cluster documents
+    #[arg(long)]
+    pub(crate) operator: bool,
     /// Write to this new file (mode 0600) instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -377,6 +386,8 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
+    /// Have every member fetch, test and switch to a plugin: all at one version of the cluster document, or none
+    Push(crate::policy::push::PushArgs),
     /// Let the native fallback answer
     Unset {
         kind: Kind,
@@ -452,7 +463,7 @@ pub(crate) struct ShadowArgs {
     pub(crate) query: Query,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -491,6 +502,10 @@ mod tests {
             "demo --json",
             "node --config a.toml --name a --seed 10.0.0.1:7400 --address 127.0.1.1 --port 7401",
             "keygen --out k",
+            "keygen --operator --out k",
+            "apply - --sign k --json",
+            "get --json --socket s",
+            "watch --json",
             "keys list --json",
             "keys add new.key --socket s",
             "keys promote 81dc1b32",
@@ -515,6 +530,7 @@ mod tests {
             "policy shadow assignment builtin:balanced --config a=b --json",
             "policy shadow assignment --json",
             "policy shadow assignment --stop",
+            "policy push sizing builtin:mtu-fit --config a=b --sign k",
             "policy check x.wasm",
             "policy replay --policy builtin:fast state/journal --json",
             "policy new least-loaded --kind assignment --lang python --dir d",

@@ -6,10 +6,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use anyhow::Context as _;
 
+use overlan_node::{Digest, OperatorKey, random};
+
 use crate::args::KeygenArgs;
 
 pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
-    let text = overlan_node::new_cluster_key();
+    let operator = args.operator.then(|| OperatorKey::generate(random()));
+    let text = match &operator {
+        Some(key) => key.to_text().to_string(),
+        None => overlan_node::new_cluster_key(),
+    };
+    if let Some(key) = &operator {
+        eprintln!("tell every member: [cluster] operator_key = \"{}\"", Digest(key.public()));
+    }
     let Some(path) = &args.out else {
         std::io::stdout().write_all(text.as_bytes())?;
         return Ok(());
@@ -21,6 +30,10 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .with_context(|| path.display().to_string())?;
+    if operator.is_some() {
+        eprintln!("wrote {}; it is a secret that no member needs", path.display());
+        return Ok(());
+    }
     eprintln!(
         "wrote {}; copy it to every member (it is a secret), and name it as [cluster] key_file",
         path.display()

@@ -15,7 +15,7 @@ pub(crate) fn control(socket: &Socket) -> anyhow::Result<Control> {
 }
 
 /// A name that serde gives a value, such as `alive`.
-fn word(value: impl serde::Serialize) -> String {
+pub(crate) fn word(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
@@ -36,6 +36,13 @@ pub(crate) async fn status(args: &Query) -> anyhow::Result<()> {
     out!("joined    {}", if core.joined { "yes" } else { "no" });
     let agreed = if core.agreed { format!("yes, epoch {}", core.agreed_epoch) } else { "not yet".to_owned() };
     out!("table     {} (all agree: {agreed})", core.table_digest);
+    match core.document.version {
+        0 => out!("document  none: the members' own configuration stands"),
+        version => {
+            let agreed = if core.document.agreed { "yes" } else { "not yet" };
+            out!("document  version {version}, {} (all hold it: {agreed})", core.document.digest);
+        }
+    }
     for adapter in &status.adapters {
         let (name, address, status) = (&adapter.name, adapter.address, &adapter.status);
         out!("adapter   {name} {address}/{} {status}", adapter.prefix_length);

@@ -5,17 +5,16 @@
 mod args;
 mod bench;
 mod demo;
+mod document;
 mod keygen;
 mod keys;
 mod list;
 mod messages;
 mod policy;
-mod policy_usage;
-mod replay;
 mod routes;
 mod run;
-mod shadow;
 mod table;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -62,6 +61,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Table(args) => list::table(&args).await?,
         Command::Paths(args) => list::paths(&args).await?,
         Command::Plan(args) => list::plan(&args).await?,
+        Command::Apply(args) => document::apply(&args).await?,
+        Command::Get(args) => document::get(&args).await?,
+        Command::Watch(args) => watch::run(&args).await?,
         Command::Forget(args) => list::forget(&args).await?,
         Command::Leave(args) => list::leave(&args).await?,
         Command::Send(args) => return messages::send(args).await,

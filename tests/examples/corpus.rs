@@ -5,8 +5,8 @@ use std::fs;
 use overlan_tests::corpus::{Kind, to_hex};
 use overlan_wire::frame::{Accepted, RunWriter};
 use overlan_wire::{
-    Ack, Adapter, AdapterStatus, BootId, Digest, Entry, Forgotten, Fragment, Frame, Header, KeyId, MessageId,
-    MessageMode, NodeId, PacketNumber, PathId, Record, SessionId, SignedRecord,
+    Ack, Adapter, AdapterStatus, BootId, Digest, DocumentId, Entry, Forgotten, Fragment, Frame, Header,
+    KeyId, MessageId, MessageMode, NodeId, PacketNumber, PathId, Record, SessionId, SignedRecord,
 };
 
 fn main() {
@@ -92,7 +92,24 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ("hello-done", packet(&[Frame::HelloDone { echo: 2 }])),
         ("refused", packet(&[Frame::Refused { echo: 1, code: 1 }])),
         ("membership", packet(&[Frame::Membership(b"as the membership protocol has it")])),
-        ("summary", packet(&[Frame::Summary { digest: digest(1), epoch: 12, agreed: digest(2) }])),
+        (
+            "summary",
+            packet(&[Frame::Summary {
+                digest: digest(1),
+                epoch: 12,
+                agreed: digest(2),
+                documents: Default::default(),
+            }]),
+        ),
+        (
+            "summary-document",
+            packet(&[Frame::Summary {
+                digest: digest(1),
+                epoch: 12,
+                agreed: digest(2),
+                documents: [4, 3].map(|version| DocumentId { version, digest: digest(version as u8) }),
+            }]),
+        ),
         ("buckets", packet(&[Frame::Buckets { first: 250, hashes: vec![0, 1, u64::MAX, 3, 4, 5] }])),
         (
             "leaves",

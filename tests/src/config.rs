@@ -44,6 +44,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// `[cluster] key_file`.
     pub key_file: PathBuf,
+    /// `[cluster] operator_key`, or empty.
+    pub operator_key: String,
     /// `[cluster] seeds`.
     pub seeds: Vec<SocketAddr>,
     /// `[[adapter]]`, in order of preference.
@@ -66,6 +68,7 @@ impl Config {
             port: PORT,
             folder: folder.into(),
             key_file: key_file.into(),
+            operator_key: String::new(),
             seeds: Vec::new(),
             adapters: Vec::new(),
             routes: Vec::new(),
@@ -111,6 +114,9 @@ impl Config {
         writeln!(out, "[node]\nname = {:?}\nport = {}", self.name, self.port)?;
         writeln!(out, "state_dir = {state:?}\ncontrol = {control:?}\n")?;
         writeln!(out, "[cluster]\nname = \"test\"\nkey_file = {:?}", self.key_file)?;
+        if !self.operator_key.is_empty() {
+            writeln!(out, "operator_key = {:?}", self.operator_key)?;
+        }
         let seeds: Vec<String> = self.seeds.iter().map(SocketAddr::to_string).collect();
         writeln!(out, "seeds = {seeds:?}\n")?;
         for adapter in &self.adapters {

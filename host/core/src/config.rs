@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use bytes::Bytes;
 use overlan_contract::{Attributes, assignment::Responsibility};
 use overlan_wire::{BootId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,12 @@ pub struct Config {
     pub attributes: Attributes,
     /// The duties of the cluster, as this node is configured.
     pub responsibilities: Vec<Responsibility>,
+    /// The cluster's name, which cluster documents must bear.
+    pub cluster: String,
+    /// The cluster document that was last held (see [`Event::Document`](crate::Event::Document)).
+    pub document: Option<Bytes>,
+    /// The Ed25519 public key that cluster documents must be signed with; `None`: none need be.
+    pub operator_key: Option<[u8; 32]>,
     /// What a minority may own.
     pub quorum: Quorum,
     /// The node ids that may join; `None`: whoever has the cluster key.
@@ -81,6 +88,9 @@ impl Config {
             seeds: Vec::new(),
             attributes: Vec::new(),
             responsibilities: Vec::new(),
+            cluster: String::new(),
+            document: None,
+            operator_key: None,
             quorum: Quorum::None,
             allow: None,
             last_version: 0,

@@ -1,14 +1,17 @@
 //! What comes out of the core.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use bytes::Bytes;
 use overlan_contract::failover::PathState;
 use overlan_wire::limits::MAX_STREAM;
-use overlan_wire::{Digest, MessageId, MessageMode, NodeId};
+use overlan_wire::{Digest, DocumentId, MessageId, MessageMode, NodeId};
 use serde::Serialize;
+
+use crate::status::Ownership;
 
 /// Datagrams to send: the buffer given to [`Core::poll_transmit`](crate::Core::poll_transmit) holds
 /// their bytes one behind the other.
@@ -111,6 +114,17 @@ pub enum SendError {
     UnknownStream,
 }
 
+/// What this member is now to a responsibility, and what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OwnershipChange {
+    /// The responsibility.
+    pub name: String,
+    /// Until now.
+    pub before: Ownership,
+    /// From now on.
+    pub now: Ownership,
+}
+
 /// Something happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -162,6 +176,18 @@ pub enum Event {
         /// Its epoch.
         epoch: u64,
     },
+    /// This member gained or lost responsibilities.
+    Responsibilities {
+        /// The plan's epoch.
+        epoch: u64,
+        /// By name.
+        changes: Vec<OwnershipChange>,
+    },
+    /// Another cluster document is held: store [`Core::document`](crate::Core::document) and give it as
+    /// [`Config::document`](crate::Config::document) at the next start.
+    Document(DocumentId),
+    /// All live members hold this cluster document.
+    DocumentAgreed(DocumentId),
     /// A full send queue has room again.
     Writable {
         /// The peer.

@@ -5,7 +5,7 @@
 //! datagrams, messages, events, policy questions and desired routes. The same core runs under the
 //! tokio node, in the simulator and under the fuzzers.
 //!
-//! Reading order: [`time`], [`crypto`] (what the core asks of cryptography), [`config`], [`event`],
+//! Reading order: [`time`], [`crypto`] (what the core asks of cryptography), [`config`], [`document`], [`event`],
 //! [`policy`] (questions, answers, native fallbacks), `table`, `membership`, `path`, `delivery`,
 //! [`plan`], then `engine`, which ties them together, and [`status`], what it shows of itself.
 #![no_std]
@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod config;
 pub mod crypto;
+pub mod document;
 pub mod event;
 pub mod plan;
 pub mod policy;
@@ -28,6 +29,7 @@ mod peer;
 mod table;
 
 pub use config::{Config, Congestion};
-pub use engine::Core;
-pub use event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
+pub use engine::{ApplyError, Core};
+pub use event::{Event, Fate, FateReport, Message, Outgoing, OwnershipChange, SendError, Transmit};
+pub use overlan_wire::DocumentId;
 pub use time::Instant;

@@ -158,6 +158,31 @@ pub struct PathStatus {
     pub received: u64,
 }
 
+/// What a member is to a responsibility.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// It owns it.
+    Primary,
+    /// It owns it next.
+    Standby,
+    /// Neither.
+    None,
+}
+
+/// The cluster document that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentStatus {
+    /// 0: none was applied; the members' own configuration stands.
+    pub version: u64,
+    /// SHA-256 over its bytes.
+    pub digest: String,
+    /// Whether all live members hold it, as the member with the lowest live id last said.
+    pub agreed: bool,
+    /// Whether it carries an operator's signature.
+    pub signed: bool,
+}
+
 /// One responsibility in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duty {
@@ -197,6 +222,8 @@ pub struct PlanStatus {
     pub table: String,
     /// Of the assignment plugin that the proposer asked.
     pub plugin: String,
+    /// Version of the cluster document it assigns; 0: the members' own configuration.
+    pub document_version: u64,
     /// Whether this member may own anything (see `[cluster] quorum`).
     pub quorate: bool,
     /// Responsibilities whose primary changed with this plan.
@@ -235,6 +262,7 @@ pub struct Counters {
     pub dropped_signature: u64,
     pub dropped_not_allowed: u64,
     pub dropped_own: u64,
+    pub documents_refused: u64,
     pub hellos_sent: u64,
     pub hellos_refused: u64,
     pub handshakes_started: u64,
@@ -271,6 +299,8 @@ pub struct CoreStatus {
     pub agreed: bool,
     /// Microseconds from this table's last change to its agreement, as seen here.
     pub agreement_us: Option<u64>,
+    /// The cluster document.
+    pub document: DocumentStatus,
     /// What is wrong, in sentences that say what to do.
     pub problems: Vec<String>,
     /// Counters.

@@ -1,6 +1,6 @@
 //! Five members agree on a plan in a seeded model: partitions, one-sided suspicions, restarts, messages that
 //! come late, in another order or never, plugins that fault, hang, lie or differ, swaps that reach members one
-//! by one, documents that differ. After each quiet spell the invariants of `World::check` must hold.
+//! by one, configurations that differ, cluster documents applied here and there. After each quiet spell the invariants of `World::check` must hold.
 //!
 //! `OVERLAN_MODEL_SEEDS=20000 cargo test --release -p overlan-core --test plan_model` runs more seeds,
 //! `OVERLAN_MODEL_SEED=17` one of them.
@@ -13,7 +13,7 @@ use overlan_core::Instant;
 use overlan_core::config::Quorum;
 use overlan_core::plan::{Facts, Planner, fallback_assignment};
 use overlan_core::status::PlanStatus;
-use overlan_wire::{BootId, Digest, NodeId};
+use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
 const MEMBERS: usize = 5;
 const DUTIES: usize = 12;
@@ -101,6 +101,8 @@ enum Fault {
     Swap(u8),
     Attribute(usize),
     Document(usize, Vec<Responsibility>),
+    /// The member applies a cluster document of this kind; 2: without duties.
+    Apply(usize, u64),
 }
 
 struct Member {
@@ -111,6 +113,8 @@ struct Member {
     plugin: Plugin,
     version: u8,
     document: Vec<Responsibility>,
+    /// The cluster document that it holds.
+    cluster: DocumentId,
     /// Peers it sees.
     view: BTreeMap<usize, BootId>,
     /// Version of each node's facts in its copy of the table; 0: it has no entry of that node.
@@ -127,7 +131,11 @@ struct World {
     queue: BTreeMap<(u64, u64), Event>,
     members: Vec<Member>,
     attributes: [u64; MEMBERS],
+    /// All cluster documents that were applied.
+    documents: BTreeMap<DocumentId, Vec<Responsibility>>,
     quorum: Quorum,
+    /// Whether cluster documents are applied in this run.
+    applies: bool,
     boots: u64,
     trace: u64,
     sent: u64,
@@ -184,7 +192,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let quorum = if rng.one_in(2) { Quorum::Majority } else { Quorum::None };
-        let documents = rng.below(4);
+        let (documents, applies) = (rng.below(4), rng.one_in(2));
         let members = (0..MEMBERS)
             .map(|node| Member {
                 up: false,
@@ -198,6 +206,7 @@ impl World {
                     1 if rng.one_in(3) => document(1),
                     _ => document(0),
                 },
+                cluster: DocumentId::default(),
                 view: BTreeMap::new(),
                 table: [0; MEMBERS],
                 epoch: 0,
@@ -211,7 +220,9 @@ impl World {
             queue: BTreeMap::new(),
             members,
             attributes: [1; MEMBERS],
+            documents: BTreeMap::new(),
             quorum,
+            applies,
             boots: 0,
             trace: 0xcbf2_9ce4_8422_2325,
             sent: 0,
@@ -284,12 +295,19 @@ impl World {
             members: MEMBERS,
             table_digest: Digest(table_digest),
             plugin_digest: Digest([member.version; 32]),
-            responsibilities: member.document.clone(),
+            document: member.cluster,
+            responsibilities: self.duties(node).clone(),
             quorum: self.quorum,
         };
         let now = Instant::from_nanos(self.now);
         self.members[node].planner.handle_facts(now, facts);
         self.drain(node);
+    }
+
+    /// What the member knows of the cluster's duties.
+    fn duties(&self, node: usize) -> &Vec<Responsibility> {
+        let member = &self.members[node];
+        self.documents.get(&member.cluster).unwrap_or(&member.document)
     }
 
     fn drain(&mut self, node: usize) {
@@ -389,6 +407,10 @@ impl World {
                     }
                 }
                 self.members[observer].table = table;
+                let connected = (0..MEMBERS).filter(|&peer| self.connected(observer, peer));
+                let newest = connected.map(|peer| self.members[peer].cluster).max();
+                self.members[observer].cluster =
+                    newest.max(Some(self.members[observer].cluster)).unwrap_or_default();
                 self.facts(observer);
             }
             Event::Version { node, version } => {
@@ -427,6 +449,10 @@ impl World {
                 member.table = [0; MEMBERS];
                 member.table[node] = self.attributes[node];
                 member.epoch = 0;
+                if self.rng.one_in(4) {
+                    // A new state directory.
+                    member.cluster = DocumentId::default();
+                }
                 // What the dead life sent is sometimes still on the way.
                 let rng = &mut self.rng;
                 self.queue.retain(|_, event| match event {
@@ -456,12 +482,22 @@ impl World {
                 self.members[node].document = document;
                 self.facts(node);
             }
+            Fault::Apply(node, kind) => {
+                let mut digest = [kind as u8; 32];
+                digest[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+                let version = self.members[node].cluster.version + 1;
+                let id = DocumentId { version, digest: Digest(digest) };
+                self.documents.insert(id, if kind == 2 { Vec::new() } else { document(kind) });
+                self.members[node].cluster = id;
+                self.facts(node);
+                self.look_around();
+            }
         }
     }
 
     fn random_fault(&mut self) -> Fault {
         let node = self.rng.member();
-        match self.rng.below(12) {
+        match self.rng.below(14) {
             0 | 1 => Fault::Split(self.rng.next()),
             2 | 3 => Fault::Heal,
             4 if self.members[node].up => Fault::Crash(node),
@@ -472,6 +508,7 @@ impl World {
                 Fault::Behave(node, all[self.rng.below(5) as usize])
             }
             10 => Fault::Swap(1 + self.rng.below(2) as u8),
+            11 | 12 if self.applies => Fault::Apply(node, self.rng.below(3)),
             _ if self.rng.one_in(3) => {
                 let kind = self.rng.below(2);
                 Fault::Document(node, document(kind))
@@ -574,6 +611,14 @@ impl World {
             }
             assert_eq!(planner.poll_timeout(), None, "n{node} of {here:?} is not at rest");
             assert_eq!((status.epoch, &status.digest), (leader.epoch, &leader.digest), "n{node} of {here:?}");
+            let held = self.members[node].cluster;
+            assert_eq!((held, held.version), (self.members[here[0]].cluster, status.document_version));
+            let owned = planner.own_duties().1;
+            let named = status.duties.iter().filter(|duty| duty.ids.contains(&id(node).to_string()));
+            assert!(
+                owned.keys().eq(named.map(|duty| &duty.name).collect::<BTreeSet<_>>()),
+                "n{node}: {owned:?}"
+            );
             assert_eq!(status.proposer, format!("n{}", here[0]), "at n{node} of {here:?}");
             for duty in &status.duties {
                 let eligible = here.iter().filter(|n| !duty.name.ends_with("-5") || **n != 1).count();
@@ -589,7 +634,7 @@ impl World {
     }
 
     fn check_duties_and_votes(&self, here: &[usize], leader: &PlanStatus, swapped: bool) {
-        let somebody_has_duties = here.iter().any(|&n| !self.members[n].document.is_empty());
+        let somebody_has_duties = here.iter().any(|&n| !self.duties(n).is_empty());
         assert!(!somebody_has_duties || !leader.duties.is_empty(), "the duties got lost");
         let voters: Vec<String> = leader.votes.iter().map(|vote| vote.node.clone()).collect();
         assert_eq!(voters, here.iter().map(|n| format!("n{n}")).collect::<Vec<_>>());
@@ -597,7 +642,7 @@ impl World {
         for (&node, vote) in here.iter().zip(&leader.votes) {
             let member = &self.members[node];
             let named = leader.duties.first().map(|duty| &duty.name);
-            let own = member.document.first().map(|duty| &duty.name);
+            let own = self.duties(node).first().map(|duty| &duty.name);
             let expected = match member.plugin {
                 Plugin::Faults | Plugin::Hangs | Plugin::Invalid => Some("fault"),
                 _ if own.is_some() && own != named => Some("differs"),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
@@ -124,6 +125,18 @@ impl Control {
         self.request(Method::DELETE, path, None, Bytes::new()).await
     }
 
+    /// GET of a body that goes on and on: one JSON object a line.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lines(&self, path: &str) -> Result<Lines, ClientError> {
+        let response = self.response(Method::GET, path, None, Bytes::new()).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Lines { body: response.into_body(), buffer: BytesMut::new() }),
+            _ => Err(refusal(response).await?),
+        }
+    }
+
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -131,7 +144,21 @@ impl Control {
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
+        let response = self.response(method, path, content_type, body).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(response).await?);
+        }
+        let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| broken(&error))
+    }
+
+    async fn response(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = connect(&self.path).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -142,22 +169,56 @@ impl Control {
             request = request.header("content-type", content_type);
         }
         let request = request.body(Full::new(body)).map_err(|error| broken(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|error| broken(&error));
+        sender.send_request(request).await.map_err(|error| broken(&error))
+    }
+}
+
+fn broken(error: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Broken(error.to_string())
+}
+
+/// What a refusal says.
+async fn refusal(response: Response<Incoming>) -> Result<ClientError, ClientError> {
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        error: String,
+        hint: String,
+    }
+    let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
+        error: format!("{status}: {}", String::from_utf8_lossy(&body)),
+        hint: String::new(),
+    });
+    Ok(ClientError::Refused { status: status.as_u16(), error: refusal.error, hint: refusal.hint })
+}
+
+/// Lines as the node sends them.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    /// The next one, read as JSON; `None` when the node has stopped. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection broke, or the line is no `T`.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                return serde_json::from_slice(&line).map(Some).map_err(|error| broken(&error));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    self.buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| &data[..]));
+                }
+                Some(Err(error)) => return Err(broken(&error)),
+                None => return Ok(None),
+            }
         }
-        #[derive(serde::Deserialize)]
-        struct Refusal {
-            error: String,
-            hint: String,
-        }
-        let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
-            error: format!("{status}: {}", String::from_utf8_lossy(&body)),
-            hint: String::new(),
-        });
-        Err(ClientError::Refused { status: status.as_u16(), error: refusal.error, hint: refusal.hint })
     }
 }
 

@@ -29,6 +29,7 @@ use crate::keyring::{self, KeyView, KeyringChange, KeyringFailure};
 use crate::node::read_plugin;
 use crate::policy::{Candidate, Policies, PolicyError, PolicyShadow, PolicyStatus, Priority};
 use crate::receipt::{BatchReceipt, Receipt, Submitted};
+use crate::rollout::Rollout;
 
 /// The node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) remotes: watch::Receiver<Vec<IpAddr>>,
     pub(crate) report: watch::Receiver<Report>,
     pub(crate) policies: Policies,
+    pub(crate) rollout: Rollout,
     /// Held while the cluster keys change, so that file and node see the changes in one order.
     pub(crate) keyring: Mutex<()>,
     pub(crate) stop: watch::Sender<bool>,
@@ -233,6 +235,7 @@ impl NodeHandle {
         let mut core = self.inspect(|core, now| core.status(now)).await?;
         let shared = &self.shared;
         core.problems.extend(shared.problems.borrow().iter().cloned());
+        core.problems.extend(shared.rollout.problems());
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
         if shared.config.security == Security::None {
             core.problems
@@ -453,7 +456,7 @@ impl NodeHandle {
     }
 
     /// Asks the core something between two turns of the driver.
-    async fn inspect<T: Send + 'static>(
+    pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut NodeCore, overlan_core::Instant) -> T + Send + 'static,
     ) -> Result<T, Stopped> {

@@ -96,7 +96,7 @@ pub(crate) fn change(security: &Security, change: KeyringChange) -> Result<Keyri
         KeyringChange::Retire(id) if keyring.ids().all(|known| known != id) => {}
         KeyringChange::Retire(id) => keyring.retire(id).map_err(|source| wrong("", source))?,
     }
-    write_private(path, &keyring.to_text()).map_err(file)?;
+    write_private(path, keyring.to_text().as_bytes()).map_err(file)?;
     Ok(keyring)
 }
 

@@ -18,6 +18,7 @@ pub mod client;
 pub mod config;
 
 mod control;
+pub mod document;
 mod driver;
 mod handle;
 mod journal;
@@ -26,7 +27,9 @@ mod keyring;
 mod node;
 mod policy;
 mod receipt;
+pub mod rollout;
 mod state;
+mod watch;
 
 pub use app::{Origin, Received};
 pub use config::{Config, ConfigError};
@@ -42,15 +45,17 @@ pub use policy::{
 };
 pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};
+pub use watch::{Watch, WatchEvent};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
-pub use overlan_core::{Congestion, Event, Fate, status};
+pub use overlan_core::{Congestion, DocumentId, Event, Fate, OwnershipChange, status};
 pub use overlan_journal as policy_journal;
 pub use overlan_netlink as netlink;
 pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;
+pub use overlan_seal::OperatorKey;
 pub use overlan_udp::Impairment;
-pub use overlan_wire::{KeyId, MessageMode, NodeId};
+pub use overlan_wire::{Digest, KeyId, MessageMode, NodeId};
 
 /// A new cluster key, as the text of a key file.
 pub fn new_cluster_key() -> String {

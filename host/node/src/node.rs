@@ -10,7 +10,7 @@ use overlan_core::Core;
 use overlan_netlink::Report;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
-use overlan_wire::limits::BENCH_STREAMS;
+use overlan_wire::limits::{BENCH_STREAMS, COMPONENT_STREAM};
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
@@ -21,6 +21,7 @@ use crate::handle::{NodeHandle, Shared};
 use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
 use crate::policy::{Candidate, Policies, PolicyError, Priority};
+use crate::rollout::{self, Rollout};
 use crate::state::{StateDir, StateError, random};
 
 /// Why a node did not start. Nothing runs.
@@ -143,17 +144,17 @@ fn journal(config: &Config) -> Option<Recorder> {
 
 /// Configured plugins, and the defaults of the other kinds. A missing one is an error before anything runs.
 fn plugins(config: &Config) -> Result<Vec<Candidate>, StartError> {
-    Kind::ALL
-        .into_iter()
-        .map(|kind| {
-            let choice = config.policies.iter().find(|choice| choice.kind == kind);
-            let default = PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned());
-            let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))
-                .map_err(|why| StartError::Plugin { kind, why })?;
-            let config = choice.map(|choice| choice.config.clone()).unwrap_or_default();
-            Ok(Candidate { kind, name, wasm, config, limits: Vec::new() })
-        })
-        .collect()
+    let plugin = |kind| configured_plugin(config, kind).map_err(|why| StartError::Plugin { kind, why });
+    Kind::ALL.into_iter().map(plugin).collect()
+}
+
+/// The plugin that a kind is configured with, or its default.
+pub(crate) fn configured_plugin(config: &Config, kind: Kind) -> Result<Candidate, String> {
+    let choice = config.policies.iter().find(|choice| choice.kind == kind);
+    let default = PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned());
+    let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))?;
+    let config = choice.map(|choice| choice.config.clone()).unwrap_or_default();
+    Ok(Candidate { kind, name, wasm, config, limits: Vec::new() })
 }
 
 /// A plugin's name in listings, and its bytes.
@@ -240,6 +241,7 @@ async fn start(
             remotes,
             report,
             policies,
+            rollout: Rollout::new(&config.state_dir),
             keyring: Mutex::default(),
             stop,
             stopped,
@@ -249,6 +251,11 @@ async fn start(
     let measurements = ListenOptions { streams: BENCH_STREAMS.collect(), ..Default::default() };
     if let Ok(listener) = handle.listen_with(measurements).await {
         handle.spawn_beside(bench::respond(handle.clone(), listener));
+    }
+    let rollouts = ListenOptions { streams: [COMPONENT_STREAM].into_iter().collect(), capacity: 64 };
+    if let Ok(listener) = handle.listen_with(rollouts).await {
+        tokio::spawn(rollout::serve(handle.clone(), listener));
+        tokio::spawn(rollout::keep_policies(handle.clone(), handle.watch()));
     }
     let control = crate::control::serve(control, handle.clone());
     let served = handle.clone();
@@ -284,6 +291,9 @@ async fn spawn_driver(
     core_config.congestion = config.congestion;
     core_config.allow.clone_from(&config.allow);
     core_config.last_version = state.last_version();
+    core_config.cluster.clone_from(&config.cluster);
+    core_config.operator_key = config.operator_key;
+    core_config.document = state.document().map(|document| document.bytes().clone());
     let seal = Seal::new(identity, keyring, &config.cluster);
     let busy_poll = config.busy_poll;
     let (ready, started) = oneshot::channel();

@@ -1,13 +1,14 @@
 //! The state directory: identity, the version of the own entry, and a lock against a second node.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use overlan_core::document::SignedDocument;
 use overlan_seal::{Identity, IdentityError};
-use overlan_wire::limits::MAX_VERSION;
+use overlan_wire::limits::{MAX_DOCUMENT, MAX_VERSION};
 
 /// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
 const VERSION_MARGIN: u64 = 256;
@@ -42,12 +43,18 @@ pub enum StateError {
          `overlan table` of another member shows for this node"
     )]
     Version(PathBuf),
+    /// The cluster document can't be read.
+    #[error(
+        "{0} holds no cluster document; restore it from a backup, or remove it: the other members have it"
+    )]
+    Document(PathBuf),
 }
 
 /// An opened and locked state directory.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
+    document: Option<SignedDocument>,
     stored_version: u64,
     _lock: Flock<File>,
 }
@@ -85,12 +92,36 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(at(&version_path)(source)),
         };
-        Ok((StateDir { path: path.to_owned(), stored_version, _lock: lock }, identity))
+        let document_path = path.join("document");
+        let document = match read_bounded(&document_path, MAX_DOCUMENT) {
+            Ok(bytes) => {
+                Some(SignedDocument::parse(bytes.into()).map_err(|_| StateError::Document(document_path))?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(at(&document_path)(source)),
+        };
+        Ok((StateDir { path: path.to_owned(), document, stored_version, _lock: lock }, identity))
     }
 
     /// No version above this one was published before.
     pub(crate) fn last_version(&self) -> u64 {
         self.stored_version
+    }
+
+    /// The cluster document that was stored last.
+    pub(crate) fn document(&self) -> Option<&SignedDocument> {
+        self.document.as_ref()
+    }
+
+    /// Stores the cluster document for the next start.
+    ///
+    /// # Errors
+    /// The disk; the older one stands.
+    pub(crate) fn store_document(&mut self, document: &SignedDocument) -> Result<(), StateError> {
+        let path = self.path.join("document");
+        write_private(&path, document.bytes()).map_err(|source| StateError::Io { path, source })?;
+        self.document = Some(document.clone());
+        Ok(())
     }
 
     /// Makes sure that the next start begins above `version`; call before the entry leaves this node.
@@ -103,7 +134,8 @@ impl StateDir {
         }
         let ahead = version.saturating_add(VERSION_MARGIN);
         let path = self.path.join("version");
-        write_private(&path, &format!("{ahead}\n")).map_err(|source| StateError::Io { path, source })?;
+        write_private(&path, format!("{ahead}\n").as_bytes())
+            .map_err(|source| StateError::Io { path, source })?;
         self.stored_version = ahead;
         Ok(())
     }
@@ -115,19 +147,27 @@ fn identity(dir: &Path) -> Result<Identity, StateError> {
         Ok(text) => Identity::parse(&text).map_err(|source| StateError::Identity { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity::generate(random());
-            write_private(&path, &identity.to_text()).map_err(|source| StateError::Io { path, source })?;
+            write_private(&path, identity.to_text().as_bytes())
+                .map_err(|source| StateError::Io { path, source })?;
             Ok(identity)
         }
         Err(source) => Err(StateError::Io { path, source }),
     }
 }
 
+/// All of a file, which may not be larger than `max` by more than a byte.
+pub(crate) fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Writes a file of mode 0600 as a whole or not at all; a link is followed.
-pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(&path)?;
     // That the name is lost in a power cut is all that can happen now: the old content, not half of the new one.
@@ -177,10 +217,10 @@ mod tests {
         fs::write(&neighbour, "theirs").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         for text in ["one", "two"] {
-            write_private(&file, text).unwrap();
+            write_private(&file, text.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&link).unwrap(), text);
         }
-        write_private(&link, "three").unwrap();
+        write_private(&link, b"three").unwrap();
         assert!(link.is_symlink());
         assert_eq!(fs::read_to_string(&file).unwrap(), "three");
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);

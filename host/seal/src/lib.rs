@@ -22,13 +22,14 @@
 //! Limits a caller must keep: a nonce once per key, and below 2^48 blocks of 16 bytes (4 PiB) per
 //! direction and key, where GCM's distinguishing advantage reaches 2^-33. The core opens a new session long before.
 //!
-//! Reading order: [`Keyring`], [`Identity`], [`Seal`], [`Handshake`], [`Cipher`].
+//! Reading order: [`Keyring`], [`Identity`], [`OperatorKey`], [`Seal`], [`Handshake`], [`Cipher`].
 
 mod cipher;
 mod handshake;
 mod identity;
 mod keyring;
 mod noise;
+mod operator;
 mod seal;
 mod text;
 
@@ -36,4 +37,5 @@ pub use cipher::{Cipher, Suite};
 pub use handshake::Handshake;
 pub use identity::{Identity, IdentityError};
 pub use keyring::{Keyring, KeyringError, MAX_KEYS};
+pub use operator::{NoOperatorKey, OperatorKey};
 pub use seal::Seal;

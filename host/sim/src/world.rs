@@ -6,10 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use overlan_core::document::SignedDocument;
 use overlan_core::policy::{Answer, Question, fallback};
-use overlan_core::{Config, Core, Event, Fate, Instant, Message, Outgoing, plan};
+use overlan_core::{
+    ApplyError, Config, Core, Event, Fate, Instant, Message, Outgoing, OwnershipChange, plan,
+};
 use overlan_seal::{Identity, Keyring, Seal};
-use overlan_wire::{Adapter, AdapterStatus, BootId, MessageMode, NodeId};
+use overlan_wire::{Adapter, AdapterStatus, BootId, DocumentId, MessageMode, NodeId};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -31,6 +34,8 @@ pub struct Member {
     pub received: Vec<Message>,
     /// Fates of the messages it sent, by token.
     pub fates: BTreeMap<u64, Vec<Fate>>,
+    /// What became of its responsibilities.
+    pub owned: Vec<OwnershipChange>,
     /// Whether a consumer takes messages.
     pub consuming: bool,
     /// What arrived while it was stopped, up to [`MAX_MISSED`].
@@ -108,6 +113,7 @@ impl World {
             id,
             received: Vec::new(),
             fates: BTreeMap::new(),
+            owned: Vec::new(),
             consuming: true,
             missed: Vec::new(),
             config,
@@ -235,6 +241,21 @@ impl World {
         sent
     }
 
+    /// A member applies a cluster document, as an operator would have it do.
+    ///
+    /// # Errors
+    /// It refuses.
+    ///
+    /// # Panics
+    /// It is stopped.
+    pub fn apply(&mut self, by: usize, document: SignedDocument) -> Result<DocumentId, ApplyError> {
+        let now = self.now;
+        let core = self.members[by].core.as_mut().expect("it runs");
+        let applied = core.apply_document(now, document);
+        self.pump(by);
+        applied
+    }
+
     /// Runs for a while.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
@@ -329,8 +350,13 @@ impl World {
                 member.fates.entry(report.token).or_default().push(report.fate);
             }
             while let Some(event) = core.poll_event() {
-                if let Event::Version(version) = event {
-                    member.config.last_version = version;
+                match event {
+                    Event::Version(version) => member.config.last_version = version,
+                    Event::Document(_) => {
+                        member.config.document = core.document().map(|document| document.bytes().clone());
+                    }
+                    Event::Responsibilities { changes, .. } => member.owned.extend(changes),
+                    _ => {}
                 }
             }
             let received = &mut member.received;

@@ -4,9 +4,13 @@ mod bench;
 mod build;
 mod check;
 mod new;
+pub(crate) mod push;
+mod replay;
+mod shadow;
 mod test;
 mod toolchain;
 mod trial;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +21,6 @@ use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
-use crate::policy_usage;
-use crate::shadow;
 use crate::table::{Table, out, print_json};
 
 pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
@@ -31,6 +33,7 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             show(query, upload(&format!("/v1/policy/{kind}"), plugin, config, limits, query).await?)
         }
         PolicyCommand::Shadow(args) => shadow::run(args).await,
+        PolicyCommand::Push(args) => push::run(args).await,
         PolicyCommand::Unset { kind, query } => {
             show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)
         }
@@ -38,7 +41,7 @@ pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             let path = format!("/v1/policy/{kind}/rollback");
             show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)
         }
-        PolicyCommand::Replay(args) => crate::replay::run(args),
+        PolicyCommand::Replay(args) => replay::run(args),
         PolicyCommand::New(args) => new::run(args),
         PolicyCommand::Build { dir, out } => build::run(dir, out.as_deref()),
         PolicyCommand::Test(args) => test::run(args),
@@ -108,7 +111,7 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     if let Some(fault) = &status.last_fault {
         out!("  last fault: {fault}");
     }
-    policy_usage::print(&status)
+    usage::print(&status)
 }
 
 /// Sends a plugin to a path of the control API.

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 use crate::codec::{DecodeError, Reader, put_block};
-use crate::ids::{Digest, MessageId, NodeId, PacketNumber, PathId, SessionId};
-use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES};
+use crate::ids::{Digest, DocumentId, MessageId, NodeId, PacketNumber, PathId, SessionId};
+use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES, MAX_VERSION};
 
 /// A zero byte between frames is padding.
 pub const PADDING: u8 = 0;
@@ -231,6 +231,8 @@ pub enum Frame<'a> {
         epoch: u64,
         /// What was agreed then.
         agreed: Digest,
+        /// The sender's cluster document, and the latest that it knows all live members to hold.
+        documents: [DocumentId; 2],
     },
     /// Hashes of consecutive buckets of the sender's table.
     Buckets {
@@ -371,10 +373,16 @@ impl Frame<'_> {
                 out.push(*code);
             }
             Frame::Membership(bytes) | Frame::Record(bytes) => out.extend_from_slice(bytes),
-            Frame::Summary { digest, epoch, agreed } => {
+            Frame::Summary { digest, epoch, agreed, documents } => {
                 out.extend_from_slice(&digest.0);
                 out.extend_from_slice(&epoch.to_be_bytes());
                 out.extend_from_slice(&agreed.0);
+                if *documents != <[DocumentId; 2]>::default() {
+                    for document in documents {
+                        out.extend_from_slice(&document.version.to_be_bytes());
+                        out.extend_from_slice(&document.digest.0);
+                    }
+                }
             }
             Frame::Buckets { first, hashes } => {
                 out.push(*first);
@@ -506,6 +514,7 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
             digest: Digest(body.array("digest")?),
             epoch: body.u64("epoch")?,
             agreed: Digest(body.array("agreed digest")?),
+            documents: parse_documents(&mut body)?,
         },
         code::BUCKETS => parse_buckets(&mut body)?,
         code::LEAVES => parse_leaves(&mut body)?,
@@ -543,6 +552,23 @@ fn parse_all<'a, T>(
         items.push(item(body)?);
     }
     Ok(items)
+}
+
+/// A member that knows no documents, or has none, ends here.
+fn parse_documents(body: &mut Reader<'_>) -> Result<[DocumentId; 2], DecodeError> {
+    let mut documents = <[DocumentId; 2]>::default();
+    if !body.is_empty() {
+        for document in &mut documents {
+            document.version = body.u64("document version")?;
+            document.digest = Digest(body.array("document digest")?);
+            if document.version > MAX_VERSION
+                || (document.version == 0 && document.digest != Digest::default())
+            {
+                return Err(DecodeError::OutOfRange("document version"));
+            }
+        }
+    }
+    Ok(documents)
 }
 
 fn parse_buckets<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {

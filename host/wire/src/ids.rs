@@ -103,3 +103,13 @@ id_number! {
     /// sender to one receiver, from 0.
     MessageId, u64
 }
+
+/// Names a cluster document and orders it among all others: the higher version wins; of two with one version the one
+/// with the higher digest. The default stands for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DocumentId {
+    /// Counts documents, from 1; 0: none was ever applied.
+    pub version: u64,
+    /// Of the document's bytes.
+    pub digest: Digest,
+}

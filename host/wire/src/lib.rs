@@ -21,5 +21,5 @@ pub mod packet;
 pub use codec::{DecodeError, Reader};
 pub use entry::{Adapter, AdapterStatus, Entry, Forgotten, Record, SignedRecord};
 pub use frame::{Ack, Fragment, Frame, MessageMode};
-pub use ids::{BootId, Digest, KeyId, MessageId, NodeId, PacketNumber, PathId, SessionId};
+pub use ids::{BootId, Digest, DocumentId, KeyId, MessageId, NodeId, PacketNumber, PathId, SessionId};
 pub use packet::{Header, Kind};

@@ -20,20 +20,24 @@ pub const MAX_ATTRIBUTES: usize = 16;
 pub const MAX_NODE_NAME: usize = 63;
 /// Longest other short text (adapter name, kind, class of service, attribute), in bytes.
 pub const MAX_TEXT: usize = 64;
-/// Highest version of an entry: no member gets there, and it leaves room to count on.
+/// Highest version of an entry or a cluster document: no member gets there, and it leaves room to count on.
 pub const MAX_VERSION: u64 = u64::MAX >> 1;
 /// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
 /// outrank it.
 pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
+/// Largest cluster document, in bytes, signature included.
+pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Highest stream of applications' messages.
 pub const MAX_STREAM: u16 = 255;
 /// The stream of the cluster's own messages (plans).
 pub const CLUSTER_STREAM: u16 = u16::MAX;
 /// The streams of measurements, which the node itself answers.
 pub const BENCH_STREAMS: core::ops::RangeInclusive<u16> = u16::MAX - 64..=u16::MAX - 1;
-/// Whether it is a stream of applications' messages or of measurements: any but the cluster's own.
+/// The stream of policies' components on their way to members: it takes its turn with the applications'.
+pub const COMPONENT_STREAM: u16 = u16::MAX - 65;
+/// Whether it is a stream of applications' messages, of measurements or of components: any but the cluster's own.
 pub fn is_open_stream(stream: u16) -> bool {
-    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream)
+    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream) || stream == COMPONENT_STREAM
 }
 
 /// Largest message, in bytes.

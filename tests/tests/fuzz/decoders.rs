@@ -163,16 +163,22 @@ fn measurements() {
 
 #[test]
 fn key_files() {
-    use overlan_seal::{Identity, Keyring};
+    use overlan_seal::{Identity, Keyring, OperatorKey};
     let mut keyring = Keyring::generate(core::array::from_fn(|index| index as u8));
     keyring.add(core::array::from_fn(|index| 0x40 + index as u8)).expect("a secret");
     let identity = Identity::generate(core::array::from_fn(|index| index as u8));
-    let corpus = [keyring.to_text().as_bytes().to_vec(), identity.to_text().as_bytes().to_vec()];
+    let operator = OperatorKey::generate(core::array::from_fn(|index| index as u8));
+    let texts = [keyring.to_text(), identity.to_text(), operator.to_text()];
+    let corpus = texts.map(|text| text.as_bytes().to_vec());
     fuzz("key files", &corpus, |input| {
         let text = String::from_utf8_lossy(input);
         if let Ok(keyring) = Keyring::parse(&text) {
             let again = Keyring::parse(&keyring.to_text()).expect("what was written can be read");
             assert!(again.ids().eq(keyring.ids()));
+        }
+        if let Ok(operator) = OperatorKey::parse(&text) {
+            let again = OperatorKey::parse(&operator.to_text()).expect("what was written can be read");
+            assert_eq!(again.public(), operator.public());
         }
         if let Ok(identity) = Identity::parse(&text) {
             let again = Identity::parse(&identity.to_text()).expect("what was written can be read");
@@ -224,6 +230,7 @@ seeds = ["10.2.0.2:7400", "fd00::2"]
 quorum = "majority"
 security = "key"
 allow = ["00112233445566778899aabbccddeeff"]
+operator_key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 [[adapter]]
 name = "eth0"

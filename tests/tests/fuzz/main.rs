@@ -4,4 +4,5 @@
 //!     OVERLAN_FUZZ_SECONDS=3600 cargo test --release -p overlan-tests --test fuzz -- --nocapture
 
 mod decoders;
+mod documents;
 mod sessions;

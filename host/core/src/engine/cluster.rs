@@ -243,7 +243,9 @@ impl<C: Crypto> Core<C> {
             Frame::HelloDone { echo } => self.handle_hello_done(origin, *echo),
             Frame::Refused { echo, code } => self.handle_refused(*echo, *code),
             Frame::Membership(data) => self.handle_membership(origin, data),
-            Frame::Summary { digest, epoch, agreed } => self.handle_summary(origin, *digest, *epoch, *agreed),
+            Frame::Summary { digest, epoch, agreed, documents } => {
+                self.handle_summary(origin, *digest, (*epoch, *agreed), *documents);
+            }
             Frame::Buckets { first, hashes } => self.handle_buckets(origin, *first, hashes),
             Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),
             Frame::Want(nodes) => self.handle_want(origin, nodes),

@@ -1,6 +1,6 @@
 //! What follows from changes: member states, plan facts, and what the parts want sent.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -12,9 +12,9 @@ use super::{Core, Seen, is_live};
 use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::delivery::outbox::Queued;
-use crate::event::Event;
+use crate::event::{Event, OwnershipChange};
 use crate::plan::Facts;
-use crate::status::MemberState;
+use crate::status::{MemberState, Ownership};
 use crate::table::contract_adapter;
 
 /// A newcomer with seeds waits this long for one to answer before it plans alone.
@@ -35,11 +35,31 @@ impl<C: Crypto> Core<C> {
         }
         while let Some(epoch) = self.planner.poll_changed() {
             self.events.push_back(Event::Plan { epoch });
+            self.tell_duties();
         }
         self.pump_questions();
     }
 
-    fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
+    /// Tells what this member owns now and did not, or the other way round.
+    fn tell_duties(&mut self) {
+        let (epoch, owned) = self.planner.own_duties();
+        let before = core::mem::replace(&mut self.owned, owned);
+        let change = |name: &String, before: Option<&Ownership>, now: Option<&Ownership>| OwnershipChange {
+            name: name.clone(),
+            before: before.copied().unwrap_or(Ownership::None),
+            now: now.copied().unwrap_or(Ownership::None),
+        };
+        let lost = before.iter().filter(|(name, _)| !self.owned.contains_key(*name));
+        let lost = lost.map(|(name, ownership)| change(name, Some(ownership), None));
+        let others = self.owned.iter().filter(|&(name, now)| before.get(name) != Some(now));
+        let others = others.map(|(name, now)| change(name, before.get(name), Some(now)));
+        let changes: Vec<OwnershipChange> = lost.chain(others).collect();
+        if !changes.is_empty() {
+            self.events.push_back(Event::Responsibilities { epoch, changes });
+        }
+    }
+
+    pub(super) fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         let message = Queued {
             mode: MessageMode::Reliable,
@@ -149,6 +169,7 @@ impl<C: Crypto> Core<C> {
             attributes: entry.attributes.clone(),
         });
         let live = self.table.entries().filter(|entry| is_live(self.state_of(entry.id)));
+        let document = self.documents.document();
         let facts = Facts {
             me: self.id,
             nodes: nodes.collect(),
@@ -156,7 +177,10 @@ impl<C: Crypto> Core<C> {
             members: self.table.entries().filter(|entry| !entry.left).count(),
             table_digest: self.table.digest(),
             plugin_digest: self.plugin_digests[Kind::Assignment as usize],
-            responsibilities: self.config.responsibilities.clone(),
+            document: self.documents.id(),
+            responsibilities: document
+                .map_or(&self.config.responsibilities, |held| &held.responsibilities)
+                .clone(),
             quorum: self.config.quorum,
         };
         self.planner.handle_facts(self.now, facts);

@@ -225,6 +225,9 @@ impl<C: Crypto> Core<C> {
         let mut any = false;
         while let Some(message) = self.peers.get_mut(&from).and_then(|peer| peer.inbox.pop_internal()) {
             any = true;
+            if self.handle_document_message(from, &message) {
+                continue;
+            }
             if self.planner.handle_message(self.now, from, &message).is_err() {
                 self.counters.dropped_malformed += 1;
             }

@@ -1,6 +1,7 @@
 //! Ties the parts together.
 
 mod cluster;
+mod documents;
 mod facts;
 mod gate;
 mod hello;
@@ -13,7 +14,7 @@ mod snapshot;
 mod sync;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::ops::ControlFlow;
@@ -33,11 +34,13 @@ use crate::membership::{Identity, Membership};
 use crate::peer::{Peer, Surroundings};
 use crate::plan::Planner;
 use crate::policy::Ticket;
-use crate::status::{Counters, MemberState};
+use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
 use cluster::Senders;
+pub use documents::ApplyError;
+use documents::Documents;
 use hello::Hellos;
 use own::OwnQueue;
 use questions::Pending;
@@ -86,6 +89,9 @@ pub struct Core<C: Crypto> {
     hellos: Hellos,
     senders: Senders<C::Aead>,
     agreement: Agreement,
+    documents: Documents,
+    /// What this member owns and stands by for, as last told.
+    owned: BTreeMap<String, Ownership>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
     pending: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
@@ -131,6 +137,8 @@ impl<C: Crypto> Core<C> {
             hellos: Hellos::new(now),
             senders: Senders::new(&crypto, config.boot),
             agreement: Agreement::new(now),
+            documents: Documents::default(),
+            owned: BTreeMap::new(),
             own: OwnQueue::new(config.send_queue_bytes),
             crypto,
             config,
@@ -165,6 +173,7 @@ impl<C: Crypto> Core<C> {
             wrong_key: None,
             left: false,
         };
+        core.restore_document();
         core.handle_adapters(now, adapters)?;
         Ok(core)
     }

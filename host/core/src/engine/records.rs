@@ -264,6 +264,7 @@ impl<C: Crypto> Core<C> {
         }
         self.seen.remove(&id);
         self.agreement.forget(id);
+        self.documents.forget(id);
         self.to_schedule.insert(id);
         self.refresh_members();
     }

@@ -1,5 +1,6 @@
 //! What the core shows of itself.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
@@ -13,7 +14,8 @@ use crate::crypto::Crypto;
 use crate::path::Path;
 use crate::peer::Peer;
 use crate::status::{
-    AdapterEntry, CoreStatus, MemberStatus, PathStatus, PlanStatus, Reachability, TableEntry, TableStatus,
+    AdapterEntry, CoreStatus, MemberStatus, Ownership, PathStatus, PlanStatus, Reachability, TableEntry,
+    TableStatus,
 };
 use crate::table::{contract_status, socket_address};
 use crate::time::Instant;
@@ -33,6 +35,7 @@ impl<C: Crypto> Core<C> {
             agreed_epoch: self.agreement.epoch,
             agreed: self.agreement.digest == digest,
             agreement_us: self.agreement.took.map(micros64),
+            document: self.document_status(),
             problems: self.problems(now),
             counters: self.counters,
         }
@@ -56,6 +59,12 @@ impl<C: Crypto> Core<C> {
                 "{} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key id \
                  {:08x}): give all members the same key_file",
                 self.counters.dropped_unknown_key, key.0
+            ));
+        }
+        if self.counters.documents_refused > 0 {
+            problems.push(format!(
+                "{} cluster documents were refused: not signed by [cluster] operator_key, or of another cluster",
+                self.counters.documents_refused
             ));
         }
         if self.counters.dropped_forged > 0 {
@@ -163,6 +172,11 @@ impl<C: Crypto> Core<C> {
     /// The plan in force.
     pub fn plan(&self) -> PlanStatus {
         self.planner.status(|id| self.name_of(id))
+    }
+
+    /// What this member owns and stands by for, and the plan's epoch; nothing without a quorum.
+    pub fn own_duties(&self) -> (u64, BTreeMap<String, Ownership>) {
+        self.planner.own_duties()
     }
 
     /// A member's name; its id where the table has none.

@@ -13,7 +13,7 @@ use core::time::Duration;
 use overlan_wire::frame::FRAME_HEADER;
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
-use overlan_wire::{Digest, Frame, NodeId};
+use overlan_wire::{Digest, DocumentId, Frame, NodeId};
 use rand::Rng;
 
 use super::Core;
@@ -85,6 +85,7 @@ impl<C: Crypto> Core<C> {
         let peers = self.live_peers();
         if peers.is_empty() || self.left {
             self.check_agreement();
+            self.check_document_agreement();
             return;
         }
         let leader = self.leader();
@@ -97,6 +98,7 @@ impl<C: Crypto> Core<C> {
             self.summarize_to(target);
         }
         self.check_agreement();
+        self.check_document_agreement();
     }
 
     /// The lowest live node id.
@@ -109,6 +111,7 @@ impl<C: Crypto> Core<C> {
             digest: self.table.digest(),
             epoch: self.agreement.epoch,
             agreed: self.agreement.digest,
+            documents: [self.documents.id(), self.documents.agreed],
         }
     }
 
@@ -122,7 +125,13 @@ impl<C: Crypto> Core<C> {
         self.answer(to, |out| summary.emit(out));
     }
 
-    pub(super) fn handle_summary(&mut self, origin: Origin, digest: Digest, epoch: u64, agreed: Digest) {
+    pub(super) fn handle_summary(
+        &mut self,
+        origin: Origin,
+        digest: Digest,
+        (epoch, agreed): (u64, Digest),
+        documents: [DocumentId; 2],
+    ) {
         if let Some(&from) = self.boots.get(&origin.boot) {
             self.agreement.digests.insert(from, digest);
             if epoch > self.agreement.epoch {
@@ -130,6 +139,7 @@ impl<C: Crypto> Core<C> {
                 self.note_agreement();
             }
             self.check_agreement();
+            self.handle_document_summary(from, documents);
         }
         if digest != self.table.digest() && self.senders.may_answer(origin.boot, ANSWER_PAUSE, self.now) {
             let hashes = self.table.bucket_hashes();

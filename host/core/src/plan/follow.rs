@@ -4,12 +4,13 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use overlan_contract::assignment::{self, Answer, Question};
-use overlan_wire::{Digest, NodeId};
+use overlan_contract::assignment::{self, Answer, Question, Responsibility};
+use overlan_wire::{Digest, DocumentId, NodeId};
 
 use super::question::{document_digest, plan_digest};
 use super::wire::{Opinion, Proposal, Vote};
 use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, Planner};
+use crate::status::Ownership;
 use crate::time::Instant;
 
 /// The plan in force, and what this member makes of it.
@@ -65,6 +66,27 @@ impl InForce {
 }
 
 impl Planner {
+    /// The duties of the plan in force.
+    pub fn responsibilities(&self) -> Option<&[Responsibility]> {
+        Some(&self.in_force.as_ref()?.proposal.responsibilities)
+    }
+
+    /// What this member owns and stands by for in the plan in force, and the plan's epoch; nothing without a quorum.
+    pub fn own_duties(&self) -> (u64, BTreeMap<String, Ownership>) {
+        let Some(plan) = &self.in_force else { return (0, BTreeMap::new()) };
+        let proposal = &plan.proposal;
+        let own = proposal.nodes.iter().position(|(node, _)| *node == self.me).filter(|_| self.confirmed);
+        let own = own.map(|place| place as u32);
+        let duties = proposal.responsibilities.iter().zip(&proposal.owners).filter_map(|(duty, owners)| {
+            let ownership = match owners.iter().position(|owner| Some(*owner) == own)? {
+                0 => Ownership::Primary,
+                _ => Ownership::Standby,
+            };
+            Some((duty.name.clone(), ownership))
+        });
+        (proposal.ballot.epoch, duties.collect())
+    }
+
     /// Finds the leader in the facts; reports to a new one.
     pub(super) fn follow_leader(&mut self, now: Instant, document_changed: bool) {
         let leader = self
@@ -144,6 +166,10 @@ impl Planner {
     }
 
     fn adopt(&mut self, now: Instant, proposal: Proposal, bytes: Vec<u8>) {
+        if !self.keeps_document(&proposal) {
+            self.counters.invalid += 1;
+            return;
+        }
         let mut plan = InForce::new(proposal, bytes);
         if let Some(facts) = &self.facts {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
@@ -159,6 +185,15 @@ impl Planner {
         self.lend_document();
         self.recheck(now);
         self.report();
+    }
+
+    /// Whether a plan that names the document held here gives its responsibilities.
+    fn keeps_document(&self, proposal: &Proposal) -> bool {
+        self.facts.as_ref().is_none_or(|facts| {
+            facts.document.version == 0
+                || facts.document != proposal.document
+                || facts.responsibilities == proposal.responsibilities
+        })
     }
 
     pub(super) fn put_in_force(&mut self, now: Instant, plan: InForce) {
@@ -180,7 +215,9 @@ impl Planner {
     /// Offers the own duties to a leader that knows of none.
     fn lend_document(&mut self) {
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return };
-        let lends = plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty();
+        let documents = facts.document.version > 0 || plan.proposal.document.version > 0;
+        let lends =
+            !documents && plan.proposal.responsibilities.is_empty() && !facts.responsibilities.is_empty();
         if let Some((leader, _)) = self.leader.filter(|_| lends) {
             self.send(leader, |outbox| outbox.document = true);
         }
@@ -253,9 +290,17 @@ impl Planner {
         }
     }
 
+    /// The cluster document held here.
+    pub(super) fn own_document(&self) -> DocumentId {
+        self.facts.as_ref().map(|facts| facts.document).unwrap_or_default()
+    }
+
     /// Whether the own document is another than the plan's; one that has none leaves it to the others.
     pub(super) fn document_differs(&self) -> bool {
         let (Some(plan), Some(facts)) = (&self.in_force, &self.facts) else { return false };
+        if facts.document.version > 0 || plan.proposal.document.version > 0 {
+            return facts.document != plan.proposal.document;
+        }
         !facts.responsibilities.is_empty() && document_digest(&facts.responsibilities) != plan.document
     }
 

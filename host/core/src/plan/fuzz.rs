@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use overlan_contract::assignment::Responsibility;
-use overlan_wire::{BootId, Digest, NodeId};
+use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -41,6 +41,7 @@ fn corpus() -> Vec<Vec<u8>> {
         responsibilities: vec![duty(1), duty(2)],
         previous: vec![vec![0], vec![]],
         owners: vec![vec![0], vec![0]],
+        document: DocumentId { version: 2, digest },
     };
     let messages = [
         PlanMessage::Proposal(proposal),

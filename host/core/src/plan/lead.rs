@@ -6,14 +6,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use overlan_contract::assignment::{self, Answer, Question, Responsibility};
-use overlan_wire::{BootId, Digest, NodeId};
+use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
 use super::fallback::fallback_assignment;
 use super::question::{carried_over, document_digest, question_digest};
 use super::wire::{Ballot, MAX_EPOCH, MAX_WHY, Opinion, PlanMessage, Proposal, Vote};
 use super::{
-    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, FETCH_WAIT, InForce, MAX_VOTES, Planner, REPORT_WAIT,
-    ids_contain,
+    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, Planner,
+    REPORT_WAIT, ids_contain,
 };
 use crate::time::Instant;
 
@@ -52,6 +52,7 @@ struct Asking {
     nodes: Vec<(NodeId, Option<BootId>)>,
     question: Question,
     plugin: Digest,
+    document: DocumentId,
 }
 
 impl Lead {
@@ -135,16 +136,23 @@ impl Planner {
         })
     }
 
-    /// The own responsibilities, or, for want of these, those in force, or another member's.
+    /// The cluster document's responsibilities. Without one the own, or, for want of these, those in force, or another
+    /// member's.
     fn document(&self) -> &[Responsibility] {
         let own = self.facts.as_ref().map_or(&[][..], |facts| &facts.responsibilities);
+        if self.own_document().version > 0 {
+            return own;
+        }
         let base = self.base().map_or(&[][..], |plan| &plan.responsibilities);
         let lent = self.lead.lent.as_ref().map_or(&[][..], |(_, document)| document);
         [own, base].into_iter().find(|document| !document.is_empty()).unwrap_or(lent)
     }
 
     fn inputs(&mut self) -> Inputs {
-        let inputs = self.lead.inputs.unwrap_or_else(|| (self.inputs, document_digest(self.document())));
+        let inputs = self.lead.inputs.unwrap_or_else(|| match self.own_document() {
+            DocumentId { version: 0, .. } => (self.inputs, document_digest(self.document())),
+            document => (self.inputs, document.digest),
+        });
         *self.lead.inputs.insert(inputs)
     }
 
@@ -178,8 +186,16 @@ impl Planner {
         self.fetch_rival(now);
         let rest = (self.lead.changed_at + DEBOUNCE).max(self.reports_due(now));
         let fetched = self.lead.fetching.map_or(Instant::ZERO, |(_, until)| until);
-        let due = rest.min(since + DEBOUNCE_MAX).max(fetched);
+        let document = if self.lacks_document() { since + DOCUMENT_WAIT } else { Instant::ZERO };
+        let due = rest.min(since + DEBOUNCE_MAX).max(fetched).max(document);
         self.lead.due = Some(due);
+    }
+
+    /// Whether a plan known here was made for a cluster document above the own, which is on its way then.
+    fn lacks_document(&self) -> bool {
+        let held = self.held.iter().map(|held| &held.proposal);
+        let mut known = self.in_force.iter().map(|plan| &plan.proposal).chain(held);
+        known.any(|plan| plan.document > self.own_document())
     }
 
     /// Until when to wait for members that have not said yet what is in force with them.
@@ -252,10 +268,10 @@ impl Planner {
             attributes: Vec::new(),
         };
         let nodes = self.ids.iter().map(|id| (*id, facts.live.get(id).copied())).collect();
-        let plugin = facts.plugin_digest;
+        let (plugin, held) = (facts.plugin_digest, facts.document);
         let ticket = self.ask(question.clone());
         let deadline = now + ANSWER_DEADLINE;
-        self.lead.asking = Some(Asking { ticket, deadline, inputs, nodes, question, plugin });
+        self.lead.asking = Some(Asking { ticket, deadline, inputs, nodes, question, plugin, document: held });
     }
 
     /// Takes an answer to the leader's question; false where it is for another.
@@ -294,7 +310,7 @@ impl Planner {
         let Some(boot) = self.live_boot(self.me) else { return };
         let Some(facts) = &self.facts else { return };
         self.highest_epoch += 1;
-        let Asking { inputs, nodes, question, plugin, .. } = asking;
+        let Asking { inputs, nodes, question, plugin, document, .. } = asking;
         let (owners, fault) = match answer {
             Ok(answer) => (answer.owners, String::new()),
             Err(fault) => (without_answer(&question), fault),
@@ -310,6 +326,7 @@ impl Planner {
             responsibilities: question.responsibilities.clone(),
             previous: question.previous.clone(),
             owners,
+            document,
         };
         let message = PlanMessage::Proposal(proposal);
         let bytes = message.emit();

@@ -45,13 +45,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use overlan_contract::assignment::{Answer, Node, Question, Responsibility};
-use overlan_wire::{BootId, DecodeError, Digest, NodeId};
+use overlan_wire::{BootId, DecodeError, Digest, DocumentId, NodeId};
 
 use crate::config::Quorum;
 use crate::time::Instant;
 use follow::{Held, InForce};
 use lead::Lead;
 use wire::{PlanMessage, Vote};
+
+pub(crate) use wire::{
+    check_responsibility, emit_document as emit_responsibilities, parse_document as parse_responsibilities,
+};
 
 pub use fallback::{CAPACITY, DEFAULT_CAPACITY, MAX_CAPACITY, fallback_assignment};
 pub use wire::{Ballot, MAX_DOCUMENT, MAX_DUTY_TEXT, MAX_EPOCH, MAX_WHY};
@@ -65,6 +69,8 @@ pub const DEBOUNCE_MAX: Duration = Duration::from_millis(500);
 pub const REPORT_WAIT: Duration = Duration::from_millis(500);
 /// How long a leader waits for a plan that it fetches.
 pub const FETCH_WAIT: Duration = Duration::from_millis(500);
+/// How long a leader waits for the cluster document that a plan it knows was made for.
+pub const DOCUMENT_WAIT: Duration = Duration::from_secs(3);
 /// When a policy's answer is late.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// A member whose plan does not fit what it sees reminds its leader after this long; then after twice as
@@ -92,7 +98,10 @@ pub struct Facts {
     pub table_digest: Digest,
     /// Digest of the assignment plugin and its configuration.
     pub plugin_digest: Digest,
-    /// The duties as this member is configured; empty where it leaves them to others.
+    /// The cluster document held here; the default where none was applied.
+    pub document: DocumentId,
+    /// The document's duties. Without a document those this member is configured with; empty where it leaves them to
+    /// others.
     pub responsibilities: Vec<Responsibility>,
     /// What a minority may own.
     pub quorum: Quorum,
@@ -220,8 +229,8 @@ impl Planner {
             None => ids_contain(&self.ids, *node),
         });
         self.lead.forget_absent(&live);
-        let known = self.facts.as_ref().map(|facts| &facts.responsibilities);
-        let document_changed = known.is_some_and(|known| *known != responsibilities);
+        let known = self.facts.as_ref().map(|facts| (facts.document, &facts.responsibilities));
+        let document_changed = known.is_some_and(|known| known != (facts.document, &responsibilities));
         self.facts = Some(Facts { nodes, responsibilities, live, ..facts });
         self.lead.note_change(now);
         self.follow_leader(now, document_changed);

@@ -3,15 +3,11 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use overlan_contract::assignment::{
-    MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Node, Question, Responsibility,
-};
-use overlan_wire::codec::is_printable;
-use overlan_wire::limits::MAX_ATTRIBUTES;
+use overlan_contract::assignment::{MAX_NODES, MAX_RESPONSIBILITIES, Node, Question, Responsibility};
 use overlan_wire::{BootId, Digest, NodeId};
 use sha2::{Digest as _, Sha256};
 
-use super::wire::{MAX_DOCUMENT, MAX_DUTY_TEXT, Proposal, emit_document};
+use super::wire::{MAX_DOCUMENT, Proposal, check_responsibility, emit_document};
 
 fn sha256(domain: &str, parts: &[&[u8]]) -> Digest {
     let mut hasher = Sha256::new();
@@ -64,15 +60,11 @@ pub(crate) fn checked_document(document: Vec<Responsibility>) -> (Vec<Responsibi
     let given = document.len();
     let mut names = BTreeSet::new();
     let mut bytes = 4;
-    let fits = |text: &str| text.len() <= MAX_DUTY_TEXT && text.chars().all(is_printable);
     let kept: Vec<_> = document
         .into_iter()
         .filter(|duty| {
             let pairs: usize = duty.requires.iter().map(|(key, value)| 2 + key.len() + value.len()).sum();
-            let fine = fits(&duty.name)
-                && (1..=MAX_REPLICAS).contains(&duty.replicas)
-                && duty.requires.len() <= MAX_ATTRIBUTES
-                && duty.requires.iter().all(|(key, value)| fits(key) && fits(value))
+            let fine = check_responsibility(duty).is_ok()
                 && bytes + 7 + duty.name.len() + pairs <= MAX_DOCUMENT
                 && names.len() < MAX_RESPONSIBILITIES
                 && names.insert(duty.name.clone());

@@ -25,6 +25,7 @@ impl Planner {
             question: proposal.question.to_string(),
             table: proposal.table.to_string(),
             plugin: proposal.plugin.to_string(),
+            document_version: proposal.document.version,
             quorate: self.confirmed,
             moved: moved(plan),
             duties: if self.confirmed { duties(plan, &name_of) } else { Vec::new() },

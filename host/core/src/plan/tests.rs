@@ -39,6 +39,7 @@ fn proposal() -> Proposal {
         responsibilities: vec![duty(0, 2), duty(1, 1)],
         previous: vec![vec![1], vec![]],
         owners: vec![vec![0, 2], vec![2]],
+        document: DocumentId { version: 4, digest: Digest([6; 32]) },
     }
 }
 
@@ -81,7 +82,9 @@ fn cut_messages_are_refused_and_hostile_ones_never_panic() {
     for message in messages() {
         let bytes = message.emit();
         for len in 0..bytes.len() {
-            assert!(PlanMessage::parse(&bytes[..len]).is_err(), "{len} bytes of {message:?}");
+            // Members that know no cluster documents end their proposals before one.
+            let older = matches!(message, PlanMessage::Proposal(_)) && len == bytes.len() - 40;
+            assert_eq!(PlanMessage::parse(&bytes[..len]).is_ok(), older, "{len} bytes of {message:?}");
         }
         let mut planner = joined_planner(3);
         for place in 0..bytes.len() {
@@ -168,6 +171,7 @@ fn facts(me: u16, nodes: u16, duties: usize) -> Facts {
         nodes: question.nodes,
         table_digest: Digest::default(),
         plugin_digest: Digest::default(),
+        document: DocumentId::default(),
         responsibilities: question.responsibilities,
         quorum: Quorum::None,
     }

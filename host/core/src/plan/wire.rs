@@ -4,15 +4,16 @@
 //! are a later version's and are skipped; a plan is passed on as the bytes it came in.
 
 use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use overlan_contract::Attributes;
 use overlan_contract::assignment::{MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
-use overlan_wire::codec::put_text;
+use overlan_wire::codec::{is_printable, put_text};
 use overlan_wire::limits::{MAX_ATTRIBUTES, MAX_MESSAGE};
-use overlan_wire::{BootId, DecodeError, Digest, NodeId, Reader};
+use overlan_wire::{BootId, DecodeError, Digest, DocumentId, NodeId, Reader};
 
 /// Longest name or attribute text of a responsibility, in bytes.
 pub const MAX_DUTY_TEXT: usize = 255;
@@ -70,6 +71,8 @@ pub(crate) struct Proposal {
     pub(crate) previous: Vec<Vec<u32>>,
     /// Indices into `nodes`.
     pub(crate) owners: Vec<Vec<u32>>,
+    /// The cluster document that the responsibilities are of; the default where none was applied.
+    pub(crate) document: DocumentId,
 }
 
 /// What a member has to say about the plan in force with it.
@@ -162,6 +165,28 @@ fn parse_ballot(r: &mut Reader<'_>) -> Result<Ballot, DecodeError> {
     Ok(Ballot { epoch, proposer: NodeId(r.array("proposer")?), boot: BootId(r.array("proposer's boot")?) })
 }
 
+/// What is wrong with a responsibility, in a sentence that names the field.
+pub(crate) fn check_responsibility(duty: &Responsibility) -> Result<(), String> {
+    let name = &duty.name;
+    let fits = |text: &str| text.len() <= MAX_DUTY_TEXT && text.chars().all(is_printable);
+    if name.is_empty() || !fits(name) {
+        return Err(format!("responsibility.name `{name}` must have 1 to {MAX_DUTY_TEXT} printable bytes"));
+    }
+    let of = |what: &str| format!("responsibility `{name}`: {what}");
+    if !(1..=MAX_REPLICAS).contains(&duty.replicas) {
+        return Err(of(&format!("replicas is {}; it must be from 1 to {MAX_REPLICAS}", duty.replicas)));
+    }
+    if duty.requires.len() > MAX_ATTRIBUTES {
+        return Err(of(&format!("requires names more than {MAX_ATTRIBUTES} attributes")));
+    }
+    match duty.requires.iter().flat_map(|(key, value)| [key, value]).find(|text| !fits(text)) {
+        Some(text) => {
+            Err(of(&format!("requires: `{text}` must have at most {MAX_DUTY_TEXT} printable bytes")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Encodes responsibilities; also what a document digest covers. The caller keeps within the limits (see
 /// `question::checked_document`).
 pub(crate) fn emit_document(out: &mut Vec<u8>, document: &[Responsibility]) {
@@ -178,7 +203,7 @@ pub(crate) fn emit_document(out: &mut Vec<u8>, document: &[Responsibility]) {
     }
 }
 
-fn parse_document(r: &mut Reader<'_>) -> Result<Vec<Responsibility>, DecodeError> {
+pub(crate) fn parse_document(r: &mut Reader<'_>) -> Result<Vec<Responsibility>, DecodeError> {
     let start = r.rest().len();
     let count = r.u32("responsibility count")? as usize;
     if count > MAX_RESPONSIBILITIES {
@@ -268,6 +293,8 @@ fn emit_proposal(out: &mut Vec<u8>, proposal: &Proposal) {
     emit_document(out, &proposal.responsibilities);
     emit_lists(out, &proposal.previous);
     emit_lists(out, &proposal.owners);
+    out.extend_from_slice(&proposal.document.version.to_be_bytes());
+    out.extend_from_slice(&proposal.document.digest.0);
 }
 
 fn parse_nodes(r: &mut Reader<'_>) -> Result<Vec<(NodeId, Option<BootId>)>, DecodeError> {
@@ -311,7 +338,25 @@ fn parse_proposal(r: &mut Reader<'_>) -> Result<Proposal, DecodeError> {
             return Err(DecodeError::OutOfRange("owner"));
         }
     }
-    Ok(Proposal { ballot, seed, question, table, plugin, fault, nodes, responsibilities, previous, owners })
+    // A member that knows no cluster documents ends here.
+    let mut document = DocumentId::default();
+    if !r.is_empty() {
+        document =
+            DocumentId { version: r.u64("document version")?, digest: Digest(r.array("document digest")?) };
+    }
+    Ok(Proposal {
+        ballot,
+        seed,
+        question,
+        table,
+        plugin,
+        fault,
+        nodes,
+        responsibilities,
+        previous,
+        owners,
+        document,
+    })
 }
 
 fn emit_vote(out: &mut Vec<u8>, vote: &Vote) {

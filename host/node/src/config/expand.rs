@@ -6,7 +6,7 @@ use overlan_contract::assignment::MAX_RESPONSIBILITIES;
 ///
 /// # Errors
 /// What is wrong with the pattern.
-pub(super) fn expand(pattern: &str) -> Result<Vec<String>, String> {
+pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else {
         return if pattern.contains('}') { Err(explain(pattern)) } else { Ok(vec![pattern.to_owned()]) };
     };

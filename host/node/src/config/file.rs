@@ -48,6 +48,7 @@ pub(super) struct ClusterSection {
     pub(super) quorum: Option<Text>,
     pub(super) security: Option<Text>,
     pub(super) allow: Option<Vec<Text>>,
+    pub(super) operator_key: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

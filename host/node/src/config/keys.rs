@@ -78,6 +78,9 @@ fn allowed(key: &str) -> &'static str {
         "cluster.quorum" => "\"none\" or \"majority\"",
         "cluster.security" => "\"key\" or \"none\"",
         "cluster.allow" => "a list of node ids in quotes, as `overlan members --json` shows them",
+        "cluster.operator_key" => {
+            "64 hexadecimal digits in quotes, as `overlan keygen --operator` tells them"
+        }
         "adapter" => "a list of tables, each headed [[adapter]]",
         "adapter.name" | "route.adapter" => "an interface's name in quotes",
         "adapter.address" | "adapter.gateway" | "route.via" => {

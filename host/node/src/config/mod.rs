@@ -21,8 +21,10 @@ use overlan_core::config::{Congestion, Quorum};
 use overlan_policy::{Limits, ProbationConfig};
 use overlan_wire::NodeId;
 
+pub(crate) use expand::expand;
 pub use overrides::Overrides;
 pub use paths::{app_name, default_control, default_state_dir, runtime_dir};
+pub(crate) use validate::milli;
 
 /// The UDP port where none is configured.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -58,6 +60,8 @@ pub struct Config {
     pub seeds: Vec<SocketAddr>,
     /// What a minority may own. Default: everything (`none`).
     pub quorum: Quorum,
+    /// The Ed25519 public key that cluster documents must be signed with. Default: none need be.
+    pub operator_key: Option<[u8; 32]>,
     /// The node ids that may join. Default: whoever has the cluster key.
     pub allow: Option<Vec<NodeId>>,
     /// The adapters to use, in order of preference. Empty: all usable ones, in the kernel's order.
@@ -151,6 +155,7 @@ impl Config {
             security: Security::None,
             seeds: Vec::new(),
             quorum: Quorum::None,
+            operator_key: None,
             allow: None,
             adapters: Vec::new(),
             routes: Vec::new(),

@@ -135,6 +135,7 @@ impl Reading<'_> {
             allow: optional(&file.cluster.allow, |ids| {
                 ids.iter().map(|id| source.text(id, value::node_id)).collect()
             })?,
+            operator_key: optional(&file.cluster.operator_key, |text| source.text(text, value::public_key))?,
             adapters: self.adapters(&file.adapter)?,
             routes: file.route.iter().map(|route| self.route(route.get_ref())).collect::<Result<_, _>>()?,
             policies: self.policies(&file)?,
@@ -399,7 +400,7 @@ fn builtin(kind: Kind, name: &str) -> Result<String, String> {
 }
 
 /// A weight in thousandths.
-fn milli(weight: f64) -> Result<u32, String> {
+pub(crate) fn milli(weight: f64) -> Result<u32, String> {
     if !(0.0..=MAX_WEIGHT).contains(&weight) {
         return Err(format!(
             "weight is {weight}; it must be from 0 to {MAX_WEIGHT} (1.0 is an ordinary duty)"

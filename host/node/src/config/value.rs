@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use overlan_core::config::{Congestion, Quorum};
-use overlan_wire::NodeId;
 use overlan_wire::codec::is_printable;
 use overlan_wire::limits::{MAX_NODE_NAME, MAX_TEXT};
+use overlan_wire::{Digest, NodeId};
 
 /// A node's name: 1 to 63 bytes of letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
 pub(super) fn node_name(text: &str) -> Result<String, String> {
@@ -21,6 +21,16 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
     Err(format!(
         "`{text}` is no name: 1 to {MAX_NODE_NAME} letters, digits, `-`, `_` or `.`, the first a letter or digit, not `all`"
     ))
+}
+
+/// An Ed25519 public key.
+pub(super) fn public_key(text: &str) -> Result<[u8; 32], String> {
+    let Digest(key) = text.parse().map_err(|_| {
+        format!(
+            "operator_key `{text}` must have 64 hexadecimal digits; `overlan keygen --operator` tells them"
+        )
+    })?;
+    Ok(key)
 }
 
 /// Short text that the table carries.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::document;
 use crate::config::PluginSource;
 use crate::handle::{NodeHandle, Stopped};
 use crate::keyring::{KeyringChange, KeyringFailure};
@@ -35,7 +36,7 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, error: impl ToString, hint: &str) -> Self {
+    pub(super) fn new(status: StatusCode, error: impl ToString, hint: &str) -> Self {
         ApiError { status: status.as_u16(), error: error.to_string(), hint: hint.to_owned() }
     }
 }
@@ -93,9 +94,9 @@ impl From<KeyringFailure> for ApiError {
     }
 }
 
-type Answer = Result<Response, ApiError>;
+pub(super) type Answer = Result<Response, ApiError>;
 
-fn ok(value: impl Serialize) -> Answer {
+pub(super) fn ok(value: impl Serialize) -> Answer {
     Ok(Json(value).into_response())
 }
 
@@ -114,6 +115,9 @@ pub(super) fn router(node: NodeHandle) -> Router {
             "/v1/policy/{kind}/shadow",
             get(policy_shadow_show).post(policy_shadow).delete(policy_shadow_stop),
         )
+        .route("/v1/document", get(document::get).post(document::apply))
+        .route("/v1/components", post(document::offer))
+        .route("/v1/watch", get(document::watch))
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
@@ -189,7 +193,7 @@ const NAME: &str = "name";
 const LIMIT: &str = "limit.";
 
 /// The whole body. One that says it is too large is refused before it comes.
-async fn body(request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
     let hint = "a component has at most 64 MiB";
     if request.body().size_hint().lower() > MAX_PLUGIN as u64 {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", hint));

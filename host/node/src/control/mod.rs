@@ -2,6 +2,7 @@
 //! optional TCP listener for metrics.
 
 mod api;
+mod document;
 mod metrics;
 
 use std::io;

@@ -303,6 +303,11 @@ impl Driver {
                     self.ports.remotes.send_replace(addresses.iter().map(|address| address.ip()).collect());
                 }
                 event => {
+                    if let (Event::Document(_), Some(document)) = (&event, self.core.document())
+                        && let Err(error) = self.state.store_document(document)
+                    {
+                        tracing::error!(%error, "the cluster document could not be stored");
+                    }
                     log(&event);
                     if let Event::Plan { .. } = event {
                         self.outbox.handle_plan(&mut self.core, now);
@@ -383,6 +388,13 @@ fn log(event: &Event) {
             tracing::info!(node = %node.short(), local = %to.0, remote = %to.1, "traffic moved");
         }
         Event::Plan { epoch } => tracing::info!(epoch, "plan"),
+        Event::Responsibilities { epoch, changes } => {
+            tracing::info!(epoch, changes = changes.len(), "own responsibilities changed");
+        }
+        Event::Document(id) => {
+            tracing::info!(version = id.version, digest = %id.digest.short(), "cluster document");
+        }
+        Event::DocumentAgreed(id) => tracing::info!(version = id.version, "all hold the cluster document"),
         Event::Refused(why) => tracing::warn!(why, "refused"),
         Event::Table { .. } | Event::Writable { .. } | Event::Version(_) | Event::Routes => {}
     }

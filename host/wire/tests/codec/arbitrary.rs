@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use overlan_wire::entry::{Adapter, AdapterStatus, Entry, Forgotten, Record};
 use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_REMOVED_VERSION, MAX_VERSION};
-use overlan_wire::{BootId, Digest, Header, KeyId, Kind, NodeId, PacketNumber, PathId, SessionId};
+use overlan_wire::{
+    BootId, Digest, DocumentId, Header, KeyId, Kind, NodeId, PacketNumber, PathId, SessionId,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -14,6 +16,11 @@ pub(crate) fn node_id() -> impl Strategy<Value = NodeId> {
 
 pub(crate) fn digest() -> impl Strategy<Value = Digest> {
     any::<[u8; 32]>().prop_map(Digest)
+}
+
+pub(crate) fn document_id() -> impl Strategy<Value = DocumentId> {
+    let some = (1..=MAX_VERSION, digest()).prop_map(|(version, digest)| DocumentId { version, digest });
+    prop_oneof![Just(DocumentId::default()), some]
 }
 
 pub(crate) fn header() -> impl Strategy<Value = Header> {

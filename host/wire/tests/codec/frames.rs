@@ -8,7 +8,7 @@ use overlan_wire::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::arbitrary::{digest, node_id};
+use crate::arbitrary::{digest, document_id, node_id};
 
 /// Frames borrow; a leak for each test case is what that costs here.
 fn leaked(max: usize) -> impl Strategy<Value = &'static [u8]> {
@@ -74,11 +74,9 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         any::<u64>().prop_map(|echo| Frame::HelloDone { echo }),
         (any::<u64>(), any::<u8>()).prop_map(|(echo, code)| Frame::Refused { echo, code }),
         leaked(1_500).prop_map(Frame::Membership),
-        (digest(), any::<u64>(), digest()).prop_map(|(digest, epoch, agreed)| Frame::Summary {
-            digest,
-            epoch,
-            agreed
-        }),
+        (digest(), any::<u64>(), digest(), [document_id(), document_id()]).prop_map(
+            |(digest, epoch, agreed, documents)| Frame::Summary { digest, epoch, agreed, documents }
+        ),
         (0..=200u8, vec(any::<u64>(), 0..=56)).prop_map(|(first, hashes)| Frame::Buckets { first, hashes }),
         (any::<u8>(), vec((node_id(), any::<u64>(), any::<bool>()), 0..40))
             .prop_map(|(bucket, leaves)| Frame::Leaves { bucket, leaves }),

@@ -1,0 +1,272 @@
+//! The cluster document: who holds which, and how the newest gets to everybody.
+//!
+//! Summaries name the sender's document. Whoever hears of one above its own fetches it, from few members at a time, as a
+//! reliable message of the cluster's own stream; whoever took a new one tells others at once. The member with the
+//! lowest live node id says when all live members hold it.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use overlan_contract::assignment::Responsibility;
+use overlan_wire::{DocumentId, NodeId};
+
+use super::Core;
+use crate::crypto::Crypto;
+use crate::document::{Document, SignedDocument};
+use crate::event::Event;
+use crate::status::DocumentStatus;
+use crate::time::Instant;
+
+/// First byte of the messages on the cluster's own stream that are no planner's.
+const KIND_FETCH: u8 = 0x10;
+const KIND_DOCUMENT: u8 = 0x11;
+/// A member that was asked is not asked again before.
+const FETCH_WAIT: Duration = Duration::from_secs(2);
+/// Members that are asked at a time.
+const MAX_FETCHES: usize = 4;
+/// One member is sent the document at most this often.
+const ANSWER_PAUSE: Duration = Duration::from_millis(500);
+/// Live members told at once of a new document; the others hear of it from these.
+const DIRECT: usize = 32;
+
+/// Why a document was not applied. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Another was applied first.
+    #[error(
+        "the race is lost: version {} is in force, and this change was made from version {based_on}; look at it with \
+         `overlan get` and apply again", .in_force.version
+    )]
+    Raced {
+        /// What is held.
+        in_force: DocumentId,
+        /// The version that the change was made from.
+        based_on: u64,
+    },
+    /// Not signed as `[cluster] operator_key` demands.
+    #[error(
+        "this cluster takes documents signed by its operator alone ([cluster] operator_key): `overlan apply --sign \
+         KEYFILE`, and the signature must be of that key"
+    )]
+    NotSigned,
+    /// It bears another cluster's name.
+    #[error("the document is for the cluster `{0}`, which is another one")]
+    OtherCluster(alloc::string::String),
+}
+
+/// What this member knows of cluster documents.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    held: Option<SignedDocument>,
+    /// The latest that all live members hold.
+    pub(super) agreed: DocumentId,
+    /// What the others hold.
+    known: BTreeMap<NodeId, DocumentId>,
+    /// Who was asked for a document lately, and when.
+    asked: BTreeMap<NodeId, Instant>,
+    answered: BTreeMap<NodeId, Instant>,
+}
+
+impl Documents {
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.known.remove(&node);
+        self.asked.remove(&node);
+        self.answered.remove(&node);
+    }
+
+    pub(super) fn id(&self) -> DocumentId {
+        self.held.as_ref().map(SignedDocument::id).unwrap_or_default()
+    }
+
+    pub(super) fn document(&self) -> Option<&Document> {
+        self.held.as_ref().map(SignedDocument::document)
+    }
+}
+
+impl<C: Crypto> Core<C> {
+    /// The cluster document held here; `None` where none was applied.
+    pub fn document(&self) -> Option<&SignedDocument> {
+        self.documents.held.as_ref()
+    }
+
+    /// Its version and digest; the default for none.
+    pub fn document_id(&self) -> DocumentId {
+        self.documents.id()
+    }
+
+    /// Whether all live members are known to hold the document that is held here.
+    pub fn document_agreed(&self) -> bool {
+        self.documents.agreed == self.documents.id()
+    }
+
+    pub(super) fn document_status(&self) -> DocumentStatus {
+        let id = self.documents.id();
+        let signed = self.documents.held.as_ref().is_some_and(|held| held.signed_part().is_some());
+        DocumentStatus {
+            version: id.version,
+            digest: alloc::format!("{}", id.digest),
+            agreed: self.document_agreed(),
+            signed,
+        }
+    }
+
+    /// Puts in force a document made from the one that is held.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; nothing changed.
+    pub fn apply_document(
+        &mut self,
+        now: Instant,
+        offered: SignedDocument,
+    ) -> Result<DocumentId, ApplyError> {
+        self.now = now;
+        self.check_offer(&offered)?;
+        let id = offered.id();
+        self.hold(offered);
+        self.pump();
+        Ok(id)
+    }
+
+    /// Whether [`apply_document`](Self::apply_document) would put it in force now.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn check_offer(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
+        self.check_document(offered)?;
+        let (held, document) = (self.documents.id(), offered.document());
+        if document.parent != held.digest || document.version != held.version + 1 {
+            let based_on = document.version - 1;
+            return Err(ApplyError::Raced { in_force: held, based_on });
+        }
+        Ok(())
+    }
+
+    /// The responsibilities as they stand: the document's; without one those of the plan in force, else the own.
+    pub fn responsibilities(&self) -> Vec<Responsibility> {
+        match (self.documents.document(), self.planner.responsibilities()) {
+            (Some(document), _) => document.responsibilities.clone(),
+            (None, Some(planned)) => planned.to_vec(),
+            (None, None) => self.config.responsibilities.clone(),
+        }
+    }
+
+    /// Takes the document of an earlier life.
+    pub(super) fn restore_document(&mut self) {
+        let Some(bytes) = self.config.document.take() else { return };
+        match SignedDocument::parse(bytes) {
+            Ok(document) if self.check_document(&document).is_ok() => self.documents.held = Some(document),
+            _ => self.counters.documents_refused += 1,
+        }
+    }
+
+    fn check_document(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
+        let cluster = &offered.document().cluster;
+        if *cluster != self.config.cluster {
+            return Err(ApplyError::OtherCluster(cluster.clone()));
+        }
+        let Some(key) = &self.config.operator_key else { return Ok(()) };
+        let signed = offered.signed_part();
+        let genuine = signed.is_some_and(|(text, signature)| self.crypto.verify(key, &text, &signature));
+        if genuine { Ok(()) } else { Err(ApplyError::NotSigned) }
+    }
+
+    fn hold(&mut self, document: SignedDocument) {
+        let id = document.id();
+        self.documents.held = Some(document);
+        self.documents.asked.clear();
+        self.facts_changed = true;
+        self.events.push_back(Event::Document(id));
+        for peer in self.live_peers().into_iter().take(DIRECT) {
+            self.summarize_to(peer);
+        }
+        self.agreement.hurry(self.now);
+        self.check_document_agreement();
+    }
+
+    /// What a summary says of documents.
+    pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
+        let before = self.documents.known.insert(from, held);
+        if agreed > self.documents.agreed {
+            self.note_document_agreed(agreed);
+        } else if before != Some(held) && held == self.documents.agreed && agreed < held {
+            // A late comer that caught up learns at once that all hold it.
+            self.summarize_to(from);
+        }
+        if held > self.documents.id() {
+            self.fetch_document(from);
+        }
+        self.check_document_agreement();
+    }
+
+    /// One that promises and gives nothing keeps nobody from being asked.
+    fn fetch_document(&mut self, from: NodeId) {
+        let now = self.now;
+        let asked = &mut self.documents.asked;
+        asked.retain(|_, at| now.since(*at) < FETCH_WAIT);
+        if asked.len() < MAX_FETCHES && !asked.contains_key(&from) {
+            asked.insert(from, now);
+            self.send_internal(from, [KIND_FETCH].to_vec());
+        }
+    }
+
+    /// Takes a message of the cluster's own stream, if it is about documents; whether it is.
+    pub(super) fn handle_document_message(&mut self, from: NodeId, message: &Bytes) -> bool {
+        match message.first() {
+            Some(&KIND_FETCH) => self.answer_fetch(from),
+            Some(&KIND_DOCUMENT) => self.handle_document(from, message.slice(1..)),
+            _ => return false,
+        }
+        true
+    }
+
+    fn answer_fetch(&mut self, from: NodeId) {
+        let Some(document) = &self.documents.held else { return };
+        let answered = self.documents.answered.get(&from);
+        if answered.is_none_or(|at| self.now.since(*at) >= ANSWER_PAUSE) {
+            let message: Vec<u8> = [&[KIND_DOCUMENT], &document.bytes()[..]].concat();
+            self.documents.answered.insert(from, self.now);
+            self.send_internal(from, message);
+        }
+    }
+
+    fn handle_document(&mut self, from: NodeId, bytes: Bytes) {
+        // It is a slice of a message that may be much larger than it.
+        let Ok(document) = SignedDocument::parse(Bytes::copy_from_slice(&bytes)) else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        self.documents.known.insert(from, document.id());
+        if document.id() <= self.documents.id() {
+            return;
+        }
+        if self.check_document(&document).is_err() {
+            self.counters.documents_refused += 1;
+            return;
+        }
+        self.hold(document);
+    }
+
+    /// As the leader: does everybody hold this document?
+    pub(super) fn check_document_agreement(&mut self) {
+        let id = self.documents.id();
+        if id.version == 0 || self.documents.agreed == id || self.left || self.leader() != self.id {
+            return;
+        }
+        let peers = self.live_peers();
+        if peers.iter().all(|peer| self.documents.known.get(peer) == Some(&id)) {
+            self.note_document_agreed(id);
+            for peer in peers {
+                self.summarize_to(peer);
+            }
+        }
+    }
+
+    fn note_document_agreed(&mut self, agreed: DocumentId) {
+        self.documents.agreed = agreed;
+        if agreed == self.documents.id() {
+            self.events.push_back(Event::DocumentAgreed(agreed));
+        }
+    }
+}

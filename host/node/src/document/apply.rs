@@ -1,0 +1,123 @@
+//! Putting a document in force, on every member or on none.
+
+use std::time::Duration;
+
+use overlan_core::document::{Document, SignedDocument};
+use overlan_core::{ApplyError, DocumentId, Event};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Applied, ApplyFailure, Content, DocumentView, compose};
+use crate::handle::{NodeHandle, Stopped};
+
+/// How long an answer waits for all members to hold the document.
+const AGREEMENT: Duration = Duration::from_secs(10);
+
+impl NodeHandle {
+    /// The cluster document.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn document(&self) -> Result<DocumentView, Stopped> {
+        let cluster = self.config().cluster.clone();
+        self.inspect(move |core, _| {
+            let id = core.document_id();
+            let nothing = || Content::of_duties(0, &core.responsibilities());
+            DocumentView {
+                version: id.version,
+                digest: id.digest.to_string(),
+                cluster,
+                agreed: core.document_agreed(),
+                signed: core.document().is_some_and(|document| document.signed_part().is_some()),
+                content: core.document().map_or_else(nothing, |document| Content::of(document.document())),
+            }
+        })
+        .await
+    }
+
+    /// Puts a document in force on every member: what `content` says, made from the version that it names, else from
+    /// the one in force. Returns when all live members hold it, or after some ten seconds.
+    ///
+    /// # Errors
+    /// See [`ApplyFailure`]; nothing changed.
+    pub async fn apply(&self, content: &Content) -> Result<Applied, ApplyFailure> {
+        let in_force = self.inspect(|core, _| core.document_id()).await?;
+        if let Some(based_on) = content.version.filter(|version| *version != in_force.version) {
+            return Err(ApplyError::Raced { in_force, based_on }.into());
+        }
+        self.apply_document(compose(content, &self.config().cluster, in_force, None)?).await
+    }
+
+    /// As [`apply`](Self::apply), of a document that [`compose`] made and an operator signed.
+    ///
+    /// # Errors
+    /// See [`ApplyFailure`]; nothing changed.
+    pub async fn apply_document(&self, document: SignedDocument) -> Result<Applied, ApplyFailure> {
+        let mut events = self.watch();
+        let token = self.prepare(&document).await?;
+        let applied = self.inspect(move |core, now| core.apply_document(now, document)).await?;
+        let id = match (applied, token) {
+            (Ok(id), _) => id,
+            (Err(refused), token) => {
+                if let Some(token) = token {
+                    self.shared.rollout.abandon_everywhere(self, token).await;
+                }
+                return Err(refused.into());
+            }
+        };
+        let until = Instant::now() + AGREEMENT;
+        loop {
+            let (agreed, overtaken) = self.inspect(move |core, _| progress(core, id)).await?;
+            if overtaken {
+                return Err(ApplyFailure::Overtaken(id.version));
+            }
+            let timed_out = agreed || {
+                let next = timeout_at(until, async {
+                    loop {
+                        match events.recv().await {
+                            Ok(Event::Document(_) | Event::DocumentAgreed(_)) | Err(RecvError::Lagged(_)) => {
+                                break;
+                            }
+                            Ok(_) => {}
+                            Err(RecvError::Closed) => std::future::pending().await,
+                        }
+                    }
+                });
+                next.await.is_err()
+            };
+            if timed_out {
+                return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed });
+            }
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Has all live members make the policies ready that the document changes; nothing is in force before it is.
+    async fn prepare(&self, document: &SignedDocument) -> Result<Option<u64>, ApplyFailure> {
+        let offered = document.clone();
+        let before = self.inspect(move |core, _| {
+            core.check_offer(&offered)?;
+            let held = core.document().map(|held| held.document().policies.clone());
+            Ok::<_, ApplyError>(held.unwrap_or_default())
+        });
+        let before = before.await??;
+        let changed = document.document().policies.iter().filter(|policy| !before.contains(policy));
+        let changed: Vec<_> = changed.cloned().collect();
+        match changed.is_empty() {
+            true => Ok(None),
+            false => self.shared.rollout.prepare_everywhere(self, changed).await.map(Some),
+        }
+    }
+}
+
+/// Whether all hold the document, and whether another took its place that was not made from it.
+fn progress(core: &crate::driver::NodeCore, id: DocumentId) -> (bool, bool) {
+    let held = core.document_id();
+    let parent = core.document().map(|document| document.document()).map(|Document { parent, .. }| *parent);
+    // A document still later was made from one that was in force: whose, is not told any more.
+    let follows =
+        held.version > id.version + 1 || held.version == id.version + 1 && parent == Some(id.digest);
+    let agreed = held == id && core.document_agreed() || follows;
+    (agreed, held != id && !follows)
+}

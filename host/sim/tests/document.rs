@@ -1,0 +1,237 @@
+//! The cluster document: it reaches everybody through loss, partitions and restarts, one wins where two were applied
+//! at once, and the plan follows it.
+
+use std::time::Duration;
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use overlan_contract::assignment::Responsibility;
+use overlan_contract::{Attributes, Kind};
+use overlan_core::document::{Document, PolicyChoice, SIGNATURE, SignedDocument, signed_text};
+use overlan_core::status::Ownership;
+use overlan_core::{ApplyError, Config};
+use overlan_sim::{Network, World};
+use overlan_wire::limits::MAX_DOCUMENT;
+use overlan_wire::{BootId, Digest, DocumentId};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ADDRESSES: [&str; 3] = ["10.1.1.2", "10.2.1.2", "10.3.1.2"];
+
+fn duty(name: String) -> Responsibility {
+    Responsibility { name, replicas: 2, weight_milli: 1_000, requires: Attributes::new() }
+}
+
+fn world(seed: u64, network: Network, configure: impl Fn(&mut Config)) -> World {
+    let mut world = World::new(seed, network);
+    for (index, address) in ADDRESSES.into_iter().enumerate() {
+        let mut config = Config::new(format!("m{index}"), BootId::default(), [0; 32]);
+        config.responsibilities = vec![duty("configured".into())];
+        if index > 0 {
+            config.seeds = vec![format!("{}:7400", ADDRESSES[0]).parse().expect("an address")];
+        }
+        configure(&mut config);
+        world.add_with(config, &[address]);
+    }
+    assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}: no convergence");
+    world
+}
+
+fn held(world: &World, index: usize) -> DocumentId {
+    world.members[index].core.as_ref().map(|core| core.document_id()).unwrap_or_default()
+}
+
+/// A document made from the one that a member holds.
+fn next(world: &World, by: usize, duties: usize, name: &str) -> Document {
+    let parent = held(world, by);
+    Document {
+        version: parent.version + 1,
+        parent: parent.digest,
+        cluster: String::new(),
+        responsibilities: (0..duties).map(|n| duty(format!("{name}-{n}"))).collect(),
+        policies: Vec::new(),
+    }
+}
+
+fn unsigned(document: &Document) -> SignedDocument {
+    SignedDocument::new(&document.to_body().expect("it is valid"), None).expect("just made")
+}
+
+fn sign(document: &Document, key: &SigningKey) -> SignedDocument {
+    let body = document.to_body().expect("it is valid");
+    let signature: [u8; SIGNATURE] = key.sign(&signed_text(&body)).to_bytes();
+    SignedDocument::new(&body, Some(&signature)).expect("just made")
+}
+
+/// Whether all running members hold this document, know so, and have one plan for it.
+fn settled(world: &World, id: DocumentId) -> bool {
+    let running: Vec<_> = world.members.iter().filter_map(|member| member.core.as_ref()).collect();
+    let first = running[0].plan();
+    running.iter().all(|core| {
+        let plan = core.plan();
+        core.document_id() == id
+            && core.document_agreed()
+            && plan.document_version == id.version
+            && (plan.epoch, &plan.digest) == (first.epoch, &first.digest)
+            && plan.votes.iter().all(|vote| vote.verdict == "same")
+    })
+}
+
+#[test]
+fn a_document_reaches_everybody_and_the_plan_follows() {
+    for seed in 0..3 {
+        let network = Network {
+            delay: Duration::from_millis(1),
+            jitter: Duration::from_millis(2),
+            loss_ppm: [0, 50_000, 200_000][seed as usize % 3],
+            ..Network::default()
+        };
+        let mut world = world(seed, network, |_| {});
+        for (by, duties) in [(0, 3), (2, 1_000), (1, 1), (1, 0)] {
+            let document = next(&world, by, duties, "shard");
+            let id = world.apply(by, unsigned(&document)).expect("nothing is in its way");
+            assert!(world.run_until(60 * SECOND, |world| settled(world, id)), "seed {seed}: {duties} duties");
+        }
+        // Gains and losses add up to what is owned in the end: nothing.
+        for member in &world.members {
+            let mut owned = std::collections::BTreeMap::new();
+            for change in &member.owned {
+                let before = owned.insert(&change.name, change.now).unwrap_or(Ownership::None);
+                assert_eq!(before, change.before, "seed {seed}: {change:?}");
+            }
+            assert!(owned.values().all(|now| *now == Ownership::None), "seed {seed}: {owned:?}");
+        }
+    }
+}
+
+#[test]
+fn of_two_applied_at_once_one_wins_everywhere_and_the_other_may_try_again() {
+    for seed in 0..8 {
+        let mut world = world(seed, Network::with_delay(Duration::from_millis(5)), |_| {});
+        let documents = [next(&world, 0, 2, "a"), next(&world, 1, 2, "b")];
+        let ids = [0, 1].map(|by| world.apply(by, unsigned(&documents[by])).expect("it is the first here"));
+        let winner = ids[0].max(ids[1]);
+        assert!(world.run_until(30 * SECOND, |world| settled(world, winner)), "seed {seed}");
+        let late = world.apply(2, unsigned(&documents[0]));
+        assert_eq!(late, Err(ApplyError::Raced { in_force: winner, based_on: 0 }));
+        let again = world.apply(2, unsigned(&next(&world, 2, 2, "c"))).expect("made from the winner");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, again)), "seed {seed}");
+    }
+}
+
+#[test]
+fn sides_of_a_partition_agree_when_it_heals_and_restarts_forget_nothing() {
+    for seed in 0..6 {
+        let mut world = world(seed, Network::with_delay(Duration::from_millis(1)), |_| {});
+        let first = world.apply(0, unsigned(&next(&world, 0, 8, "first"))).expect("applied");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, first)), "seed {seed}");
+        world.network.dead.insert(ADDRESSES[2].parse().expect("an address"));
+        world.run_for(20 * SECOND);
+        let alone = world.apply(2, unsigned(&next(&world, 2, 4, "alone"))).expect("applied");
+        let mut most = DocumentId::default();
+        for round in 0..=seed % 2 {
+            let document = next(&world, round as usize, 6, &format!("round-{round}"));
+            most = world.apply(round as usize, unsigned(&document)).expect("applied");
+            world.run_for(20 * SECOND);
+        }
+        world.network.dead.clear();
+        let winner = most.max(alone);
+        assert!(world.run_until(90 * SECOND, |world| settled(world, winner)), "seed {seed}");
+        // A full restart, one by one.
+        for index in 0..3 {
+            world.kill(index);
+        }
+        world.run_for(SECOND);
+        for index in 0..3 {
+            world.start(index);
+            assert_eq!(held(&world, index), winner, "seed {seed}");
+        }
+        assert!(world.run_until(60 * SECOND, |world| settled(world, winner)), "seed {seed}");
+        // A member with an empty state directory learns it, even where it leads.
+        for index in 0..3 {
+            world.kill(index);
+            world.run_for(20 * SECOND);
+            world.configure(index, |config| config.document = None);
+            world.start(index);
+            assert_eq!(held(&world, index), DocumentId::default());
+            let wrong = |world: &World| {
+                let plans = world.members.iter().filter_map(|member| Some(member.core.as_ref()?.plan()));
+                plans.map(|plan| plan.document_version).any(|version| version > 0 && version < winner.version)
+            };
+            let back = |world: &World| {
+                assert!(!wrong(world), "seed {seed}: a plan for an older document");
+                settled(world, winner)
+            };
+            assert!(world.run_until(60 * SECOND, back), "seed {seed}, member {index}");
+        }
+    }
+}
+
+#[test]
+fn only_what_the_operator_signed_is_taken() {
+    let (operator, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+    let key = operator.verifying_key().to_bytes();
+    let mut world = world(1, Network::with_delay(Duration::from_millis(1)), |config| {
+        config.operator_key = Some(key);
+    });
+    let document = next(&world, 0, 2, "signed");
+    assert_eq!(world.apply(0, unsigned(&document)), Err(ApplyError::NotSigned));
+    assert_eq!(world.apply(0, sign(&document, &other)), Err(ApplyError::NotSigned));
+    let elsewhere = Document { cluster: "elsewhere".into(), ..document.clone() };
+    assert!(matches!(world.apply(0, sign(&elsewhere, &operator)), Err(ApplyError::OtherCluster(_))));
+    let id = world.apply(0, sign(&document, &operator)).expect("it is the operator's");
+    assert!(world.run_until(30 * SECOND, |world| settled(world, id)));
+    // A member whose configuration lacks the key takes anything; the others refuse it, and count.
+    world.kill(2);
+    world.configure(2, |config| config.operator_key = None);
+    world.start(2);
+    assert!(world.run_until(60 * SECOND, |world| settled(world, id)));
+    let forged = world.apply(2, unsigned(&next(&world, 2, 5, "forged"))).expect("it knows no operator");
+    world.run_for(20 * SECOND);
+    assert_eq!([0, 1, 2].map(|index| held(&world, index)), [id, id, forged]);
+    let refused = |index: usize| {
+        let core = world.members[index].core.as_ref().expect("it runs");
+        core.status(world.now).counters.documents_refused
+    };
+    assert!(refused(0) > 0 && refused(1) > 0);
+}
+
+#[test]
+fn documents_survive_the_wire_and_hostile_bytes_do_not() {
+    let policy = |kind, plugin: &str| PolicyChoice {
+        kind,
+        plugin: plugin.into(),
+        sha256: Digest([7; 32]),
+        size: 1_000,
+        config: vec![("a".into(), "x".repeat(4_000)), ("b".into(), String::new())],
+    };
+    let document = Document {
+        version: 3,
+        parent: Digest([9; 32]),
+        cluster: "prod".into(),
+        responsibilities: (0..3).map(|n| duty(format!("duty-{n}"))).collect(),
+        policies: vec![policy(Kind::Assignment, "mine.wasm"), policy(Kind::Failover, "builtin:fast")],
+    };
+    let signed = sign(&document, &SigningKey::from_bytes(&[3; 32]));
+    assert!(signed.bytes().len() < MAX_DOCUMENT);
+    assert_eq!(SignedDocument::parse(signed.bytes().clone()).expect("just written"), signed);
+    assert_eq!(signed.document(), &document);
+    assert!(signed.signed_part().is_some() && unsigned(&document).signed_part().is_none());
+    for len in 0..signed.bytes().len() {
+        let cut = SignedDocument::parse(signed.bytes().slice(..len));
+        assert_eq!(cut.is_ok(), len == signed.bytes().len() - SIGNATURE, "{len} bytes");
+    }
+    let refused = |what: &str, change: &dyn Fn(&mut Document)| {
+        let mut bad = document.clone();
+        change(&mut bad);
+        let error = bad.to_body().expect_err(what).to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    refused("version", &|d| d.version = 0);
+    refused("listed twice", &|d| d.responsibilities[1].name = "duty-0".into());
+    refused("replicas is 0", &|d| d.responsibilities[0].replicas = 0);
+    refused("requires", &|d| d.responsibilities[0].requires = vec![("\u{7}".into(), "x".into())]);
+    refused("at most once", &|d| d.policies[1].kind = Kind::Assignment);
+    refused("policy.failover.plugin", &|d| d.policies[1].plugin = String::new());
+    refused("policy.failover.config.a", &|d| d.policies[1].config[0].1 = "x".repeat(5_000));
+    refused("ascending", &|d| d.policies[1].config.reverse());
+    refused("bytes of", &|d| d.responsibilities = (0..16_000).map(|n| duty(format!("{n:0>80}"))).collect());
+}

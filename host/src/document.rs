@@ -1,0 +1,87 @@
+//! `overlan apply` and `overlan get`.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use overlan_node::document::{Applied, Content, DocumentView, compose};
+use overlan_node::{DocumentId, OperatorKey};
+
+use crate::args::Query;
+use crate::list::control;
+use crate::table::{out, print_json};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it; `-` is standard input
+    file: PathBuf,
+    /// Sign it with the operator's key, which `overlan keygen --operator` made
+    #[arg(long, value_name = "KEYFILE")]
+    sign: Option<PathBuf>,
+    #[command(flatten)]
+    query: Query,
+}
+
+pub(crate) async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
+    let text = match args.file.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin())?,
+        false => std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?,
+    };
+    let content = Content::parse(&text).with_context(|| args.file.display().to_string())?;
+    let applied = submit(&content, args.sign.as_deref(), &args.query).await?;
+    report(&applied, &args.query)
+}
+
+pub(crate) async fn get(query: &Query) -> anyhow::Result<()> {
+    let view: DocumentView = control(&query.socket)?.get("/v1/document").await?;
+    if query.json.json {
+        return print_json(&view.content);
+    }
+    let mut out = std::io::stdout().lock();
+    match view.version {
+        0 => writeln!(out, "# None was applied: this member's own configuration stands.")?,
+        _ => {
+            writeln!(out, "# {} (all hold it: {})", view.digest, if view.agreed { "yes" } else { "not yet" })?
+        }
+    }
+    out.write_all(view.content.to_toml().as_bytes())?;
+    Ok(())
+}
+
+/// Has the node put a document in force, signed here where there is a key.
+pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query) -> anyhow::Result<Applied> {
+    let control = control(&query.socket)?;
+    let Some(path) = sign else {
+        let body = serde_json::to_vec(content)?;
+        return Ok(control.post("/v1/document", "application/json", body).await?);
+    };
+    let key = read_key(path)?;
+    let view: DocumentView = control.get("/v1/document").await?;
+    let version = content.version.unwrap_or(view.version);
+    anyhow::ensure!(
+        version == view.version,
+        "the race is lost: version {} is in force, and this change was made from version {version}; look at it with \
+         `overlan get` and apply again",
+        view.version
+    );
+    let from = DocumentId { version, digest: view.digest.parse()? };
+    let document = compose(content, &view.cluster, from, Some(&key))?;
+    Ok(control.post("/v1/document", "application/octet-stream", document.bytes().clone()).await?)
+}
+
+fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = std::fs::File::open(path).and_then(|file| file.take(64 << 10).read_to_string(&mut text));
+    read.with_context(|| path.display().to_string())?;
+    OperatorKey::parse(&text).with_context(|| path.display().to_string())
+}
+
+pub(crate) fn report(applied: &Applied, query: &Query) -> anyhow::Result<()> {
+    if query.json.json {
+        return print_json(applied);
+    }
+    let agreed =
+        if applied.agreed { "all live members hold it" } else { "not all live members have said so yet" };
+    out!("version {} is in force ({agreed}), digest {}", applied.version, applied.digest);
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The cluster document, through the program: apply, get, watch, signatures, and policies pushed to every member.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use overlan_tests::binary::{overlan, run};
+use overlan_tests::cluster::Cluster;
+use overlan_tests::config::Responsibility;
+use overlan_tests::json::{number, rows, text};
+use overlan_tests::node::Node;
+use overlan_tests::wait::wait_until;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// `overlan watch --json`, into a file.
+struct Watch {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Watch {
+    fn start(node: &Node, path: PathBuf) -> Watch {
+        let file = fs::File::create(&path).expect("a file");
+        let mut command = Command::new(overlan());
+        command.args(["watch", "--json", "--socket"]).arg(node.config.control());
+        let child = command.stdin(Stdio::null()).stdout(file).spawn().expect("it starts");
+        Watch { child, path }
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.path).expect("its output");
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What the member owns by all that was told, in the order of names.
+    fn owned(&self) -> Vec<(String, String)> {
+        let mut owned = std::collections::BTreeMap::new();
+        for line in self.lines().iter().filter(|line| text(line, "event") == "responsibility") {
+            let (name, now) = (text(line, "name").to_owned(), text(line, "now").to_owned());
+            let before = owned.insert(name, now).unwrap_or_else(|| "none".into());
+            assert_eq!(before, text(line, "before"), "{line}");
+        }
+        owned.into_iter().filter(|(_, now)| now != "none").collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn file(cluster: &Cluster, name: &str, text: impl AsRef<[u8]>) -> String {
+    let path = cluster.folder().join(name);
+    fs::write(&path, text).expect("a file");
+    path.to_str().expect("a plain name").to_owned()
+}
+
+/// What a plan gives a member, in the order of names.
+fn planned(plan: &Value, member: &str) -> Vec<(String, String)> {
+    let duty = |duty: &Value| {
+        let place = rows(&duty["owners"]).iter().position(|owner| owner == member)?;
+        let ownership = if place == 0 { "primary" } else { "standby" };
+        Some((text(duty, "name").to_owned(), ownership.to_owned()))
+    };
+    let mut planned: Vec<_> = rows(&plan["duties"]).iter().filter_map(duty).collect();
+    planned.sort();
+    planned
+}
+
+fn wait_document(cluster: &Cluster, version: u64) {
+    let held = || cluster.nodes.iter().map(|node| node.listing("status")).collect::<Vec<_>>();
+    let all = |statuses: &Vec<Value>| {
+        statuses.iter().all(|status| {
+            let document = &status["document"];
+            number(document, "version") == version
+                && document["agreed"] == true
+                && document["digest"] == statuses[0]["document"]["digest"]
+        })
+    };
+    wait_until("all members to hold one document and know so", LIMIT, held, all);
+}
+
+#[test]
+fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
+    let mut cluster = Cluster::started_on_loopback(3, |_, config| {
+        config.responsibilities = vec![Responsibility { name: "shard-{0..7}".into(), replicas: 2 }];
+    });
+    let watch = Watch::start(&cluster.nodes[1], cluster.folder().join("watch"));
+    let initial = file(&cluster, "initial.toml", cluster.nodes[2].run(&["get"]).ok());
+    let owned = |plan: &Value| planned(plan, "b");
+    let same = |(plan, watched): &(Value, Vec<_>)| owned(plan) == *watched && !watched.is_empty();
+    let look = || (cluster.nodes[1].listing("plan"), watch.owned());
+    wait_until("the watcher to know what b owns", LIMIT, look, same);
+
+    let document = "[[responsibility]]\nname = \"job-{0..19}\"\nreplicas = 2\nweight = 2.5\n\
+                    [[responsibility]]\nname = \"leader\"\n";
+    let applied = cluster.nodes[0].run(&["apply", &file(&cluster, "jobs.toml", document), "--json"]).json();
+    assert_eq!((number(&applied, "version"), &applied["agreed"]), (1, &Value::Bool(true)));
+    wait_document(&cluster, 1);
+    let plans = || cluster.nodes.iter().map(|node| node.listing("plan")).collect::<Vec<_>>();
+    let one = |plans: &Vec<Value>| {
+        plans.iter().all(|plan| {
+            number(plan, "document_version") == 1
+                && plan["digest"] == plans[0]["digest"]
+                && rows(&plan["duties"]).len() == 21
+        })
+    };
+    wait_until("one plan for the document", LIMIT, plans, one);
+    wait_until("the watcher to know what b owns", LIMIT, look, same);
+    let events: Vec<String> = watch.lines().iter().map(|line| text(line, "event").to_owned()).collect();
+    assert!(events.iter().any(|event| event == "document") && events.iter().any(|event| event == "plan"));
+
+    // What was made from another version lost the race; what is printed may be applied again.
+    let late = cluster.nodes[1].run(&["apply", &initial]).fails(1);
+    assert!(late.contains("the race is lost: version 1 is in force"), "{late}");
+    let printed = file(&cluster, "printed.json", cluster.nodes[1].run(&["get", "--json"]).ok());
+    cluster.nodes[1].run(&["apply", &printed]).ok();
+    wait_document(&cluster, 2);
+    for (bad, named) in [
+        ("[[responsibility]]\nname = \"a\"\nreplica = 1\n", "responsibility[0].replica"),
+        ("[[responsibility]]\nname = \"a\"\nreplicas = 99\n", "replicas is 99"),
+        ("{\"responsibility\": [{\"name\": \"a\"}, {\"name\": \"a\"}]}", "listed twice"),
+        ("[policy.sizing]\nplugin = \"mine.wasm\"\n", "overlan policy push sizing"),
+    ] {
+        let refused = cluster.nodes[0].run(&["apply", &file(&cluster, "bad", bad)]).fails(1);
+        assert!(refused.contains(named), "{refused}");
+    }
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::restart);
+    wait_document(&cluster, 2);
+    wait_until(
+        "the plan to stand again",
+        LIMIT,
+        || cluster.nodes[2].listing("plan"),
+        |plan| rows(&plan["duties"]).len() == 21 && number(plan, "document_version") == 2,
+    );
+}
+
+/// A shipped component with a section that says nothing: another digest, the same policy.
+fn component(cluster: &Cluster, shipped: &str, mark: u8) -> String {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist").join(shipped);
+    let mut wasm = fs::read(dist).expect("a shipped component");
+    wasm.extend_from_slice(&[0, 4, 3, b'a', b'b', mark]);
+    file(cluster, &format!("pushed-{}.wasm", char::from(mark)), wasm)
+}
+
+fn wait_failover(node: &Node, plugin: &str) -> String {
+    let show = || node.run(&["policy", "show", "failover", "--json"]).json();
+    let status = wait_until("the policy to answer", LIMIT, show, |status| text(status, "plugin") == plugin);
+    text(&status, "sha256").to_owned()
+}
+
+#[test]
+fn a_pushed_policy_reaches_all_members_or_none_and_late_comers_fetch_it() {
+    let mut cluster = Cluster::started_on_loopback(3, |_, _| {});
+    let [first, second] = [b'1', b'2'].map(|mark| component(&cluster, "knet-compat.wasm", mark));
+    cluster.nodes[0].run(&["policy", "push", "failover", &first]).ok();
+    wait_document(&cluster, 1);
+    let digests: Vec<String> =
+        cluster.nodes.iter().map(|node| wait_failover(node, "pushed-1.wasm")).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0] && digest.len() == 64));
+
+    let config = cluster.config(3);
+    cluster.launch(3, config);
+    cluster.nodes[3].wait_ready();
+    assert_eq!(wait_failover(&cluster.nodes[3], "pushed-1.wasm"), digests[0]);
+    wait_document(&cluster, 1);
+
+    // One member that cannot store it keeps all from it, by name.
+    let components = cluster.nodes[2].config.folder.join("state/components");
+    fs::remove_dir_all(&components).expect("a folder of components");
+    fs::write(&components, "in the way").expect("a file");
+    let refused = cluster.nodes[1].run(&["policy", "push", "failover", &second]).fails(1);
+    assert!(refused.contains("c: ") && refused.contains("nothing changed on any member"), "{refused}");
+    for node in &cluster.nodes {
+        assert_eq!(wait_failover(node, "pushed-1.wasm"), digests[0]);
+        assert_eq!(number(&node.listing("status")["document"], "version"), 1);
+    }
+    fs::remove_file(&components).expect("it was there");
+    cluster.nodes[1].run(&["policy", "push", "failover", &second]).ok();
+    wait_document(&cluster, 2);
+    cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "pushed-2.wasm")));
+    let junk = file(&cluster, "junk.wasm", "junk");
+    let refused = cluster.nodes[0].run(&["policy", "push", "sizing", &junk]).fails(1);
+    assert!(refused.contains("policy.sizing junk.wasm"), "{refused}");
+    // A document that names no policy leaves them to the members' configuration again.
+    let empty = file(&cluster, "empty.toml", "version = 2\n");
+    cluster.nodes[2].run(&["apply", &empty]).ok();
+    cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:fast")));
+}
+
+#[test]
+fn an_operators_cluster_takes_what_the_operator_signed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("operator.key");
+    let key = key.to_str().expect("a plain name");
+    let made = run(["keygen", "--operator", "--out", key]);
+    let public = made.stderr.split('"').nth(1).expect("it tells the public key").to_owned();
+    made.ok();
+    let cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
+    let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
+    let refused = cluster.nodes[0].run(&["apply", &document]).fails(1);
+    assert!(refused.contains("overlan apply --sign KEYFILE"), "{refused}");
+    cluster.nodes[0].run(&["apply", &document, "--sign", key]).ok();
+    wait_document(&cluster, 1);
+    assert_eq!(cluster.nodes[1].listing("status")["document"]["signed"], true);
+    let unsigned = cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat"]).fails(1);
+    assert!(unsigned.contains("signed by its operator"), "{unsigned}");
+    cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat", "--sign", key]).ok();
+    wait_document(&cluster, 2);
+    cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:knet-compat")));
+}
