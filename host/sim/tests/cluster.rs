@@ -73,6 +73,22 @@ fn three_members_agree() {
     }));
 }
 
+/// Whoever takes itself for the leader for a moment may agree on a table as often as the leader does.
+#[test]
+fn members_that_join_at_once_agree() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, Network { jitter: Duration::from_millis(20), ..lan() });
+        for index in 0..5 {
+            world.add(&index.to_string(), &[&format!("10.1.1.{}", index + 2)], &["10.1.1.2"]);
+        }
+        let agreed = |world: &World| {
+            world.converged()
+                && world.members.iter().all(|member| member.core.as_ref().unwrap().status(world.now).agreed)
+        };
+        assert!(world.run_until(20 * SECOND, agreed), "seed {seed}");
+    }
+}
+
 #[test]
 fn same_seed_same_trace() {
     let run = |seed| {

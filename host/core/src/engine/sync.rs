@@ -134,7 +134,9 @@ impl<C: Crypto> Core<C> {
     ) {
         if let Some(&from) = self.boots.get(&origin.boot) {
             self.agreement.digests.insert(from, digest);
-            if epoch > self.agreement.epoch {
+            // Two that both took themselves for the leader may have agreed as often: one of the two counts
+            // everywhere, and where that is not the table, the leader says so in the next.
+            if (epoch, agreed) > (self.agreement.epoch, self.agreement.digest) {
                 (self.agreement.epoch, self.agreement.digest) = (epoch, agreed);
                 self.note_agreement();
             }

@@ -184,7 +184,7 @@ fn oversized_data_is_refused_before_it_is_copied() {
 fn invalid_answers_name_the_field() {
     let fault = fault(&sizing(9, 10, 5));
     let text = fault.to_string();
-    assert!(text.contains("datagram is 9; it must be from 1200 to 65507"), "{text}");
+    assert!(text.contains("datagram is 9; it must be from 1200 to 1472"), "{text}");
     let mut plugin = load::<Assignment>(&Guest::new(Kind::Assignment, &ok(&[0, 0]))).unwrap();
     assert!(matches!(plugin.ask(&questions::assignment(2, 2)), Err(Fault::Invalid(_))));
 }
