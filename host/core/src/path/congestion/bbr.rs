@@ -6,8 +6,10 @@ use core::time::Duration;
 use super::{Delivery, MAX_WINDOW, Sign, rate, scaled};
 use crate::time::Instant;
 
-/// Rounds that a rate is remembered.
+/// Rounds that a rate is remembered, and how long one counts for at the least: on a path of microseconds, ten rounds
+/// would not outlast a pause of the scheduler.
 const RATE_ROUNDS: usize = 10;
+const RATE_ROUND: Duration = Duration::from_millis(5);
 /// Gains in hundredths. 2/ln 2: the rate doubles each round trip.
 const STARTUP_GAIN: u64 = 289;
 const DRAIN_GAIN: u64 = 35;
@@ -37,6 +39,7 @@ pub(crate) struct Bbr {
     /// Highest rate of each of the last rounds.
     rates: [u64; RATE_ROUNDS],
     round: usize,
+    round_since: Instant,
     full_rate: u64,
     full_rounds: u32,
     min_rtt: Option<Duration>,
@@ -114,8 +117,11 @@ impl Bbr {
                 self.full_rounds += 1;
             }
         }
-        self.round += 1;
-        self.rates[self.round % RATE_ROUNDS] = 0;
+        if delivery.now.since(self.round_since) >= RATE_ROUND {
+            self.round_since = delivery.now;
+            self.round += 1;
+            self.rates[self.round % RATE_ROUNDS] = 0;
+        }
     }
 
     fn advance(&mut self, delivery: &Delivery) {
