@@ -15,6 +15,8 @@ wasmtime::component::bindgen!({
         }
     ",
     world: "overlan:host/kinds",
+    // Questions are lowered from where they are.
+    ownership: Borrowing { duplicate_if_necessary: true },
 });
 
 pub(crate) use exports::overlan::policy::{assignment, failover, sizing};

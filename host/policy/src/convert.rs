@@ -2,51 +2,62 @@
 
 use std::net::IpAddr;
 
+use bumpalo::Bump;
 use overlan_contract as contract;
 
 use crate::bindings::{assignment, facts, failover, sizing};
 
-fn adapter(adapter: &contract::Adapter) -> facts::Adapter {
+/// What the generated types borrow and the contract's do not have lies in an arena that lives for one call.
+type Attributes<'a> = &'a [(&'a str, &'a str)];
+
+pub(crate) fn attributes<'a>(attributes: &'a [(String, String)], arena: &'a Bump) -> Attributes<'a> {
+    arena.alloc_slice_fill_iter(attributes.iter().map(|(key, value)| (&**key, &**value)))
+}
+
+fn adapter<'a>(adapter: &'a contract::Adapter, arena: &'a Bump) -> facts::Adapter<'a> {
     facts::Adapter {
-        name: adapter.name.clone(),
-        kind: adapter.kind.clone(),
+        name: &adapter.name,
+        kind: &adapter.kind,
         address: match adapter.address {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
+            IpAddr::V4(address) => arena.alloc_slice_copy(&address.octets()),
+            IpAddr::V6(address) => arena.alloc_slice_copy(&address.octets()),
         },
         prefix_length: adapter.prefix_length,
         mtu: adapter.mtu,
         speed: adapter.speed,
-        class_of_service: adapter.class_of_service.clone(),
+        class_of_service: &adapter.class_of_service,
         dscp: adapter.dscp,
         status: match adapter.status {
             contract::AdapterStatus::Up => facts::AdapterStatus::Up,
             contract::AdapterStatus::Down => facts::AdapterStatus::Down,
         },
-        attributes: adapter.attributes.clone(),
+        attributes: attributes(&adapter.attributes, arena),
     }
 }
 
-pub(crate) fn assignment_question(question: &contract::assignment::Question) -> assignment::Question {
-    let node = |node: &contract::assignment::Node| assignment::Node {
-        id: node.id.clone(),
-        name: node.name.clone(),
+pub(crate) fn assignment_question<'a>(
+    question: &'a contract::assignment::Question,
+    arena: &'a Bump,
+) -> assignment::Question<'a> {
+    let node = |node: &'a contract::assignment::Node| assignment::Node {
+        id: &node.id,
+        name: &node.name,
         live: node.live,
-        adapters: node.adapters.iter().map(adapter).collect(),
-        attributes: node.attributes.clone(),
+        adapters: arena.alloc_slice_fill_iter(node.adapters.iter().map(|of| adapter(of, arena))),
+        attributes: attributes(&node.attributes, arena),
     };
-    let duty = |duty: &contract::assignment::Responsibility| assignment::Responsibility {
-        name: duty.name.clone(),
+    let duty = |duty: &'a contract::assignment::Responsibility| assignment::Responsibility {
+        name: &duty.name,
         replicas: duty.replicas,
         weight_milli: duty.weight_milli,
-        requires: duty.requires.clone(),
+        requires: attributes(&duty.requires, arena),
     };
     assignment::Question {
-        nodes: question.nodes.iter().map(node).collect(),
-        responsibilities: question.responsibilities.iter().map(duty).collect(),
-        previous: question.previous.clone(),
+        nodes: arena.alloc_slice_fill_iter(question.nodes.iter().map(node)),
+        responsibilities: arena.alloc_slice_fill_iter(question.responsibilities.iter().map(duty)),
+        previous: arena.alloc_slice_fill_iter(question.previous.iter().map(|owners| &**owners)),
         seed: question.seed,
-        attributes: question.attributes.clone(),
+        attributes: attributes(&question.attributes, arena),
     }
 }
 
@@ -54,15 +65,18 @@ pub(crate) fn assignment_answer(answer: assignment::Answer) -> contract::assignm
     contract::assignment::Answer { owners: answer.owners }
 }
 
-pub(crate) fn sizing_question(question: &contract::sizing::Question) -> sizing::Question {
+pub(crate) fn sizing_question<'a>(
+    question: &'a contract::sizing::Question,
+    arena: &'a Bump,
+) -> sizing::Question<'a> {
     sizing::Question {
-        local: adapter(&question.local),
-        remote: adapter(&question.remote),
+        local: adapter(&question.local, arena),
+        remote: adapter(&question.remote, arena),
         path_mtu: question.path_mtu,
         rtt_us: question.rtt_us,
         loss_ppm: question.loss_ppm,
         overhead: question.overhead,
-        attributes: question.attributes.clone(),
+        attributes: attributes(&question.attributes, arena),
     }
 }
 
@@ -70,16 +84,19 @@ pub(crate) fn sizing_answer(answer: sizing::Answer) -> contract::sizing::Answer 
     contract::sizing::Answer { datagram: answer.datagram, coalesce: answer.coalesce, burst: answer.burst }
 }
 
-pub(crate) fn failover_question(question: &contract::failover::Question) -> failover::Question {
+pub(crate) fn failover_question<'a>(
+    question: &'a contract::failover::Question,
+    arena: &'a Bump,
+) -> failover::Question<'a> {
     use contract::failover::PathState;
     let rtt = |rtt: contract::failover::Rtt| failover::Rtt {
         smoothed_us: rtt.smoothed_us,
         variance_us: rtt.variance_us,
         min_us: rtt.min_us,
     };
-    let path = |path: &contract::failover::Path| failover::Path {
-        local: adapter(&path.local),
-        remote: adapter(&path.remote),
+    let path = |path: &'a contract::failover::Path| failover::Path {
+        local: adapter(&path.local, arena),
+        remote: adapter(&path.remote, arena),
         rtt: path.rtt.map(rtt),
         loss_ppm: path.loss_ppm,
         state: match path.state {
@@ -90,12 +107,12 @@ pub(crate) fn failover_question(question: &contract::failover::Question) -> fail
         },
         since_ms: path.since_ms,
         flaps: path.flaps,
-        attributes: path.attributes.clone(),
+        attributes: attributes(&path.attributes, arena),
     };
     failover::Question {
-        paths: question.paths.iter().map(path).collect(),
+        paths: arena.alloc_slice_fill_iter(question.paths.iter().map(path)),
         seed: question.seed,
-        attributes: question.attributes.clone(),
+        attributes: attributes(&question.attributes, arena),
     }
 }
 

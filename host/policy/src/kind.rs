@@ -1,5 +1,6 @@
 //! The three kinds of policy as types, so that no plugin can be asked another kind's question.
 
+use bumpalo::Bump;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ macro_rules! kind {
                 store: &mut wasmtime::Store<crate::guest::State>,
                 config: &[(String, String)],
             ) -> wasmtime::Result<Result<(), String>> {
-                guest.call_configure(store, config)
+                guest.call_configure(store, convert::attributes(config, &Bump::new()))
             }
 
             fn decide(
@@ -111,7 +112,8 @@ macro_rules! kind {
                 store: &mut wasmtime::Store<crate::guest::State>,
                 question: &Self::Question,
             ) -> wasmtime::Result<Result<Self::Answer, String>> {
-                let answer = guest.call_decide(store, &convert::$question(question))?;
+                let arena = Bump::new();
+                let answer = guest.call_decide(store, convert::$question(question, &arena))?;
                 Ok(answer.map(convert::$answer))
             }
 

@@ -182,7 +182,8 @@ impl<P: Policy> Plugin<P> {
         if let Some(used) = used {
             self.used.note_fuel(used, fuel);
         }
-        self.used.answer = self.used.answer.max(begun.elapsed());
+        let elapsed = begun.elapsed();
+        self.used.answer = self.used.answer.max(elapsed);
         let answer = answer?;
         let size = P::size(&answer);
         self.used.note_answer(size);
@@ -193,7 +194,7 @@ impl<P: Policy> Plugin<P> {
         if !P::METERED {
             self.kept = Some(running);
         }
-        Ok(Answered { answer, fuel: used, elapsed: begun.elapsed() })
+        Ok(Answered { answer, fuel: used, elapsed })
     }
 
     /// Forgets what the guest remembers of earlier questions, where the kind keeps an instance.

@@ -94,7 +94,7 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
     let mut violations = Violations::default();
     if answer.owners.len() != question.responsibilities.len() {
         violations.add(
-            "owners".into(),
+            "owners",
             format!("a list of {}", answer.owners.len()),
             format!(
                 "it must have one entry for each of the {} responsibilities",

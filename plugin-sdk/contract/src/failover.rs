@@ -137,30 +137,41 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
     check_order(count, &answer.order, &mut violations);
     if let Mode::Spread(weights) = &answer.mode {
         if weights.len() != count {
-            violations.add("mode.spread".into(), format!("a list of {}", weights.len()), one_for_each(count));
+            violations.add("mode.spread", format!("a list of {}", weights.len()), one_for_each(count));
         } else if count > 0 && weights.iter().all(|&weight| weight == 0) {
-            violations.add("mode.spread".into(), "all zero", "some path needs a weight above 0");
+            violations.add("mode.spread", "all zero", "some path needs a weight above 0");
         }
         for (index, &weight) in weights.iter().enumerate() {
-            violations.check_range(format!("mode.spread[{index}]"), weight, WEIGHT);
+            violations.check_range(format_args!("mode.spread[{index}]"), weight, WEIGHT);
         }
     }
     if answer.timings.len() != count {
-        violations.add("timings".into(), format!("a list of {}", answer.timings.len()), one_for_each(count));
+        violations.add("timings", format!("a list of {}", answer.timings.len()), one_for_each(count));
     }
     for (index, timing) in answer.timings.iter().enumerate() {
-        let field = |name: &str| format!("timings[{index}].{name}");
-        violations.check_range(field("probe_interval_us"), timing.probe_interval_us, PROBE_INTERVAL_US);
-        violations.check_range(field("reply_timeout_us"), timing.reply_timeout_us, REPLY_TIMEOUT_US);
-        violations.check_range(field("misses"), timing.misses, MISSES);
-        violations.check_range(field("hold_down_ms"), timing.hold_down_ms, HOLD_DOWN_MS);
+        violations.check_range(
+            format_args!("timings[{index}].probe_interval_us"),
+            timing.probe_interval_us,
+            PROBE_INTERVAL_US,
+        );
+        violations.check_range(
+            format_args!("timings[{index}].reply_timeout_us"),
+            timing.reply_timeout_us,
+            REPLY_TIMEOUT_US,
+        );
+        violations.check_range(format_args!("timings[{index}].misses"), timing.misses, MISSES);
+        violations.check_range(
+            format_args!("timings[{index}].hold_down_ms"),
+            timing.hold_down_ms,
+            HOLD_DOWN_MS,
+        );
     }
     violations.finish()
 }
 
 fn check_order(count: usize, order: &[u32], violations: &mut Violations) {
     if order.len() != count {
-        violations.add("order".into(), format!("a list of {}", order.len()), one_for_each(count));
+        violations.add("order", format!("a list of {}", order.len()), one_for_each(count));
     }
     let mut seen = vec![false; count];
     for (place, &path) in order.iter().enumerate().take(count) {

@@ -65,9 +65,9 @@ impl Question {
 /// The fields that lie outside their ranges.
 pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violation>> {
     let mut violations = Violations::default();
-    violations.check_range("datagram".into(), answer.datagram, MIN_DATAGRAM..=question.largest_datagram());
-    violations.check_range("coalesce".into(), answer.coalesce, 0..=answer.datagram);
-    violations.check_range("burst".into(), answer.burst, answer.datagram..=MAX_BURST);
+    violations.check_range("datagram", answer.datagram, MIN_DATAGRAM..=question.largest_datagram());
+    violations.check_range("coalesce", answer.coalesce, 0..=answer.datagram);
+    violations.check_range("burst", answer.burst, answer.datagram..=MAX_BURST);
     violations.finish()
 }
 

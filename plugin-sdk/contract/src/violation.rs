@@ -1,7 +1,9 @@
 //! What an answer got wrong.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Display;
+use core::ops::RangeInclusive;
 
 /// One rule that an answer breaks: the field, the value found, and what would be valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,19 +25,14 @@ pub const MAX_VIOLATIONS: usize = 16;
 pub(crate) struct Violations(Vec<Violation>);
 
 impl Violations {
-    pub(crate) fn add(
-        &mut self,
-        field: String,
-        value: impl alloc::string::ToString,
-        rule: impl Into<String>,
-    ) {
+    pub(crate) fn add(&mut self, field: impl ToString, value: impl ToString, rule: impl Into<String>) {
         if self.0.len() < MAX_VIOLATIONS {
-            self.0.push(Violation { field, value: value.to_string(), rule: rule.into() });
+            self.0.push(Violation { field: field.to_string(), value: value.to_string(), rule: rule.into() });
         }
     }
 
-    /// Adds a violation unless `value` lies in `range`.
-    pub(crate) fn check_range(&mut self, field: String, value: u32, range: core::ops::RangeInclusive<u32>) {
+    /// Adds a violation unless `value` lies in `range`; only then is the field's name put together.
+    pub(crate) fn check_range(&mut self, field: impl Display, value: u32, range: RangeInclusive<u32>) {
         if !range.contains(&value) {
             self.add(field, value, alloc::format!("it must be from {} to {}", range.start(), range.end()));
         }
