@@ -47,6 +47,20 @@ async fn bad_plugins_are_rolled_back_or_refused() {
     }
 }
 
+/// Of two that follow each other quickly the second gives way to the one before both.
+#[tokio::test]
+async fn what_has_not_passed_its_probation_is_nothing_to_go_back_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(config(folder.path(), 84, 1, free_port())).await.unwrap();
+    for (name, datagram) in [("first", 1_300), ("second", 1_400)] {
+        let set = set(&node, name, sizing(datagram, 0, 65_536).component()).await.unwrap();
+        assert_eq!((&*set.plugin, set.previous.as_deref()), (name, Some("builtin:mtu-fit")));
+    }
+    let back = node.policy_rollback(Kind::Sizing).await.unwrap();
+    assert_eq!((&*back.plugin, back.previous.as_deref()), ("builtin:mtu-fit", Some("second")));
+    node.leave().await;
+}
+
 #[tokio::test]
 async fn limits_are_set_by_name_and_hold() {
     let folder = tempfile::tempdir().unwrap();

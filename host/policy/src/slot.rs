@@ -128,6 +128,14 @@ impl<P: Policy> Slot<P> {
         self.install(Some(plugin))
     }
 
+    /// Makes `plugin` active in place of one that is not worth to go back to, which it returns; the one before that
+    /// stays the one before.
+    pub fn replace(&mut self, plugin: Plugin<P>) -> Option<Plugin<P>> {
+        let outgoing = self.active.take();
+        self.install(Some(plugin));
+        outgoing
+    }
+
     /// Leaves the slot without an active plugin; the one that was is kept warm. Returns the one that
     /// fell out.
     pub fn unset(&mut self) -> Option<Plugin<P>> {

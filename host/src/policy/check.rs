@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::table::{out, print_json};
 
 pub(super) fn run(file: &Path, config: &[(String, String)], json: bool) -> anyhow::Result<()> {
-    let wasm = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let wasm = super::read_component(file)?;
     let report = check(&Engine::new()?, &wasm, config, Limits::default())
         .with_context(|| format!("{} will not do", file.display()))?;
     let kind = report.kind.map(|kind| kind.to_string()).unwrap_or_default();

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use overlan_node::policy_host::Limits;
 use overlan_node::{PolicyStatus, plugins};
 use serde_json::json;
 
@@ -114,6 +115,21 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     usage::print(&status)
 }
 
+/// A component's file. What no node would take is not read either.
+pub(crate) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let shown = || path.display().to_string();
+    let most = Limits::default().file_bytes as u64;
+    let about = std::fs::metadata(path).with_context(shown)?;
+    anyhow::ensure!(about.is_file(), "{} is no file; name a component that was built", path.display());
+    anyhow::ensure!(
+        about.len() <= most,
+        "{} has {} bytes, a component at most {most}",
+        path.display(),
+        about.len()
+    );
+    std::fs::read(path).with_context(shown)
+}
+
 /// Sends a plugin to a path of the control API.
 pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
     path: &str,
@@ -129,7 +145,7 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
         let body = serde_json::to_vec(&json!({ "builtin": name, "config": config, "limits": limits }))?;
         return Ok(control.post(path, "application/json", body).await?);
     }
-    let wasm = std::fs::read(plugin).with_context(|| plugin.to_owned())?;
+    let wasm = read_component(Path::new(plugin))?;
     let name = Path::new(plugin).file_name().unwrap_or_default().to_string_lossy();
     let mut path = format!("{path}?name={}", escape(&name));
     for (key, value) in config {

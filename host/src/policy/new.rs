@@ -27,6 +27,13 @@ static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/src");
 static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/contract");
 
 const MAX_NAME_BYTES: usize = 64;
+/// What cargo refuses as the name of a package, or knows another package by.
+const RESERVED: [&str; 8] =
+    ["test", "core", "std", "alloc", "proc-macro", "build", "overlan-plugin-sdk", "overlan-contract"];
+/// Rust's keywords (The Rust Reference, "Keywords") in lower case.
+const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final \
+     fn for gen if impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true \
+     try type typeof unsafe unsized use virtual where while yield";
 
 pub(super) fn run(args: &NewArgs) -> anyhow::Result<()> {
     check_name(&args.name)?;
@@ -58,12 +65,13 @@ fn check_name(name: &str) -> Result<(), Usage> {
     match name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.bytes().all(plain)
         && name.len() <= MAX_NAME_BYTES
-        && name != "test"
+        && !RESERVED.contains(&name)
+        && !KEYWORDS.split_whitespace().any(|keyword| keyword == name)
     {
         true => Ok(()),
         false => Err(Usage(format!(
             "`{name}` names no project; use lower-case letters, digits and dashes, a letter first, at most \
-             {MAX_NAME_BYTES}, and not `test`"
+             {MAX_NAME_BYTES}, and no keyword nor the name of a well-known package"
         ))),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use overlan_node::Kind;
 use overlan_node::document::{DocumentView, Pairs, PolicyText};
 use overlan_node::rollout::ComponentView;
@@ -32,7 +31,7 @@ pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<()> {
     let policy = if args.plugin.starts_with("builtin:") {
         PolicyText { plugin: args.plugin.clone(), sha256: None, size: None, config }
     } else {
-        let wasm = std::fs::read(&args.plugin).with_context(|| args.plugin.clone())?;
+        let wasm = super::read_component(Path::new(&args.plugin))?;
         let name = Path::new(&args.plugin).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let offered: ComponentView = control.post("/v1/components", "application/wasm", wasm).await?;
         PolicyText { plugin: name, sha256: Some(offered.sha256), size: Some(offered.size), config }

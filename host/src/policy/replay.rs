@@ -1,6 +1,7 @@
 //! `overlan policy replay`: what another policy would have answered.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use overlan_node::policy_host::{Assignment, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect};
@@ -53,7 +54,7 @@ fn component(policy: &str) -> anyhow::Result<Vec<u8>> {
             })?;
             Ok(builtin.wasm.to_vec())
         }
-        None => std::fs::read(policy).with_context(|| policy.to_owned()),
+        None => super::read_component(Path::new(policy)),
     }
 }
 

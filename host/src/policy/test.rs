@@ -23,6 +23,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Questions put to one instance.
+const IN_A_ROW: usize = 300;
+
 /// What became of one fixture.
 struct Outcome {
     name: String,
@@ -50,8 +53,11 @@ fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     let most_moved = f64::from(args.max_moved) / 100.0;
-    let outcomes: Vec<Outcome> =
-        shipped.chain(own).map(|case| judge(&mut plugin, case, most_moved)).collect();
+    let cases: Vec<_> = shipped.chain(own).collect();
+    let mut outcomes: Vec<Outcome> = cases.iter().map(|case| judge(&mut plugin, case, most_moved)).collect();
+    if P::KIND != Kind::Assignment {
+        outcomes.push(ask_in_a_row(&mut plugin, &cases));
+    }
     let failed = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count();
     if args.json.json {
         print_json(&json!({
@@ -101,18 +107,51 @@ fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<Case<P::Question, P:
         .collect()
 }
 
-fn judge<P: Trial>(plugin: &mut Plugin<P>, case: Case<P::Question, P::Answer>, most_moved: f64) -> Outcome {
-    let mut outcome = Outcome {
-        name: case.name.clone(),
-        fuel: None,
-        memory_bytes: 0,
-        elapsed: Duration::ZERO,
-        moved: None,
-        violations: Vec::new(),
-    };
-    if let Err(violations) = ask_all(plugin, &case, most_moved, &mut outcome) {
+impl Outcome {
+    fn of(name: &str) -> Outcome {
+        Outcome {
+            name: name.to_owned(),
+            fuel: None,
+            memory_bytes: 0,
+            elapsed: Duration::ZERO,
+            moved: None,
+            violations: Vec::new(),
+        }
+    }
+}
+
+fn judge<P: Trial>(plugin: &mut Plugin<P>, case: &Case<P::Question, P::Answer>, most_moved: f64) -> Outcome {
+    let mut outcome = Outcome::of(&case.name);
+    if let Err(violations) = ask_all(plugin, case, most_moved, &mut outcome) {
         outcome.violations = violations;
     }
+    outcome
+}
+
+/// Asks everything again and again of one instance, as a node does of kinds that keep theirs: what it remembers may
+/// neither break it nor change an answer.
+fn ask_in_a_row<P: Trial>(plugin: &mut Plugin<P>, cases: &[Case<P::Question, P::Answer>]) -> Outcome {
+    let mut outcome = Outcome::of("all in a row");
+    let begun = Instant::now();
+    let asked = plugin.restart().map_err(|fault| refusal(fault, "the start")).and_then(|()| {
+        let mut first: Vec<P::Answer> = Vec::new();
+        for turn in 0..IN_A_ROW {
+            let case = &cases[turn % cases.len()];
+            let answered = plugin.ask(&case.question);
+            let answer = answered.map_err(|fault| refusal(fault, &format!("question {}", turn + 1)))?.answer;
+            match first.get(turn % cases.len()) {
+                None => first.push(answer),
+                Some(before) if *before != answer => {
+                    let rule = format!("question {} ({}) had {} before", turn + 1, case.name, short(before));
+                    return Err(violation("answer", short(&answer), rule));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    });
+    (outcome.memory_bytes, outcome.elapsed) = (plugin.memory_bytes(), begun.elapsed());
+    outcome.violations = asked.err().unwrap_or_default();
     outcome
 }
 
@@ -168,10 +207,18 @@ fn ask_fresh<P: Trial>(
     plugin: &mut Plugin<P>,
     question: &P::Question,
 ) -> Result<Answered<P::Answer>, Vec<Violation>> {
-    plugin.restart().and_then(|()| plugin.ask(question)).map_err(|fault| match fault {
+    plugin.restart().and_then(|()| plugin.ask(question)).map_err(|fault| refusal(fault, ""))
+}
+
+/// What a fault says against a plugin; `when` tells which question it was, if that is not plain.
+fn refusal(fault: Fault, when: &str) -> Vec<Violation> {
+    match fault {
         Fault::Invalid(violations) => violations,
-        fault => violation("answer", fault.kind().name().to_owned(), fault.to_string()),
-    })
+        fault => {
+            let told = if when.is_empty() { fault.to_string() } else { format!("{when}: {fault}") };
+            violation("answer", fault.kind().name().to_owned(), told)
+        }
+    }
 }
 
 fn violation(field: &str, value: String, rule: String) -> Vec<Violation> {

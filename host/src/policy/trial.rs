@@ -28,7 +28,7 @@ impl Given {
             })?;
             return Ok(Given::builtin(builtin));
         }
-        let wasm = std::fs::read(plugin).with_context(|| plugin.to_owned())?;
+        let wasm = super::read_component(Path::new(plugin))?;
         let report = inspect(&wasm);
         let kind = match (report.problem, report.kind) {
             (None, Some(kind)) => kind,

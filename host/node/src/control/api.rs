@@ -189,6 +189,8 @@ struct SetBuiltin {
 
 /// How an uploaded component is called.
 const NAME: &str = "name";
+/// As many bytes as the cluster document allows.
+const MAX_PLUGIN_NAME: usize = overlan_core::document::MAX_TEXT;
 /// Before the name of a limit; all other parameters of the query are the plugin's configuration.
 const LIMIT: &str = "limit.";
 
@@ -226,6 +228,12 @@ async fn upload(mut parameters: BTreeMap<String, String>, request: Request) -> R
         return Err(bad("there is no component in the request".to_owned()));
     }
     let name = parameters.remove(NAME).unwrap_or_else(|| "upload".to_owned());
+    if name.is_empty() || name.len() > MAX_PLUGIN_NAME || name.chars().any(char::is_control) {
+        return Err(bad(format!("a plugin's name has 1 to {MAX_PLUGIN_NAME} bytes, all of them printable")));
+    }
+    if name.starts_with("builtin:") {
+        return Err(bad(format!("{name} names a shipped plugin; an upload takes another name")));
+    }
     let mut limits = Vec::new();
     for (key, value) in parameters.extract_if(LIMIT.to_owned().., |key, _| key.starts_with(LIMIT)) {
         let number =

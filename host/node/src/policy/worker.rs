@@ -219,13 +219,22 @@ impl<P: Decision> Worker<P> {
 
     fn swap(&mut self, loaded: Loaded, probation: Option<ProbationConfig>) {
         let Some(plugin) = P::unwrap(loaded.plugin) else { return };
-        self.probation = probation.map(|config| OnProbation {
-            probation: Probation::new(config, self.origin.elapsed()),
-            replaced_native: self.slot.active().is_none(),
-        });
-        self.slot.swap(plugin);
-        self.facts.rotate_right(1);
-        self.facts[0] = Facts { config: loaded.config, digest: loaded.digest };
+        let facts = Facts { config: loaded.config, digest: loaded.digest };
+        // One whose own probation is not over is nothing to go back to.
+        let now = self.origin.elapsed();
+        let unproven = self.probation.take().filter(|on| now < on.probation.ends());
+        let replaced_native =
+            unproven.as_ref().map_or(self.slot.active().is_none(), |unproven| unproven.replaced_native);
+        if unproven.is_some() {
+            self.slot.replace(plugin);
+            self.facts[0] = facts;
+        } else {
+            self.slot.swap(plugin);
+            self.facts.rotate_right(1);
+            self.facts[0] = facts;
+        }
+        self.probation =
+            probation.map(|config| OnProbation { probation: Probation::new(config, now), replaced_native });
     }
 
     /// `false`: there is no plugin before this one.
