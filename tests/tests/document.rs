@@ -195,6 +195,38 @@ fn a_pushed_policy_reaches_all_members_or_none_and_late_comers_fetch_it() {
 }
 
 #[test]
+fn a_push_keeps_the_responsibilities_and_needs_the_quorum() {
+    let mut cluster = Cluster::started_on_loopback(3, |member, config| {
+        config.quorum = "majority";
+        if member == 0 {
+            config.responsibilities = vec![Responsibility { name: "shard-{0..7}".into(), replicas: 2 }];
+        }
+    });
+    let duties = |node: &Node| rows(&node.listing("plan")["duties"]).len();
+    wait_until("the plan to give out 8 duties", LIMIT, || duties(&cluster.nodes[2]), |count| *count == 8);
+    // The member that is asked has no [[responsibility]] of its own.
+    let pushed = cluster.nodes[2].run(&["policy", "push", "failover", "builtin:knet-compat"]);
+    assert!(pushed.stderr.contains("takes over the 8 responsibilities of the plan"), "{}", pushed.stderr);
+    pushed.ok();
+    wait_document(&cluster, 1);
+    let plan = || cluster.nodes[0].listing("plan");
+    let same = |plan: &Value| number(plan, "document_version") == 1 && rows(&plan["duties"]).len() == 8;
+    wait_until("the plan for the document", LIMIT, plan, same);
+
+    for member in 0..2 {
+        cluster.nodes[member].kill();
+    }
+    let owned = || duties(&cluster.nodes[2]);
+    wait_until("the last member to own nothing", LIMIT, owned, |count| *count == 0);
+    let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
+    for command in [&["apply", &document][..], &["policy", "push", "failover", "builtin:fast"]] {
+        let refused = cluster.nodes[2].run(command).fails(1);
+        assert!(refused.contains("no more than half of the members"), "{refused}");
+    }
+    assert_eq!(number(&cluster.nodes[2].listing("status")["document"], "version"), 1);
+}
+
+#[test]
 fn an_operators_cluster_takes_what_the_operator_signed() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = folder.path().join("operator.key");

@@ -13,6 +13,7 @@ use overlan_contract::assignment::Responsibility;
 use overlan_wire::{DocumentId, NodeId};
 
 use super::Core;
+use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::document::{Document, SignedDocument};
 use crate::event::Event;
@@ -54,13 +55,19 @@ pub enum ApplyError {
     /// It bears another cluster's name.
     #[error("the document is for the cluster `{0}`, which is another one")]
     OtherCluster(alloc::string::String),
+    /// The member that was asked sees no majority, and [`Quorum::Majority`] is configured.
+    #[error(
+        "this member sees no more than half of the members ([cluster] quorum = \"majority\"), and what the others \
+         decide would be undone: apply it at a member that sees most of them, or when they are back"
+    )]
+    NoQuorum,
 }
 
 /// What this member knows of cluster documents.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
     held: Option<SignedDocument>,
-    /// The latest that all live members hold.
+    /// The latest held here that the leader found with all live members.
     pub(super) agreed: DocumentId,
     /// What the others hold.
     known: BTreeMap<NodeId, DocumentId>,
@@ -135,6 +142,9 @@ impl<C: Crypto> Core<C> {
     /// See [`ApplyError`].
     pub fn check_offer(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
         self.check_document(offered)?;
+        if self.config.quorum == Quorum::Majority && !self.planner.quorate() {
+            return Err(ApplyError::NoQuorum);
+        }
         let (held, document) = (self.documents.id(), offered.document());
         if document.parent != held.digest || document.version != held.version + 1 {
             let based_on = document.version - 1;
@@ -150,6 +160,13 @@ impl<C: Crypto> Core<C> {
             (None, Some(planned)) => planned.to_vec(),
             (None, None) => self.config.responsibilities.clone(),
         }
+    }
+
+    /// Whether [`responsibilities`](Self::responsibilities) are those of all members: not before there is a document or
+    /// a plan, nor while no seed was met.
+    pub fn responsibilities_settled(&self) -> bool {
+        let alone = !self.hellos.joined && !self.config.seeds.is_empty();
+        self.documents.held.is_some() || !alone && self.planner.responsibilities().is_some()
     }
 
     /// Takes the document of an earlier life.
@@ -187,10 +204,12 @@ impl<C: Crypto> Core<C> {
 
     /// What a summary says of documents.
     pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
-        let before = self.documents.known.insert(from, held);
-        if agreed > self.documents.agreed {
-            self.note_document_agreed(agreed);
-        } else if before != Some(held) && held == self.documents.agreed && agreed < held {
+        self.documents.known.insert(from, held);
+        // Only the leader says so, and of another document than the own it need not be known.
+        let news = agreed == self.documents.id() && agreed != self.documents.agreed;
+        if news && from == self.leader() {
+            self.note_document_agreed();
+        } else if held == self.documents.agreed && agreed < held && self.leader() == self.id {
             // A late comer that caught up learns at once that all hold it.
             self.summarize_to(from);
         }
@@ -256,17 +275,15 @@ impl<C: Crypto> Core<C> {
         }
         let peers = self.live_peers();
         if peers.iter().all(|peer| self.documents.known.get(peer) == Some(&id)) {
-            self.note_document_agreed(id);
+            self.note_document_agreed();
             for peer in peers {
                 self.summarize_to(peer);
             }
         }
     }
 
-    fn note_document_agreed(&mut self, agreed: DocumentId) {
-        self.documents.agreed = agreed;
-        if agreed == self.documents.id() {
-            self.events.push_back(Event::DocumentAgreed(agreed));
-        }
+    fn note_document_agreed(&mut self) {
+        self.documents.agreed = self.documents.id();
+        self.events.push_back(Event::DocumentAgreed(self.documents.agreed));
     }
 }

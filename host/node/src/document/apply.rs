@@ -28,6 +28,7 @@ impl NodeHandle {
                 digest: id.digest.to_string(),
                 cluster,
                 agreed: core.document_agreed(),
+                settled: core.responsibilities_settled(),
                 signed: core.document().is_some_and(|document| document.signed_part().is_some()),
                 content: core.document().map_or_else(nothing, |document| Content::of(document.document())),
             }

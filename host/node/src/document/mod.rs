@@ -25,7 +25,10 @@ pub struct DocumentView {
     pub agreed: bool,
     /// Whether it carries an operator's signature.
     pub signed: bool,
-    /// What it says.
+    /// Whether `content` is known to be what all members go by. Else there is neither a document nor a plan yet, and it
+    /// is this member's own configuration.
+    pub settled: bool,
+    /// What it says; under version 0, the responsibilities of the plan in force.
     pub content: Content,
 }
 
