@@ -1,6 +1,7 @@
 //! The cluster document as operators see it: text in, text out. What it is and how it spreads is the core's.
 
 mod apply;
+mod store;
 mod text;
 
 use overlan_core::document::{Document, InvalidDocument, SignedDocument, signed_text};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handle::Stopped;
 
+pub(crate) use store::{Stored, keep as keep_stored};
 pub use text::{Content, DocumentError, Pairs, PolicyText};
 
 /// The cluster document held by a node.
