@@ -1,6 +1,8 @@
 //! The cluster document, through the program: apply, get, watch, signatures, and policies pushed to every member.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -139,6 +141,26 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
         || cluster.nodes[2].listing("plan"),
         |plan| rows(&plan["duties"]).len() == 21 && number(plan, "document_version") == 2,
     );
+}
+
+/// Asks for the lines of `overlan watch`; the status of the answer, and the connection.
+fn open_watch(node: &Node) -> (String, UnixStream) {
+    let mut stream = UnixStream::connect(node.config.control()).expect("the control socket");
+    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    (String::from_utf8_lossy(&status[9..]).into_owned(), stream)
+}
+
+#[test]
+fn watchers_that_are_gone_make_room_on_a_quiet_cluster() {
+    let cluster = Cluster::started_on_loopback(1, |_, _| {});
+    let node = &cluster.nodes[0];
+    let watching: Vec<_> = (0..64).map(|_| open_watch(node)).collect();
+    assert!(watching.iter().all(|(status, _)| status == "200"));
+    assert_eq!(open_watch(node).0, "503");
+    drop(watching);
+    wait_until("room for another", LIMIT, || open_watch(node).0, |status| status == "200");
 }
 
 /// A shipped component with a section that says nothing: another digest, the same policy.

@@ -101,6 +101,7 @@ pub(super) fn ok(value: impl Serialize) -> Answer {
 }
 
 pub(super) fn router(node: NodeHandle) -> Router {
+    let watchers = document::watchers();
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/members", get(members))
@@ -117,7 +118,7 @@ pub(super) fn router(node: NodeHandle) -> Router {
         )
         .route("/v1/document", get(document::get).post(document::apply))
         .route("/v1/components", post(document::offer))
-        .route("/v1/watch", get(document::watch))
+        .route("/v1/watch", get(|State(node)| document::watch(node, watchers)))
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
