@@ -7,7 +7,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
 use overlan_core::config::Quorum;
-use overlan_core::document::{Document, PolicyChoice, SIGNATURE, SignedDocument, signed_text};
+use overlan_core::document::{Document, PolicyChoice, SIGNATURE, SignedDocument, emit_policies, signed_text};
 use overlan_core::status::Ownership;
 use overlan_core::{ApplyError, Config};
 use overlan_sim::{Insider, Network, World};
@@ -257,6 +257,35 @@ fn only_what_the_operator_signed_is_taken() {
         core.status(world.now).counters.documents_refused
     };
     assert!(refused(0) > 0 && refused(1) > 0);
+}
+
+#[test]
+fn a_policy_of_a_kind_that_is_not_known_yet_is_skipped() {
+    let known = PolicyChoice {
+        kind: Kind::Failover,
+        plugin: "mine.wasm".into(),
+        sha256: Digest([7; 32]),
+        size: 1_000,
+        config: Attributes::new(),
+    };
+    let document = Document {
+        version: 1,
+        parent: Digest::default(),
+        cluster: "prod".into(),
+        responsibilities: vec![duty("duty".into())],
+        policies: Vec::new(),
+    };
+    // The body ends with the number of policies: here two, the second of kind 9.
+    let mut body = document.to_body().expect("it is valid");
+    let mut policies = Vec::new();
+    emit_policies(std::slice::from_ref(&known), &mut policies);
+    policies[0] = 2;
+    policies.extend_from_slice(&[0, 4, 9, 1, 2, 3]);
+    body.pop();
+    body.extend_from_slice(&policies);
+    let signed = SignedDocument::new(&body, None).expect("it can be read");
+    assert_eq!(signed.document(), &Document { policies: vec![known], ..document });
+    assert!(signed.bytes().ends_with(&policies), "it travels on as it came");
 }
 
 #[test]
