@@ -5,6 +5,8 @@
 //! lowest live node id says when all live members hold it.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -54,7 +56,7 @@ pub enum ApplyError {
     NotSigned,
     /// It bears another cluster's name.
     #[error("the document is for the cluster `{0}`, which is another one")]
-    OtherCluster(alloc::string::String),
+    OtherCluster(String),
     /// The member that was asked sees no majority, and [`Quorum::Majority`] is configured.
     #[error(
         "this member sees no more than half of the members ([cluster] quorum = \"majority\"), and what the others \
@@ -74,6 +76,8 @@ pub(super) struct Documents {
     /// Who was asked for a document lately, and when.
     asked: BTreeMap<NodeId, Instant>,
     answered: BTreeMap<NodeId, Instant>,
+    /// The last that another member holds and this one may not take: it is not fetched again.
+    refused: Option<DocumentId>,
 }
 
 impl Documents {
@@ -113,10 +117,26 @@ impl<C: Crypto> Core<C> {
         let signed = self.documents.held.as_ref().is_some_and(|held| held.signed_part().is_some());
         DocumentStatus {
             version: id.version,
-            digest: alloc::format!("{}", id.digest),
+            digest: format!("{}", id.digest),
             agreed: self.document_agreed(),
             signed,
         }
+    }
+
+    /// Tells of a document above the own that others hold and this member refuses.
+    pub(super) fn document_problem(&self) -> Option<String> {
+        let own = self.documents.id();
+        let refused = self.documents.refused.filter(|refused| *refused > own)?;
+        let goes_on = if self.leader() == self.id { "leads with" } else { "goes on with" };
+        let own = match own.version {
+            0 => String::from("none"),
+            version => format!("version {version}"),
+        };
+        Some(format!(
+            "version {} of the cluster document, which other members hold, was refused here, and this member {goes_on} \
+             {own}: give it the same [cluster] operator_key and name and the same release as the others, and restart it",
+            refused.version
+        ))
     }
 
     /// Puts in force a document made from the one that is held.
@@ -213,7 +233,7 @@ impl<C: Crypto> Core<C> {
             // A late comer that caught up learns at once that all hold it.
             self.summarize_to(from);
         }
-        if held > self.documents.id() {
+        if held > self.documents.id() && Some(held) != self.documents.refused {
             self.fetch_document(from);
         }
         self.check_document_agreement();
@@ -254,6 +274,7 @@ impl<C: Crypto> Core<C> {
         // It is a slice of a message that may be much larger than it.
         let Ok(document) = SignedDocument::parse(Bytes::copy_from_slice(&bytes)) else {
             self.counters.dropped_malformed += 1;
+            self.documents.refused = self.documents.known.get(&from).copied();
             return;
         };
         self.documents.known.insert(from, document.id());
@@ -262,6 +283,7 @@ impl<C: Crypto> Core<C> {
         }
         if self.check_document(&document).is_err() {
             self.counters.documents_refused += 1;
+            self.documents.refused = Some(document.id());
             return;
         }
         self.hold(document);
