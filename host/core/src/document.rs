@@ -287,9 +287,7 @@ impl SignedDocument {
         if !matches!(reader.rest().len(), 0 | SIGNATURE) {
             return Err(DecodeError::Trailing(reader.rest().len()));
         }
-        let mut hash = Sha256::new_with_prefix("overlan cluster document v1");
-        hash.update(&bytes);
-        let id = DocumentId { version: document.version, digest: Digest(hash.finalize().into()) };
+        let id = DocumentId { version: document.version, digest: digest(&bytes) };
         Ok(SignedDocument { document, id, bytes })
     }
 
@@ -315,6 +313,11 @@ impl SignedDocument {
         let signed = self.bytes.get(1..HEAD) == Some(&(body.len() as u32).to_be_bytes()[..]);
         signed.then(|| (signed_text(body), *signature))
     }
+}
+
+/// The digest of a document's bytes, whatever they say.
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::new_with_prefix("overlan cluster document v1").chain_update(bytes).finalize().into())
 }
 
 /// What an operator signs of a body.

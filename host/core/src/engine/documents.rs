@@ -17,7 +17,7 @@ use overlan_wire::{DocumentId, NodeId};
 use super::Core;
 use crate::config::Quorum;
 use crate::crypto::Crypto;
-use crate::document::{Document, SignedDocument};
+use crate::document::{self, Document, SignedDocument};
 use crate::event::Event;
 use crate::status::DocumentStatus;
 use crate::time::Instant;
@@ -274,7 +274,11 @@ impl<C: Crypto> Core<C> {
         // It is a slice of a message that may be much larger than it.
         let Ok(document) = SignedDocument::parse(Bytes::copy_from_slice(&bytes)) else {
             self.counters.dropped_malformed += 1;
-            self.documents.refused = self.documents.known.get(&from).copied();
+            // Of a later release, if it is what the sender says that it holds; others may have that one whole.
+            let known = self.documents.known.get(&from);
+            if let Some(id) = known.filter(|id| id.digest == document::digest(&bytes)) {
+                self.documents.refused = Some(*id);
+            }
             return;
         };
         self.documents.known.insert(from, document.id());
