@@ -143,6 +143,22 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
     );
 }
 
+#[test]
+fn a_document_that_cannot_be_stored_is_a_problem_until_it_is() {
+    let cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let [first, second] = [0, 1].map(|at: usize| cluster.nodes[at].config.folder.join("state/document"));
+    fs::create_dir(&second).expect("a folder that is in the way");
+    let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
+    cluster.nodes[0].run(&["apply", &document]).ok();
+    let stored = fs::read(&first).expect("the member that was asked has it on its disk");
+    let problems = || cluster.nodes[1].problems();
+    wait_until("the problem", LIMIT, problems, |problems| problems.contains("cannot be stored"));
+    wait_document(&cluster, 1);
+    fs::remove_dir(&second).expect("it was there");
+    wait_until("no problem", LIMIT, problems, |problems| !problems.contains("cannot be stored"));
+    assert_eq!(fs::read(&second).expect("a file"), stored);
+}
+
 /// Asks for the lines of `overlan watch`; the status of the answer, and the connection.
 fn open_watch(node: &Node) -> (String, UnixStream) {
     let mut stream = UnixStream::connect(node.config.control()).expect("the control socket");
