@@ -18,9 +18,9 @@ use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::adapters::{AdapterView, select};
-use crate::document::Stored;
 use crate::app::Target;
 use crate::config::{Config, PluginSource, Security};
+use crate::document::Stored;
 use crate::driver::{
     Command, ListenOptions, Listener, MAX_BATCH, NodeCore, Outgoing, SendFailure, SendOptions,
 };
