@@ -46,6 +46,8 @@ pub struct Config {
     pub key_file: PathBuf,
     /// `[cluster] operator_key`, or empty.
     pub operator_key: String,
+    /// `[cluster] quorum`, or empty.
+    pub quorum: &'static str,
     /// `[cluster] seeds`.
     pub seeds: Vec<SocketAddr>,
     /// `[[adapter]]`, in order of preference.
@@ -69,6 +71,7 @@ impl Config {
             folder: folder.into(),
             key_file: key_file.into(),
             operator_key: String::new(),
+            quorum: "",
             seeds: Vec::new(),
             adapters: Vec::new(),
             routes: Vec::new(),
@@ -114,6 +117,9 @@ impl Config {
         writeln!(out, "[node]\nname = {:?}\nport = {}", self.name, self.port)?;
         writeln!(out, "state_dir = {state:?}\ncontrol = {control:?}\n")?;
         writeln!(out, "[cluster]\nname = \"test\"\nkey_file = {:?}", self.key_file)?;
+        if !self.quorum.is_empty() {
+            writeln!(out, "quorum = {:?}", self.quorum)?;
+        }
         if !self.operator_key.is_empty() {
             writeln!(out, "operator_key = {:?}", self.operator_key)?;
         }

@@ -1,6 +1,8 @@
 //! The cluster document, through the program: apply, get, watch, signatures, and policies pushed to every member.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -141,6 +143,42 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
     );
 }
 
+#[test]
+fn a_document_that_cannot_be_stored_is_a_problem_until_it_is() {
+    let cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let [first, second] = [0, 1].map(|at: usize| cluster.nodes[at].config.folder.join("state/document"));
+    fs::create_dir(&second).expect("a folder that is in the way");
+    let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
+    cluster.nodes[0].run(&["apply", &document]).ok();
+    let stored = fs::read(&first).expect("the member that was asked has it on its disk");
+    let problems = || cluster.nodes[1].problems();
+    wait_until("the problem", LIMIT, problems, |problems| problems.contains("cannot be stored"));
+    wait_document(&cluster, 1);
+    fs::remove_dir(&second).expect("it was there");
+    wait_until("no problem", LIMIT, problems, |problems| !problems.contains("cannot be stored"));
+    assert_eq!(fs::read(&second).expect("a file"), stored);
+}
+
+/// Asks for the lines of `overlan watch`; the status of the answer, and the connection.
+fn open_watch(node: &Node) -> (String, UnixStream) {
+    let mut stream = UnixStream::connect(node.config.control()).expect("the control socket");
+    stream.write_all(b"GET /v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a request");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    (String::from_utf8_lossy(&status[9..]).into_owned(), stream)
+}
+
+#[test]
+fn watchers_that_are_gone_make_room_on_a_quiet_cluster() {
+    let cluster = Cluster::started_on_loopback(1, |_, _| {});
+    let node = &cluster.nodes[0];
+    let watching: Vec<_> = (0..64).map(|_| open_watch(node)).collect();
+    assert!(watching.iter().all(|(status, _)| status == "200"));
+    assert_eq!(open_watch(node).0, "503");
+    drop(watching);
+    wait_until("room for another", LIMIT, || open_watch(node).0, |status| status == "200");
+}
+
 /// A shipped component with a section that says nothing: another digest, the same policy.
 fn component(cluster: &Cluster, shipped: &str, mark: u8) -> String {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist").join(shipped);
@@ -192,6 +230,38 @@ fn a_pushed_policy_reaches_all_members_or_none_and_late_comers_fetch_it() {
     let empty = file(&cluster, "empty.toml", "version = 2\n");
     cluster.nodes[2].run(&["apply", &empty]).ok();
     cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:fast")));
+}
+
+#[test]
+fn a_push_keeps_the_responsibilities_and_needs_the_quorum() {
+    let mut cluster = Cluster::started_on_loopback(3, |member, config| {
+        config.quorum = "majority";
+        if member == 0 {
+            config.responsibilities = vec![Responsibility { name: "shard-{0..7}".into(), replicas: 2 }];
+        }
+    });
+    let duties = |node: &Node| rows(&node.listing("plan")["duties"]).len();
+    wait_until("the plan to give out 8 duties", LIMIT, || duties(&cluster.nodes[2]), |count| *count == 8);
+    // The member that is asked has no [[responsibility]] of its own.
+    let pushed = cluster.nodes[2].run(&["policy", "push", "failover", "builtin:knet-compat"]);
+    assert!(pushed.stderr.contains("takes over the 8 responsibilities of the plan"), "{}", pushed.stderr);
+    pushed.ok();
+    wait_document(&cluster, 1);
+    let plan = || cluster.nodes[0].listing("plan");
+    let same = |plan: &Value| number(plan, "document_version") == 1 && rows(&plan["duties"]).len() == 8;
+    wait_until("the plan for the document", LIMIT, plan, same);
+
+    for member in 0..2 {
+        cluster.nodes[member].kill();
+    }
+    let owned = || duties(&cluster.nodes[2]);
+    wait_until("the last member to own nothing", LIMIT, owned, |count| *count == 0);
+    let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
+    for command in [&["apply", &document][..], &["policy", "push", "failover", "builtin:fast"]] {
+        let refused = cluster.nodes[2].run(command).fails(1);
+        assert!(refused.contains("no more than half of the members"), "{refused}");
+    }
+    assert_eq!(number(&cluster.nodes[2].listing("status")["document"], "version"), 1);
 }
 
 #[test]

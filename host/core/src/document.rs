@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Numbers are big-endian. Policies stand in the order of their kinds and configuration in the order of its keys, so
-//! that equal documents have equal bytes. Documents travel byte for byte; fields behind those known are skipped. The
-//! digest covers all bytes; the operator's signature covers `"overlan cluster document v1"` and the body.
+//! that equal documents have equal bytes. Documents travel byte for byte; fields behind those known, and policies of kinds
+//! not known, are skipped. The digest covers all bytes; the operator's signature covers `"overlan cluster document v1"` and the body.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -189,18 +189,21 @@ pub fn emit_policies(policies: &[PolicyChoice], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads policies, each by itself within the limits.
+/// Reads policies, each by itself within the limits; those of unknown kinds are left out.
 ///
 /// # Errors
 /// Truncated, or over a limit.
 pub fn parse_policies(reader: &mut Reader<'_>) -> Result<Vec<PolicyChoice>, DecodeError> {
-    let count = usize::from(reader.u8("policy count")?);
-    if count > Kind::ALL.len() {
-        return Err(DecodeError::OutOfRange("policy count"));
-    }
-    let mut policies = Vec::with_capacity(count);
-    for _ in 0..count {
-        let policy = parse_policy(&mut Reader::new(reader.block("policy")?))?;
+    let mut policies = Vec::new();
+    for _ in 0..reader.u8("policy count")? {
+        let mut block = Reader::new(reader.block("policy")?);
+        let kind = usize::from(block.u8("policy kind")?);
+        // One of a later release means nothing here; it travels on in the bytes of the document.
+        let Some(&kind) = Kind::ALL.get(kind) else { continue };
+        if policies.len() == Kind::ALL.len() {
+            return Err(DecodeError::OutOfRange("policy count"));
+        }
+        let policy = parse_policy(kind, &mut block)?;
         policy.check().map_err(|_| DecodeError::OutOfRange("a field of a policy"))?;
         policies.push(policy);
     }
@@ -220,9 +223,7 @@ fn emit_policy(policy: &PolicyChoice, out: &mut Vec<u8>) {
     }
 }
 
-fn parse_policy(reader: &mut Reader<'_>) -> Result<PolicyChoice, DecodeError> {
-    let kind = usize::from(reader.u8("policy kind")?);
-    let kind = *Kind::ALL.get(kind).ok_or(DecodeError::OutOfRange("policy kind"))?;
+fn parse_policy(kind: Kind, reader: &mut Reader<'_>) -> Result<PolicyChoice, DecodeError> {
     let plugin = reader.text(MAX_TEXT, "plugin")?;
     let sha256 = Digest(reader.array("sha256")?);
     let size = reader.u32("component size")?;
@@ -286,9 +287,7 @@ impl SignedDocument {
         if !matches!(reader.rest().len(), 0 | SIGNATURE) {
             return Err(DecodeError::Trailing(reader.rest().len()));
         }
-        let mut hash = Sha256::new_with_prefix("overlan cluster document v1");
-        hash.update(&bytes);
-        let id = DocumentId { version: document.version, digest: Digest(hash.finalize().into()) };
+        let id = DocumentId { version: document.version, digest: digest(&bytes) };
         Ok(SignedDocument { document, id, bytes })
     }
 
@@ -314,6 +313,11 @@ impl SignedDocument {
         let signed = self.bytes.get(1..HEAD) == Some(&(body.len() as u32).to_be_bytes()[..]);
         signed.then(|| (signed_text(body), *signature))
     }
+}
+
+/// The digest of a document's bytes, whatever they say.
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::new_with_prefix("overlan cluster document v1").chain_update(bytes).finalize().into())
 }
 
 /// What an operator signs of a body.

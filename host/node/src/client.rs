@@ -209,6 +209,10 @@ impl Lines {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end + 1);
+                // An empty one only shows that the node is there.
+                if end == 0 {
+                    continue;
+                }
                 return serde_json::from_slice(&line).map(Some).map_err(|error| broken(&error));
             }
             match self.body.frame().await {

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::adapters::{AdapterView, select};
 use crate::app::Target;
 use crate::config::{Config, PluginSource, Security};
+use crate::document::Stored;
 use crate::driver::{
     Command, ListenOptions, Listener, MAX_BATCH, NodeCore, Outgoing, SendFailure, SendOptions,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<Notify>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) problems: watch::Receiver<Vec<String>>,
+    pub(crate) stored: watch::Receiver<Stored>,
     pub(crate) kernel: watch::Receiver<Kernel>,
     pub(crate) remotes: watch::Receiver<Vec<IpAddr>>,
     pub(crate) report: watch::Receiver<Report>,
@@ -235,6 +237,7 @@ impl NodeHandle {
         let mut core = self.inspect(|core, now| core.status(now)).await?;
         let shared = &self.shared;
         core.problems.extend(shared.problems.borrow().iter().cloned());
+        core.problems.extend(shared.stored.borrow().problem.clone());
         core.problems.extend(shared.rollout.problems());
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
         if shared.config.security == Security::None {

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::bench;
 use crate::config::{Config, PluginSource, Security};
+use crate::document::{self, Stored};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{NodeHandle, Shared};
 use crate::journal::Recorder;
@@ -204,6 +205,9 @@ async fn start(
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());
     let (problems_sender, problems) = watch::channel(Vec::new());
+    let (document, documents) = watch::channel(None);
+    let (stored_sender, stored) = watch::channel(Stored::default());
+    let storing = tokio::spawn(document::keep_stored(state.document_path(), documents, stored_sender));
     let (kernel_sender, kernel) = watch::channel(Kernel::default());
     let (report_sender, report) = watch::channel(Report::default());
     let (stop, stop_receiver) = watch::channel(false);
@@ -216,6 +220,7 @@ async fn start(
         events: events.clone(),
         remotes: remotes_sender,
         problems: problems_sender,
+        document,
         wake: wake.clone(),
     };
     let id = identity.node_id();
@@ -237,6 +242,7 @@ async fn start(
             wake,
             events,
             problems,
+            stored,
             kernel,
             remotes,
             report,
@@ -262,7 +268,7 @@ async fn start(
     let service = async move {
         tokio::select! {
             // The driver's thread ended: the node left.
-            _ = driver => {}
+            _ = driver => drop(storing.await),
             () = control => {}
         }
         adapters.abort();

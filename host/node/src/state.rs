@@ -12,6 +12,8 @@ use overlan_wire::limits::{MAX_DOCUMENT, MAX_VERSION};
 
 /// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
 const VERSION_MARGIN: u64 = 256;
+/// The cluster document's file.
+const DOCUMENT: &str = "document";
 
 /// Why a state directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,7 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(at(&version_path)(source)),
         };
-        let document_path = path.join("document");
+        let document_path = path.join(DOCUMENT);
         let document = match read_bounded(&document_path, MAX_DOCUMENT) {
             Ok(bytes) => {
                 Some(SignedDocument::parse(bytes.into()).map_err(|_| StateError::Document(document_path))?)
@@ -108,20 +110,14 @@ impl StateDir {
         self.stored_version
     }
 
-    /// The cluster document that was stored last.
+    /// The cluster document of the life before.
     pub(crate) fn document(&self) -> Option<&SignedDocument> {
         self.document.as_ref()
     }
 
-    /// Stores the cluster document for the next start.
-    ///
-    /// # Errors
-    /// The disk; the older one stands.
-    pub(crate) fn store_document(&mut self, document: &SignedDocument) -> Result<(), StateError> {
-        let path = self.path.join("document");
-        write_private(&path, document.bytes()).map_err(|source| StateError::Io { path, source })?;
-        self.document = Some(document.clone());
-        Ok(())
+    /// Where the cluster document is stored for the next start.
+    pub(crate) fn document_path(&self) -> PathBuf {
+        self.path.join(DOCUMENT)
     }
 
     /// Makes sure that the next start begins above `version`; call before the entry leaves this node.

@@ -66,6 +66,8 @@ pub struct Watch {
     node: NodeHandle,
     events: broadcast::Receiver<Event>,
     owned: BTreeMap<String, Ownership>,
+    /// Set while `owned` may be out of date.
+    stale: bool,
     waiting: VecDeque<WatchEvent>,
 }
 
@@ -76,7 +78,7 @@ impl NodeHandle {
     /// The node has stopped.
     pub async fn watch_lines(&self) -> Result<Watch, Stopped> {
         let (events, owned) = (self.watch(), BTreeMap::new());
-        let mut watch = Watch { node: self.clone(), events, owned, waiting: VecDeque::new() };
+        let mut watch = Watch { node: self.clone(), events, owned, stale: true, waiting: VecDeque::new() };
         watch.look().await?;
         Ok(watch)
     }
@@ -94,6 +96,9 @@ impl Watch {
     /// The next event; `None` once the node has stopped. Cancel-safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
+            if self.stale {
+                self.look().await.ok()?;
+            }
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
@@ -102,12 +107,12 @@ impl Watch {
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(count)) => {
                     self.waiting.push_back(WatchEvent::Missed { count });
-                    self.look().await.ok()?;
+                    self.stale = true;
                     continue;
                 }
             };
             match event {
-                Event::Responsibilities { .. } => self.look().await.ok()?,
+                Event::Responsibilities { .. } => self.stale = true,
                 Event::Plan { epoch } => self.waiting.push_back(WatchEvent::Plan { epoch }),
                 Event::Member { node, name, state } => {
                     self.waiting.push_back(WatchEvent::Member { name, id: node.to_string(), state });
@@ -138,6 +143,7 @@ impl Watch {
             }
         }
         self.owned = owned;
+        self.stale = false;
         Ok(())
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use ed25519_dalek::{Signer as _, SigningKey};
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
-use overlan_core::document::{Document, PolicyChoice, SIGNATURE, SignedDocument, signed_text};
+use overlan_core::config::Quorum;
+use overlan_core::document::{Document, PolicyChoice, SIGNATURE, SignedDocument, emit_policies, signed_text};
 use overlan_core::status::Ownership;
 use overlan_core::{ApplyError, Config};
-use overlan_sim::{Network, World};
+use overlan_sim::{Insider, Network, World};
 use overlan_wire::limits::MAX_DOCUMENT;
-use overlan_wire::{BootId, Digest, DocumentId};
+use overlan_wire::{BootId, Digest, DocumentId, Frame};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESSES: [&str; 3] = ["10.1.1.2", "10.2.1.2", "10.3.1.2"];
@@ -103,6 +104,27 @@ fn a_document_reaches_everybody_and_the_plan_follows() {
 }
 
 #[test]
+fn before_a_plan_it_is_not_known_what_the_members_are_responsible_for() {
+    let mut world = World::new(1, Network::with_delay(Duration::from_millis(1)));
+    for (index, address) in ADDRESSES.into_iter().enumerate() {
+        let mut config = Config::new(format!("m{index}"), BootId::default(), [0; 32]);
+        config.seeds = vec![format!("{}:7400", ADDRESSES[0]).parse().expect("an address")];
+        if index == 0 {
+            config.responsibilities = vec![duty("configured".into())];
+            config.seeds.clear();
+        }
+        world.add_with(config, &[address]);
+    }
+    let settled = |world: &World, index: usize| {
+        let core = world.members[index].core.as_ref().expect("it runs");
+        (core.responsibilities_settled(), core.responsibilities().len())
+    };
+    assert_eq!([0, 1, 2].map(|index| settled(&world, index)), [(false, 1), (false, 0), (false, 0)]);
+    let all = |world: &World| (0..3).all(|index| settled(world, index) == (true, 1));
+    assert!(world.run_until(20 * SECOND, all));
+}
+
+#[test]
 fn of_two_applied_at_once_one_wins_everywhere_and_the_other_may_try_again() {
     for seed in 0..8 {
         let mut world = world(seed, Network::with_delay(Duration::from_millis(5)), |_| {});
@@ -166,6 +188,49 @@ fn sides_of_a_partition_agree_when_it_heals_and_restarts_forget_nothing() {
 }
 
 #[test]
+fn with_a_quorum_a_member_that_is_cut_off_applies_nothing() {
+    for seed in 0..4 {
+        let mut world = world(seed, Network::with_delay(Duration::from_millis(1)), |config| {
+            config.quorum = Quorum::Majority;
+        });
+        let first = world.apply(2, unsigned(&next(&world, 2, 4, "first"))).expect("all see all");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, first)), "seed {seed}");
+        let cut_off = seed as usize % 3;
+        world.network.dead.insert(ADDRESSES[cut_off].parse().expect("an address"));
+        world.run_for(20 * SECOND);
+        let alone = next(&world, cut_off, 6, "alone");
+        assert_eq!(world.apply(cut_off, unsigned(&alone)), Err(ApplyError::NoQuorum), "seed {seed}");
+        assert_eq!(held(&world, cut_off), first, "seed {seed}: nothing changed");
+        let by = (cut_off + 1) % 3;
+        let most = world.apply(by, unsigned(&next(&world, by, 5, "most"))).expect("two of three");
+        world.run_for(5 * SECOND);
+        world.network.dead.clear();
+        assert!(world.run_until(90 * SECOND, |world| settled(world, most)), "seed {seed}");
+        world.apply(cut_off, unsigned(&next(&world, cut_off, 2, "again"))).expect("it sees all again");
+    }
+}
+
+#[test]
+fn nobody_but_the_leader_says_what_all_hold() {
+    let mut world = world(1, Network::with_delay(Duration::from_millis(1)), |_| {});
+    let id = world.apply(0, unsigned(&next(&world, 0, 2, "first"))).expect("applied");
+    assert!(world.run_until(30 * SECOND, |world| settled(world, id)));
+    let liar = (0..3).max_by_key(|index| world.members[*index].id).expect("three members");
+    let mut insider = Insider::take_over(&mut world, liar);
+    for version in 2..12 {
+        let digest = Digest([version as u8; 32]);
+        let documents = [id, DocumentId { version, digest }];
+        let summary = Frame::Summary { digest, epoch: 0, agreed: digest, documents };
+        for honest in (0..3).filter(|index| *index != liar) {
+            insider.cluster_frame(&mut world, honest, &summary);
+            world.run_for(Duration::from_millis(5));
+            let core = world.members[honest].core.as_ref().expect("it runs");
+            assert!(core.document_agreed(), "version {version}");
+        }
+    }
+}
+
+#[test]
 fn only_what_the_operator_signed_is_taken() {
     let (operator, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
     let key = operator.verifying_key().to_bytes();
@@ -187,11 +252,43 @@ fn only_what_the_operator_signed_is_taken() {
     let forged = world.apply(2, unsigned(&next(&world, 2, 5, "forged"))).expect("it knows no operator");
     world.run_for(20 * SECOND);
     assert_eq!([0, 1, 2].map(|index| held(&world, index)), [id, id, forged]);
-    let refused = |index: usize| {
+    // It is fetched once, whoever leads, and the status tells.
+    for index in 0..2 {
         let core = world.members[index].core.as_ref().expect("it runs");
-        core.status(world.now).counters.documents_refused
+        let status = core.status(world.now);
+        assert_eq!(status.counters.documents_refused, 1);
+        let told = |problem: &String| problem.starts_with("version 2 of the cluster document");
+        assert!(status.problems.iter().any(told), "{:?}", status.problems);
+    }
+}
+
+#[test]
+fn a_policy_of_a_kind_that_is_not_known_yet_is_skipped() {
+    let known = PolicyChoice {
+        kind: Kind::Failover,
+        plugin: "mine.wasm".into(),
+        sha256: Digest([7; 32]),
+        size: 1_000,
+        config: Attributes::new(),
     };
-    assert!(refused(0) > 0 && refused(1) > 0);
+    let document = Document {
+        version: 1,
+        parent: Digest::default(),
+        cluster: "prod".into(),
+        responsibilities: vec![duty("duty".into())],
+        policies: Vec::new(),
+    };
+    // The body ends with the number of policies: here two, the second of kind 9.
+    let mut body = document.to_body().expect("it is valid");
+    let mut policies = Vec::new();
+    emit_policies(std::slice::from_ref(&known), &mut policies);
+    policies[0] = 2;
+    policies.extend_from_slice(&[0, 4, 9, 1, 2, 3]);
+    body.pop();
+    body.extend_from_slice(&policies);
+    let signed = SignedDocument::new(&body, None).expect("it can be read");
+    assert_eq!(signed.document(), &Document { policies: vec![known], ..document });
+    assert!(signed.bytes().ends_with(&policies), "it travels on as it came");
 }
 
 #[test]

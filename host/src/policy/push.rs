@@ -1,14 +1,21 @@
 //! `overlan policy push`.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use overlan_node::Kind;
-use overlan_node::document::{DocumentView, Pairs, PolicyText};
+use overlan_node::client::Control;
+use overlan_node::document::{Content, DocumentView, Pairs, PolicyText};
 use overlan_node::rollout::ComponentView;
 
 use crate::args::{Query, key_value};
 use crate::document::{report, submit};
 use crate::list::control;
+
+/// How long a member that has just started may take until it knows a plan.
+const FIRST_PLAN: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PushArgs {
@@ -36,9 +43,32 @@ pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<()> {
         let offered: ComponentView = control.post("/v1/components", "application/wasm", wasm).await?;
         PolicyText { plugin: name, sha256: Some(offered.sha256), size: Some(offered.size), config }
     };
-    let view: DocumentView = control.get("/v1/document").await?;
-    let mut content = view.content;
+    let mut content = standing(&control).await?;
     *content.policy.of(args.kind) = Some(policy);
     let applied = submit(&content, args.sign.as_deref(), &args.query).await?;
     report(&applied, &args.query)
+}
+
+/// What the document with the policy is made from: a document says all there is to say of responsibilities, too.
+async fn standing(control: &Control) -> anyhow::Result<Content> {
+    let until = Instant::now() + FIRST_PLAN;
+    loop {
+        let DocumentView { version, settled, content, .. } = control.get("/v1/document").await?;
+        let duties = content.responsibility.len();
+        match (version, settled) {
+            (0, true) if duties > 0 => {
+                eprintln!(
+                    "overlan: this is the first document: it takes over the {duties} responsibilities of the plan in \
+                     force, and the members' own [[responsibility]] sections say nothing from now on"
+                );
+                return Ok(content);
+            }
+            (_, true) => return Ok(content),
+            (_, false) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+            (_, false) => anyhow::bail!(
+                "there is no document yet, and this member, without a plan or alone, cannot tell which responsibilities \
+                 it would have to hold: `overlan apply` them first, or push when `overlan members` shows the others"
+            ),
+        }
+    }
 }

@@ -5,6 +5,8 @@
 //! lowest live node id says when all live members hold it.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,8 +15,9 @@ use overlan_contract::assignment::Responsibility;
 use overlan_wire::{DocumentId, NodeId};
 
 use super::Core;
+use crate::config::Quorum;
 use crate::crypto::Crypto;
-use crate::document::{Document, SignedDocument};
+use crate::document::{self, Document, SignedDocument};
 use crate::event::Event;
 use crate::status::DocumentStatus;
 use crate::time::Instant;
@@ -53,20 +56,28 @@ pub enum ApplyError {
     NotSigned,
     /// It bears another cluster's name.
     #[error("the document is for the cluster `{0}`, which is another one")]
-    OtherCluster(alloc::string::String),
+    OtherCluster(String),
+    /// The member that was asked sees no majority, and [`Quorum::Majority`] is configured.
+    #[error(
+        "this member sees no more than half of the members ([cluster] quorum = \"majority\"), and what the others \
+         decide would be undone: apply it at a member that sees most of them, or when they are back"
+    )]
+    NoQuorum,
 }
 
 /// What this member knows of cluster documents.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
     held: Option<SignedDocument>,
-    /// The latest that all live members hold.
+    /// The latest held here that the leader found with all live members.
     pub(super) agreed: DocumentId,
     /// What the others hold.
     known: BTreeMap<NodeId, DocumentId>,
     /// Who was asked for a document lately, and when.
     asked: BTreeMap<NodeId, Instant>,
     answered: BTreeMap<NodeId, Instant>,
+    /// The last that another member holds and this one may not take: it is not fetched again.
+    refused: Option<DocumentId>,
 }
 
 impl Documents {
@@ -106,10 +117,26 @@ impl<C: Crypto> Core<C> {
         let signed = self.documents.held.as_ref().is_some_and(|held| held.signed_part().is_some());
         DocumentStatus {
             version: id.version,
-            digest: alloc::format!("{}", id.digest),
+            digest: format!("{}", id.digest),
             agreed: self.document_agreed(),
             signed,
         }
+    }
+
+    /// Tells of a document above the own that others hold and this member refuses.
+    pub(super) fn document_problem(&self) -> Option<String> {
+        let own = self.documents.id();
+        let refused = self.documents.refused.filter(|refused| *refused > own)?;
+        let goes_on = if self.leader() == self.id { "leads with" } else { "goes on with" };
+        let own = match own.version {
+            0 => String::from("none"),
+            version => format!("version {version}"),
+        };
+        Some(format!(
+            "version {} of the cluster document, which other members hold, was refused here, and this member {goes_on} \
+             {own}: give it the same [cluster] operator_key and name and the same release as the others, and restart it",
+            refused.version
+        ))
     }
 
     /// Puts in force a document made from the one that is held.
@@ -135,6 +162,9 @@ impl<C: Crypto> Core<C> {
     /// See [`ApplyError`].
     pub fn check_offer(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
         self.check_document(offered)?;
+        if self.config.quorum == Quorum::Majority && !self.planner.quorate() {
+            return Err(ApplyError::NoQuorum);
+        }
         let (held, document) = (self.documents.id(), offered.document());
         if document.parent != held.digest || document.version != held.version + 1 {
             let based_on = document.version - 1;
@@ -150,6 +180,13 @@ impl<C: Crypto> Core<C> {
             (None, Some(planned)) => planned.to_vec(),
             (None, None) => self.config.responsibilities.clone(),
         }
+    }
+
+    /// Whether [`responsibilities`](Self::responsibilities) are those of all members: not before there is a document or
+    /// a plan, nor while no seed was met.
+    pub fn responsibilities_settled(&self) -> bool {
+        let alone = !self.hellos.joined && !self.config.seeds.is_empty();
+        self.documents.held.is_some() || !alone && self.planner.responsibilities().is_some()
     }
 
     /// Takes the document of an earlier life.
@@ -187,14 +224,16 @@ impl<C: Crypto> Core<C> {
 
     /// What a summary says of documents.
     pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
-        let before = self.documents.known.insert(from, held);
-        if agreed > self.documents.agreed {
-            self.note_document_agreed(agreed);
-        } else if before != Some(held) && held == self.documents.agreed && agreed < held {
+        self.documents.known.insert(from, held);
+        // Only the leader says so, and of another document than the own it need not be known.
+        let news = agreed == self.documents.id() && agreed != self.documents.agreed;
+        if news && from == self.leader() {
+            self.note_document_agreed();
+        } else if held == self.documents.agreed && agreed < held && self.leader() == self.id {
             // A late comer that caught up learns at once that all hold it.
             self.summarize_to(from);
         }
-        if held > self.documents.id() {
+        if held > self.documents.id() && Some(held) != self.documents.refused {
             self.fetch_document(from);
         }
         self.check_document_agreement();
@@ -235,6 +274,11 @@ impl<C: Crypto> Core<C> {
         // It is a slice of a message that may be much larger than it.
         let Ok(document) = SignedDocument::parse(Bytes::copy_from_slice(&bytes)) else {
             self.counters.dropped_malformed += 1;
+            // Of a later release, if it is what the sender says that it holds; others may have that one whole.
+            let known = self.documents.known.get(&from);
+            if let Some(id) = known.filter(|id| id.digest == document::digest(&bytes)) {
+                self.documents.refused = Some(*id);
+            }
             return;
         };
         self.documents.known.insert(from, document.id());
@@ -243,6 +287,7 @@ impl<C: Crypto> Core<C> {
         }
         if self.check_document(&document).is_err() {
             self.counters.documents_refused += 1;
+            self.documents.refused = Some(document.id());
             return;
         }
         self.hold(document);
@@ -256,17 +301,15 @@ impl<C: Crypto> Core<C> {
         }
         let peers = self.live_peers();
         if peers.iter().all(|peer| self.documents.known.get(peer) == Some(&id)) {
-            self.note_document_agreed(id);
+            self.note_document_agreed();
             for peer in peers {
                 self.summarize_to(peer);
             }
         }
     }
 
-    fn note_document_agreed(&mut self, agreed: DocumentId) {
-        self.documents.agreed = agreed;
-        if agreed == self.documents.id() {
-            self.events.push_back(Event::DocumentAgreed(agreed));
-        }
+    fn note_document_agreed(&mut self) {
+        self.documents.agreed = self.documents.id();
+        self.events.push_back(Event::DocumentAgreed(self.documents.agreed));
     }
 }

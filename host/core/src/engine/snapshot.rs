@@ -67,6 +67,7 @@ impl<C: Crypto> Core<C> {
                 self.counters.documents_refused
             ));
         }
+        problems.extend(self.document_problem());
         if self.counters.dropped_forged > 0 {
             problems.push(format!(
                 "{} datagrams failed authentication: damaged or forged, or from a cluster with the same key and \

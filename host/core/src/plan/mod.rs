@@ -320,16 +320,17 @@ impl Planner {
         self.in_force.as_ref()?.owners(responsibility)?.next()
     }
 
-    /// What was dropped or refused.
-    pub fn counters(&self) -> PlanCounters {
-        self.counters
-    }
-
-    fn quorate(&self) -> bool {
+    /// Whether enough members are seen, by the facts' quorum, to own and to decide; not before there are facts.
+    pub fn quorate(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| match facts.quorum {
             Quorum::None => true,
             Quorum::Majority => facts.live.len() * 2 > facts.members,
         })
+    }
+
+    /// What was dropped or refused.
+    pub fn counters(&self) -> PlanCounters {
+        self.counters
     }
 
     fn leads(&self) -> bool {

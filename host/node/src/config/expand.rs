@@ -2,11 +2,17 @@
 
 use overlan_contract::assignment::MAX_RESPONSIBILITIES;
 
+/// Longest pattern, in bytes: longer than any name.
+const MAX_PATTERN: usize = 512;
+
 /// The names a pattern stands for: the text itself, or one for each number of its single inclusive range.
 ///
 /// # Errors
 /// What is wrong with the pattern.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(format!("it takes {} bytes; at most {MAX_PATTERN} are allowed", pattern.len()));
+    }
     let Some(open) = pattern.find('{') else {
         return if pattern.contains('}') { Err(explain(pattern)) } else { Ok(vec![pattern.to_owned()]) };
     };
@@ -48,5 +54,6 @@ mod tests {
         {
             assert!(expand(bad).is_err(), "{bad}");
         }
+        assert!(expand(&"x".repeat(1_000)).unwrap_err().contains("1000 bytes"));
     }
 }

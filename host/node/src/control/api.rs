@@ -11,6 +11,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use overlan_contract::Kind;
 use overlan_wire::KeyId;
+use overlan_wire::limits::MAX_DOCUMENT;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
@@ -23,6 +24,8 @@ use crate::policy::PolicyError;
 
 /// Largest component that may be uploaded.
 const MAX_PLUGIN: usize = 64 << 20;
+/// Largest text of a cluster document, which says in words what takes an eighth of it at most.
+const MAX_DOCUMENT_TEXT: usize = 8 * MAX_DOCUMENT;
 /// A component must have come by then.
 const UPLOAD: Duration = Duration::from_secs(60);
 
@@ -101,6 +104,7 @@ pub(super) fn ok(value: impl Serialize) -> Answer {
 }
 
 pub(super) fn router(node: NodeHandle) -> Router {
+    let watchers = document::watchers();
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/members", get(members))
@@ -115,9 +119,12 @@ pub(super) fn router(node: NodeHandle) -> Router {
             "/v1/policy/{kind}/shadow",
             get(policy_shadow_show).post(policy_shadow).delete(policy_shadow_stop),
         )
-        .route("/v1/document", get(document::get).post(document::apply))
+        .route(
+            "/v1/document",
+            get(document::get).post(document::apply).layer(DefaultBodyLimit::max(MAX_DOCUMENT_TEXT)),
+        )
         .route("/v1/components", post(document::offer))
-        .route("/v1/watch", get(document::watch))
+        .route("/v1/watch", get(move |State(node)| document::watch(node, watchers)))
         .route("/v1/keys", get(keys).post(keys_add))
         .route("/v1/keys/reload", post(keys_reload))
         .route("/v1/keys/{id}", delete(keys_retire))
@@ -196,7 +203,7 @@ const LIMIT: &str = "limit.";
 
 /// The whole body. One that says it is too large is refused before it comes.
 pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let hint = "a component has at most 64 MiB";
+    let hint = "a component has at most 64 MiB, the text of a document at most 8 MiB";
     if request.body().size_hint().lower() > MAX_PLUGIN as u64 {
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", hint));
     }

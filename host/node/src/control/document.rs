@@ -1,14 +1,18 @@
 //! The cluster document and what happens, over the control API.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
+use overlan_core::ApplyError;
 use overlan_core::document::SignedDocument;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::api::{Answer, ApiError, body, ok};
 use crate::document::{ApplyFailure, Content};
@@ -16,12 +20,19 @@ use crate::handle::NodeHandle;
 
 /// Clients that watch at a time; more are refused, so that they keep nobody from controlling the node.
 const MAX_WATCHERS: usize = 64;
-static WATCHERS: Semaphore = Semaphore::const_new(MAX_WATCHERS);
+/// An empty line goes out where nothing else did for so long: only what is written tells that the client is gone.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// Places for clients that watch.
+pub(super) fn watchers() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_WATCHERS))
+}
 
 impl From<ApplyFailure> for ApiError {
     fn from(failure: ApplyFailure) -> Self {
         let (status, hint) = match &failure {
             ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "overlan get"),
+            ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
             ApplyFailure::NoComponent(_) | ApplyFailure::Member { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
@@ -57,13 +68,16 @@ pub(super) async fn offer(State(node): State<NodeHandle>, request: Request) -> A
     ok(offered.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error, "overlan policy check FILE"))?)
 }
 
-/// One JSON object a line for as long as the client reads.
-pub(super) async fn watch(State(node): State<NodeHandle>) -> Result<Response, ApiError> {
-    let place = WATCHERS.try_acquire().map_err(|_| {
+/// One JSON object a line for as long as the client reads, and empty lines where nothing happens.
+pub(super) async fn watch(node: NodeHandle, watchers: Arc<Semaphore>) -> Result<Response, ApiError> {
+    let place = watchers.try_acquire_owned().map_err(|_| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many clients watch already", "close one")
     })?;
     let lines = stream::unfold((node.watch_lines().await?, place), async |(mut watch, place)| {
-        let mut line = serde_json::to_vec(&watch.next().await?).unwrap_or_default();
+        let mut line = match timeout(SIGN_OF_LIFE, watch.next()).await {
+            Ok(event) => serde_json::to_vec(&event?).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
         line.push(b'\n');
         Some((Ok::<_, Infallible>(Bytes::from(line)), (watch, place)))
     });

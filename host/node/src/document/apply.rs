@@ -28,6 +28,7 @@ impl NodeHandle {
                 digest: id.digest.to_string(),
                 cluster,
                 agreed: core.document_agreed(),
+                settled: core.responsibilities_settled(),
                 signed: core.document().is_some_and(|document| document.signed_part().is_some()),
                 content: core.document().map_or_else(nothing, |document| Content::of(document.document())),
             }
@@ -36,7 +37,7 @@ impl NodeHandle {
     }
 
     /// Puts a document in force on every member: what `content` says, made from the version that it names, else from
-    /// the one in force. Returns when all live members hold it, or after some ten seconds.
+    /// the one in force. Returns when all live members hold it, or after some ten seconds, and when it is on the disk here.
     ///
     /// # Errors
     /// See [`ApplyFailure`]; nothing changed.
@@ -86,6 +87,8 @@ impl NodeHandle {
                 next.await.is_err()
             };
             if timed_out {
+                // The others have it as well, or will; what was applied here outlives a restart of all.
+                let _ = self.shared.stored.clone().wait_for(|stored| stored.id >= id).await;
                 return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed });
             }
         }

@@ -1,6 +1,7 @@
 //! The cluster document as operators see it: text in, text out. What it is and how it spreads is the core's.
 
 mod apply;
+mod store;
 mod text;
 
 use overlan_core::document::{Document, InvalidDocument, SignedDocument, signed_text};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handle::Stopped;
 
+pub(crate) use store::{Stored, keep as keep_stored};
 pub use text::{Content, DocumentError, Pairs, PolicyText};
 
 /// The cluster document held by a node.
@@ -25,7 +27,10 @@ pub struct DocumentView {
     pub agreed: bool,
     /// Whether it carries an operator's signature.
     pub signed: bool,
-    /// What it says.
+    /// Whether `content` is known to be what all members go by. Else there is neither a document nor a plan yet, and it
+    /// is this member's own configuration.
+    pub settled: bool,
+    /// What it says; under version 0, the responsibilities of the plan in force.
     pub content: Content,
 }
 

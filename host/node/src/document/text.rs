@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use overlan_contract::Kind;
-use overlan_contract::assignment::Responsibility;
+use overlan_contract::assignment::{MAX_RESPONSIBILITIES, Responsibility};
 use overlan_core::document::{Document, PolicyChoice};
 use overlan_wire::Digest;
+use overlan_wire::limits::MAX_DOCUMENT;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -90,6 +91,10 @@ fn one() -> f64 {
 impl Pairs {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 }
 
@@ -194,12 +199,21 @@ impl Content {
     pub(super) fn responsibilities(&self) -> Result<Vec<Responsibility>, DocumentError> {
         let mut duties = Vec::new();
         let mut names = BTreeSet::new();
+        // What few bytes of text ask for is bounded while it is made, not when it is there.
+        let mut bytes = 0;
         for (index, section) in self.responsibility.iter().enumerate() {
             let of = |what: String| DocumentError(format!("responsibility[{index}].{what}"));
             let weight_milli = milli(section.weight).map_err(of)?;
             for name in expand(&section.name).map_err(|why| of(format!("name: {why}")))? {
                 if !names.insert(name.clone()) {
                     return Err(of(format!("name: responsibility `{name}` is listed twice")));
+                }
+                bytes += name.len() + section.requires.bytes();
+                if duties.len() == MAX_RESPONSIBILITIES || bytes > MAX_DOCUMENT {
+                    return Err(of(format!(
+                        "`{name}` is one too many: a document has at most {MAX_RESPONSIBILITIES} responsibilities, in \
+                         {MAX_DOCUMENT} bytes"
+                    )));
                 }
                 let requires = section.requires.0.clone().into_iter().collect();
                 duties.push(Responsibility { name, replicas: section.replicas, weight_milli, requires });
@@ -326,6 +340,10 @@ mod tests {
                 "`a`",
             ),
             ("{\"responsibility\": []} trailing", "trailing"),
+            (
+                "[[responsibility]]\nname = \"a{0..9999}\"\n[[responsibility]]\nname = \"b{0..9999}\"",
+                "responsibility[1].`b6384` is one too many",
+            ),
         ] {
             let error = match Content::parse(text) {
                 Ok(content) => document(&content).expect_err(text),
@@ -333,5 +351,9 @@ mod tests {
             };
             assert!(error.contains(field), "{text}: {error}");
         }
+        let large = "x".repeat(1 << 16);
+        let text = format!("[[responsibility]]\nname = \"a{{0..999}}\"\nrequires = {{ site = \"{large}\" }}");
+        let error = document(&Content::parse(&text).unwrap()).unwrap_err();
+        assert!(error.contains("`a15` is one too many"), "{error}");
     }
 }

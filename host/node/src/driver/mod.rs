@@ -19,6 +19,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use overlan_contract::Kind;
+use overlan_core::document::SignedDocument;
 use overlan_core::policy::{Answer, Fault, Ticket};
 use overlan_core::{Core, Event, Instant};
 use overlan_seal::Seal;
@@ -93,6 +94,7 @@ pub(crate) struct Ports {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) remotes: watch::Sender<Vec<IpAddr>>,
     pub(crate) problems: watch::Sender<Vec<String>>,
+    pub(crate) document: watch::Sender<Option<SignedDocument>>,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -303,10 +305,8 @@ impl Driver {
                     self.ports.remotes.send_replace(addresses.iter().map(|address| address.ip()).collect());
                 }
                 event => {
-                    if let (Event::Document(_), Some(document)) = (&event, self.core.document())
-                        && let Err(error) = self.state.store_document(document)
-                    {
-                        tracing::error!(%error, "the cluster document could not be stored");
+                    if let Event::Document(_) = event {
+                        self.ports.document.send_replace(self.core.document().cloned());
                     }
                     log(&event);
                     if let Event::Plan { .. } = event {
