@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use overlan_contract::Kind;
 use overlan_core::document::SignedDocument;
 use overlan_wire::{Digest, NodeId};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Rollout;
 use super::message::{Outcome, RolloutMessage};
@@ -21,7 +21,7 @@ use crate::state::random;
 const DEADLINE: Duration = Duration::from_secs(180);
 /// Who has not answered is asked again after this long.
 const REPEAT: Duration = Duration::from_secs(5);
-/// How often it is looked who is alive still.
+/// How often it is looked who is alive still, and those are asked again that could not begin yet.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A rollout that every live member is ready for. Dropped before it is [settled](Self::settle), nothing comes of it, on
@@ -79,17 +79,18 @@ pub(crate) async fn prepare_everywhere(
     let token = u64::from_be_bytes(random());
     rollout.lock().answers.insert(token, BTreeMap::new());
     let mut undertaking = Undertaking { node: node.clone(), token, settled: false, without: Vec::new() };
-    let own = match rollout.prepare(node, node.id(), token, document.clone()).await {
-        Some(Outcome::Ready(digests)) => digests,
-        Some(Outcome::Refused(why) | Outcome::NotYet(why)) => {
-            return Err(ApplyFailure::Member { member: node.config().name.clone(), why });
-        }
-        None => {
-            let why = "it works on this change already".to_owned();
-            return Err(ApplyFailure::Member { member: node.config().name.clone(), why });
+    let until = Instant::now() + DEADLINE;
+    let own = loop {
+        match rollout.prepare(node, node.id(), token, document.clone()).await {
+            Some(Outcome::Ready(digests)) => break digests,
+            Some(Outcome::NotYet(_)) | None if Instant::now() < until => sleep(LOOK).await,
+            Some(Outcome::Refused(why) | Outcome::NotYet(why)) => {
+                return Err(refused(&node.config().name, why));
+            }
+            None => return Err(refused(&node.config().name, late(""))),
         }
     };
-    undertaking.without = rollout.ask_all(node, token, document, &own).await?;
+    undertaking.without = rollout.ask_all(node, token, document, &own, until).await?;
     Ok(Some(undertaking))
 }
 
@@ -109,11 +110,11 @@ impl Rollout {
         token: u64,
         document: &SignedDocument,
         own: &[(Kind, Digest)],
+        until: Instant,
     ) -> Result<Vec<String>, ApplyFailure> {
         let prepare = RolloutMessage::Prepare { token, document: document.clone() };
         let prepare = Bytes::from(prepare.emit());
         let mut asked: BTreeMap<NodeId, (String, Instant)> = BTreeMap::new();
-        let until = Instant::now() + DEADLINE;
         loop {
             let names = node.inspect(|core, _| {
                 core.live_peers().into_iter().map(|id| (id, core.name_of(id))).collect::<BTreeMap<_, _>>()
@@ -127,7 +128,8 @@ impl Rollout {
                     continue;
                 };
                 waits.get_or_insert((name, why));
-                if asked.get(&peer).is_none_or(|(_, at)| now.duration_since(*at) >= REPEAT) {
+                let pause = if answers.contains_key(&peer) { LOOK } else { REPEAT };
+                if asked.get(&peer).is_none_or(|(_, at)| now.duration_since(*at) >= pause) {
                     asked.insert(peer, (name.clone(), now));
                     due.push(peer);
                 }
@@ -138,12 +140,16 @@ impl Rollout {
                 return Ok(asked.into_values().map(|(name, _)| name).collect());
             };
             if now >= until {
-                return Err(refused(name, format!("it was not ready within {} s{why}", DEADLINE.as_secs())));
+                return Err(refused(name, late(&why)));
             }
             join_all(due.into_iter().map(|peer| node.tell(peer, prepare.clone()))).await;
             let _ = timeout(LOOK, self.answered.notified()).await;
         }
     }
+}
+
+fn late(why: &str) -> String {
+    format!("it was not ready within {} s{why}", DEADLINE.as_secs())
 }
 
 fn refused(member: &str, why: String) -> ApplyFailure {

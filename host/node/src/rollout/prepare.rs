@@ -94,12 +94,9 @@ impl Rollout {
             return Begun::Known(outcome);
         }
         let Ok(working) = self.preparing.clone().try_acquire_owned() else {
-            let busy = "it prepares another change of the policies still; try again";
-            return if known.is_some() {
-                Begun::Going
-            } else {
-                Begun::Known(Outcome::Refused(busy.to_owned()))
-            };
+            // Perhaps one that was abandoned; whichever it is, it ends by itself.
+            let busy = || Outcome::NotYet("it prepares another change of the policies still".to_owned());
+            return known.map_or_else(|| Begun::Known(busy()), |_| Begun::Going);
         };
         state.current = Some(Current { from, token, outcome: None });
         state.ready.clear();
