@@ -83,5 +83,8 @@ pub(crate) fn report(applied: &Applied, query: &Query) -> anyhow::Result<()> {
     let agreed =
         if applied.agreed { "all live members hold it" } else { "not all live members have said so yet" };
     out!("version {} is in force ({agreed}), digest {}", applied.version, applied.digest);
+    if !applied.without.is_empty() {
+        out!("went away before they were ready: {}", applied.without.join(", "));
+    }
     Ok(())
 }

@@ -238,7 +238,7 @@ impl NodeHandle {
         let shared = &self.shared;
         core.problems.extend(shared.problems.borrow().iter().cloned());
         core.problems.extend(shared.stored.borrow().problem.clone());
-        core.problems.extend(shared.rollout.problems());
+        core.problems.extend(shared.rollout.problems(&shared.policies.show()));
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
         if shared.config.security == Security::None {
             core.problems

@@ -6,3 +6,4 @@ mod keys;
 mod links;
 mod members;
 mod mtu;
+mod policies;

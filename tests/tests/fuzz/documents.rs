@@ -5,7 +5,7 @@ use overlan_contract::assignment::{MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsib
 use overlan_core::document::{Document, MAX_COMPONENT, PolicyChoice, SIGNATURE, SignedDocument};
 use overlan_node::DocumentId;
 use overlan_node::document::{Content, compose};
-use overlan_node::rollout::message::{PIECE, RolloutMessage};
+use overlan_node::rollout::message::{Outcome, PIECE, RolloutMessage};
 use overlan_tests::fuzz::fuzz;
 use overlan_wire::Digest;
 
@@ -57,9 +57,14 @@ fn documents() {
 #[test]
 fn rollout_messages() {
     let (token, sha256, offset) = (7, Digest([3; 32]), 9);
+    let body = document().to_body().expect("it is valid");
+    let document = SignedDocument::new(&body, Some(&[1; SIGNATURE])).expect("just made");
+    let prepared = |outcome| RolloutMessage::Prepared { token, outcome };
     let messages = [
-        RolloutMessage::Prepare { token, policies: policies() },
-        RolloutMessage::Prepared { token, why: "it traps".into() },
+        RolloutMessage::Prepare { token, document },
+        prepared(Outcome::Ready(vec![(Kind::Assignment, sha256), (Kind::Failover, sha256)])),
+        prepared(Outcome::NotYet("it holds another document".into())),
+        prepared(Outcome::Refused("it traps".into())),
         RolloutMessage::Abandon { token },
         RolloutMessage::Ask { sha256, offset },
         RolloutMessage::Piece { sha256, offset, bytes: vec![5; 100].into() },

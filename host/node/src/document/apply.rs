@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Applied, ApplyFailure, Content, DocumentView, compose};
 use crate::handle::{NodeHandle, Stopped};
+use crate::rollout::{Undertaking, prepare_everywhere};
 
 /// How long an answer waits for all members to hold the document.
 const AGREEMENT: Duration = Duration::from_secs(10);
@@ -55,17 +56,10 @@ impl NodeHandle {
     /// See [`ApplyFailure`]; nothing changed.
     pub async fn apply_document(&self, document: SignedDocument) -> Result<Applied, ApplyFailure> {
         let mut events = self.watch();
-        let token = self.prepare(&document).await?;
-        let applied = self.inspect(move |core, now| core.apply_document(now, document)).await?;
-        let id = match (applied, token) {
-            (Ok(id), _) => id,
-            (Err(refused), token) => {
-                if let Some(token) = token {
-                    self.shared.rollout.abandon_everywhere(self, token).await;
-                }
-                return Err(refused.into());
-            }
-        };
+        // Nothing comes of it on any member where this fails, or its caller stops waiting.
+        let undertaking = prepare_everywhere(self, &document).await?;
+        let id = self.inspect(move |core, now| core.apply_document(now, document)).await??;
+        let without = undertaking.map(Undertaking::settle).unwrap_or_default();
         let until = Instant::now() + AGREEMENT;
         loop {
             let (agreed, overtaken) = self.inspect(move |core, _| progress(core, id)).await?;
@@ -89,27 +83,8 @@ impl NodeHandle {
             if timed_out {
                 // The others have it as well, or will; what was applied here outlives a restart of all.
                 let _ = self.shared.stored.clone().wait_for(|stored| stored.id >= id).await;
-                return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed });
+                return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed, without });
             }
-        }
-    }
-}
-
-impl NodeHandle {
-    /// Has all live members make the policies ready that the document changes; nothing is in force before it is.
-    async fn prepare(&self, document: &SignedDocument) -> Result<Option<u64>, ApplyFailure> {
-        let offered = document.clone();
-        let before = self.inspect(move |core, _| {
-            core.check_offer(&offered)?;
-            let held = core.document().map(|held| held.document().policies.clone());
-            Ok::<_, ApplyError>(held.unwrap_or_default())
-        });
-        let before = before.await??;
-        let changed = document.document().policies.iter().filter(|policy| !before.contains(policy));
-        let changed: Vec<_> = changed.cloned().collect();
-        match changed.is_empty() {
-            true => Ok(None),
-            false => self.shared.rollout.prepare_everywhere(self, changed).await.map(Some),
         }
     }
 }

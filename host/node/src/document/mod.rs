@@ -43,6 +43,9 @@ pub struct Applied {
     pub digest: String,
     /// Whether all live members hold it already.
     pub agreed: bool,
+    /// Members that went away while the others made its policies ready; they do so when they come back.
+    #[serde(default)]
+    pub without: Vec<String>,
 }
 
 /// Why a document was not applied. Nothing changed.

@@ -17,8 +17,10 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlan_contract::Kind;
+use overlan_core::document;
 use overlan_core::policy::{Question, Ticket};
 use overlan_policy::{AotCache, Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
+use overlan_wire::Digest;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -137,6 +139,12 @@ impl Policies {
 
     pub(crate) fn show(&self) -> Vec<PolicyStatus> {
         self.board.shown.lock().unwrap_or_else(PoisonError::into_inner).to_vec()
+    }
+
+    /// What [`Prepared::digest`] will be of a policy of the cluster document.
+    pub(crate) fn digest(&self, policy: &document::PolicyChoice) -> Digest {
+        let limits = &self.settings[place(policy.kind)].limits;
+        prepare::digest(policy.kind, &policy.sha256.to_string(), &policy.config, limits)
     }
 
     /// Compiles a plugin and tests it on what this node was asked lately. Nothing changes before

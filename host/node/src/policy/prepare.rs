@@ -47,7 +47,6 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// What members compare: the digest of the component, of its configuration, and of the limits that an answer
     /// depends on.
-    #[expect(dead_code, reason = "a push to all members compares it before any commits")]
     pub(crate) fn digest(&self) -> Digest {
         self.loaded.digest
     }
@@ -116,25 +115,25 @@ fn load<P: Decision>(
     }
     // What it remembers of the test must not colour its first decisions.
     plugin.restart().map_err(failed)?;
-    let digest = digest(&plugin, &config);
+    let digest = digest(kind, plugin.sha256(), &config, plugin.limits());
     Ok(Prepared { kind, loaded: Loaded { plugin: P::wrap(plugin), config, digest }, probation: None })
 }
 
 /// What an answer depends on beside the question. Limits count for `assignment` alone, and only where they are not the
 /// default.
-fn digest<P: Decision>(plugin: &Plugin<P>, config: &Attributes) -> Digest {
+pub(super) fn digest(kind: Kind, sha256: &str, config: &Attributes, limits: &Limits) -> Digest {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     };
-    add(plugin.sha256());
+    add(sha256);
     for (key, value) in config {
         add(key);
         add(value);
     }
-    if P::KIND == Kind::Assignment {
-        for (name, value) in plugin.limits().semantics() {
+    if kind == Kind::Assignment {
+        for (name, value) in limits.semantics() {
             add(name);
             add(&value.to_string());
         }

@@ -20,6 +20,9 @@ pub struct PolicyStatus {
     pub sha256: String,
     /// What it was configured with.
     pub config: Attributes,
+    /// SHA-256 over what answers depend on, which members compare: the component, its configuration, and the limits of
+    /// `assignment`; empty for the native fallback.
+    pub digest: String,
     /// The plugin that a rollback brings back.
     pub previous: Option<String>,
     /// `closed` (it is asked), `open` or `half-open` (it failed too often).
@@ -105,6 +108,7 @@ impl PolicyStatus {
             plugin: "native".to_owned(),
             sha256: String::new(),
             config: Vec::new(),
+            digest: String::new(),
             previous: None,
             breaker: "closed".to_owned(),
             questions: 0,

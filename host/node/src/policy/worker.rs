@@ -298,6 +298,7 @@ impl<P: Decision> Worker<P> {
             plugin: active.map_or("native", |plugin| plugin.name()).to_owned(),
             sha256: active.map_or("", |plugin| plugin.sha256()).to_owned(),
             config: self.facts[0].config.clone(),
+            digest: active.map_or_else(String::new, |_| self.facts[0].digest.to_string()),
             previous: self.slot.previous().map(|plugin| plugin.name().to_owned()),
             breaker: breaker_name(self.slot.breaker()).to_owned(),
             questions: counters.questions,

@@ -26,6 +26,7 @@ impl Rollout {
     }
 
     /// The component of a policy: from here, else from `first` (a member likely to have it) or any other live member.
+    /// The caller sees to it that it is [wanted](Rollout::wanted).
     ///
     /// # Errors
     /// Why it is not to be had, in words.
@@ -46,7 +47,8 @@ impl Rollout {
         for source in first.into_iter().filter(|first| *first != node.id()).chain(others) {
             let Some(wasm) = self.download(node, policy, source).await else { continue };
             let components = self.components.clone();
-            let stored = tokio::task::spawn_blocking(move || components.put(&wasm).map(|_| wasm)).await;
+            let stored =
+                tokio::task::spawn_blocking(move || components.put(sha256, &wasm).map(|()| wasm)).await;
             return match stored {
                 Ok(Ok(wasm)) => Ok(wasm),
                 Ok(Err(error)) => Err(format!("the component cannot be stored: {error}")),
@@ -64,7 +66,7 @@ impl Rollout {
             let (reply, answer) = oneshot::channel();
             let (sha256, offset) = (policy.sha256, wasm.len() as u32);
             self.lock().awaited = Some(Awaited { from, sha256, offset, reply });
-            if !node.tell(from, &RolloutMessage::Ask { sha256, offset }).await {
+            if !node.tell(from, RolloutMessage::Ask { sha256, offset }.emit()).await {
                 return None;
             }
             let piece = timeout(PIECE_WAIT, answer).await.ok()?.ok()?;

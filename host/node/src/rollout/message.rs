@@ -1,32 +1,37 @@
 //! What members tell each other to bring components about, on a stream of its own: it takes its turn with the
-//! applications' and goes behind membership, plans and documents.
+//! applications' and goes behind membership, plans and documents. `host/wire/WIRE.md` describes the bytes.
 
 use bytes::Bytes;
-use overlan_core::document::{PolicyChoice, emit_policies, parse_policies};
+use overlan_contract::Kind;
+use overlan_core::document::SignedDocument;
 use overlan_wire::codec::put_text;
+use overlan_wire::limits::MAX_DOCUMENT;
 use overlan_wire::{DecodeError, Digest, Reader};
 
 /// Bytes of a component in one message.
 pub const PIECE: usize = 256 << 10;
 /// Longest reason, in bytes.
 const MAX_WHY: usize = 250;
+/// First byte of every message. Members skip messages of a version that they do not know.
+const VERSION: u8 = 1;
 
-/// One message: its kind (1), then its fields; numbers are big-endian, what follows the known fields is skipped.
+/// One message: version (1), kind (1), then its fields; numbers are big-endian, what follows the known fields is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutMessage {
-    /// Fetch, compile and test these, and say so; nothing changes yet.
+    /// Fetch, compile and test the policies that this document changes, and say so; nothing changes yet. Repeated until
+    /// it is answered.
     Prepare {
         /// Names the rollout.
         token: u64,
-        /// What is to be in force.
-        policies: Vec<PolicyChoice>,
+        /// What is to be in force, signed where the cluster's documents are.
+        document: SignedDocument,
     },
     /// What came of it.
     Prepared {
         /// From [`RolloutMessage::Prepare`].
         token: u64,
-        /// Why not; empty: all is ready.
-        why: String,
+        /// How far it got.
+        outcome: Outcome,
     },
     /// It will not be; what was prepared is dropped.
     Abandon {
@@ -51,26 +56,43 @@ pub enum RolloutMessage {
     },
 }
 
+/// How far a member got with a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is compiled and tested. Of each policy that the document changes, in their order: the digest of what its
+    /// answers depend on (component, configuration, limits), which members compare.
+    Ready(Vec<(Kind, Digest)>),
+    /// It cannot begin yet, and why; to be asked again.
+    NotYet(String),
+    /// It will not, and why.
+    Refused(String),
+}
+
 const KIND_PREPARE: u8 = 1;
 const KIND_PREPARED: u8 = 2;
 const KIND_ABANDON: u8 = 3;
 const KIND_ASK: u8 = 4;
 const KIND_PIECE: u8 = 5;
 
+const OUTCOME_READY: u8 = 0;
+const OUTCOME_NOT_YET: u8 = 1;
+const OUTCOME_REFUSED: u8 = 2;
+
 impl RolloutMessage {
     /// The message's bytes.
     pub fn emit(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = vec![VERSION];
         match self {
-            RolloutMessage::Prepare { token, policies } => {
+            RolloutMessage::Prepare { token, document } => {
                 out.push(KIND_PREPARE);
                 out.extend_from_slice(&token.to_be_bytes());
-                emit_policies(policies, &mut out);
+                out.extend_from_slice(&(document.bytes().len() as u32).to_be_bytes());
+                out.extend_from_slice(document.bytes());
             }
-            RolloutMessage::Prepared { token, why } => {
+            RolloutMessage::Prepared { token, outcome } => {
                 out.push(KIND_PREPARED);
                 out.extend_from_slice(&token.to_be_bytes());
-                put_text(&mut out, why, MAX_WHY);
+                outcome.emit(&mut out);
             }
             RolloutMessage::Abandon { token } => {
                 out.push(KIND_ABANDON);
@@ -95,26 +117,86 @@ impl RolloutMessage {
     /// Reads a message.
     ///
     /// # Errors
-    /// Truncated, over a limit, or of an unknown kind.
+    /// Truncated, over a limit, or of an unknown version or kind.
     pub fn parse(message: &Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(message);
         let r = &mut reader;
+        if r.u8("version")? != VERSION {
+            return Err(DecodeError::OutOfRange("version"));
+        }
         Ok(match r.u8("kind")? {
-            KIND_PREPARE => RolloutMessage::Prepare { token: r.u64("token")?, policies: parse_policies(r)? },
-            KIND_PREPARED => {
-                RolloutMessage::Prepared { token: r.u64("token")?, why: r.text(MAX_WHY, "reason")? }
+            KIND_PREPARE => {
+                let (token, bytes) = (r.u64("token")?, taken(r, message, MAX_DOCUMENT, "document")?);
+                // On its own, so that it keeps no more than itself in memory.
+                let document = SignedDocument::parse(Bytes::copy_from_slice(&bytes))?;
+                RolloutMessage::Prepare { token, document }
             }
+            KIND_PREPARED => RolloutMessage::Prepared { token: r.u64("token")?, outcome: Outcome::parse(r)? },
             KIND_ABANDON => RolloutMessage::Abandon { token: r.u64("token")? },
             KIND_ASK => RolloutMessage::Ask { sha256: Digest(r.array("sha256")?), offset: r.u32("offset")? },
-            KIND_PIECE => {
-                let (sha256, offset) = (Digest(r.array("sha256")?), r.u32("offset")?);
-                let len = r.u32("length")? as usize;
-                if len > PIECE {
-                    return Err(DecodeError::OutOfRange("length"));
-                }
-                RolloutMessage::Piece { sha256, offset, bytes: message.slice_ref(r.take(len, "bytes")?) }
-            }
+            KIND_PIECE => RolloutMessage::Piece {
+                sha256: Digest(r.array("sha256")?),
+                offset: r.u32("offset")?,
+                bytes: taken(r, message, PIECE, "bytes")?,
+            },
             _ => return Err(DecodeError::OutOfRange("kind")),
+        })
+    }
+}
+
+/// Bytes of the message behind their length (4).
+fn taken(
+    reader: &mut Reader<'_>,
+    message: &Bytes,
+    max: usize,
+    what: &'static str,
+) -> Result<Bytes, DecodeError> {
+    let len = reader.u32("length")? as usize;
+    if len > max {
+        return Err(DecodeError::OutOfRange("length"));
+    }
+    Ok(message.slice_ref(reader.take(len, what)?))
+}
+
+impl Outcome {
+    fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Outcome::Ready(digests) => {
+                out.extend_from_slice(&[OUTCOME_READY, digests.len() as u8]);
+                for (kind, digest) in digests {
+                    out.push(*kind as u8);
+                    out.extend_from_slice(&digest.0);
+                }
+            }
+            Outcome::NotYet(why) => {
+                out.push(OUTCOME_NOT_YET);
+                put_text(out, why, MAX_WHY);
+            }
+            Outcome::Refused(why) => {
+                out.push(OUTCOME_REFUSED);
+                put_text(out, why, MAX_WHY);
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8("outcome")? {
+            OUTCOME_READY => {
+                let count = usize::from(reader.u8("digest count")?);
+                if count > Kind::ALL.len() {
+                    return Err(DecodeError::OutOfRange("digest count"));
+                }
+                let mut digests = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let kind = Kind::ALL.get(usize::from(reader.u8("policy kind")?));
+                    let kind = *kind.ok_or(DecodeError::OutOfRange("policy kind"))?;
+                    digests.push((kind, Digest(reader.array("digest")?)));
+                }
+                Outcome::Ready(digests)
+            }
+            OUTCOME_NOT_YET => Outcome::NotYet(reader.text(MAX_WHY, "reason")?),
+            OUTCOME_REFUSED => Outcome::Refused(reader.text(MAX_WHY, "reason")?),
+            _ => return Err(DecodeError::OutOfRange("outcome")),
         })
     }
 }

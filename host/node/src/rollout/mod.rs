@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   the member that is asked                 each other live member
-//!     | Prepare: the policies ------------->   |
+//!     | Prepare: the document ------------->   |   would it take this document? Then:
 //!     |  <-------------- Ask, Piece ... ----   |   fetches components that it lacks, from whoever has them
 //!     |  <---------------------- Prepared --   |   compiled and tested; nothing changed yet
 //!   (all: applies the document)                |
@@ -10,16 +10,21 @@
 //!   (one will not: Abandon to all)             |
 //! ```
 //!
-//! A member that comes later sees the document, fetches what it names, and commits it then; so does one that restarts.
+//! Prepare is repeated until it is answered, and answered as often as it comes. A member that comes later sees the
+//! document, fetches what it names, and commits it then; so does one that restarts. Each policy of a document is committed
+//! once: what became of it here later (a roll-back, `policy set`) stands until a document names another.
+//!
 //! What a peer may claim of a member: one rollout at a time, one download at a time of at most [`MAX_COMPONENT`] bytes,
 //! and components on the disk that the document, its predecessor or the rollout names.
 //!
-//! Reading order: [`message`], `components` (what is at hand), `prepare` (both halves of a rollout), `fetch`, `reconcile`.
+//! Reading order: [`message`], `components` (what is at hand), `lead` and `prepare` (the two sides of a rollout), `fetch`,
+//! `reconcile`.
 //!
 //! [`MAX_COMPONENT`]: overlan_core::document::MAX_COMPONENT
 
 mod components;
 mod fetch;
+mod lead;
 pub mod message;
 mod prepare;
 mod reconcile;
@@ -30,26 +35,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use overlan_contract::Kind;
 use overlan_core::document::{MAX_COMPONENT, PolicyChoice};
 use overlan_wire::limits::COMPONENT_STREAM;
 use overlan_wire::{Digest, MessageMode, NodeId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::{Listener, SendOptions};
 use crate::handle::NodeHandle;
-use crate::policy::Prepared;
+use crate::policy::{PolicyStatus, Prepared};
 use components::Components;
-use message::RolloutMessage;
+use message::{Outcome, RolloutMessage};
+use reconcile::Followed;
+
+pub(crate) use lead::{Undertaking, prepare_everywhere};
+pub(crate) use reconcile::keep_policies;
 
 /// Components that clients offered and no document names yet.
 const MAX_OFFERED: usize = 3;
-
-/// One whose queue is full for longer is passed over: others wait for their turn.
+/// One whose queue is full for longer is passed over.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
-/// Answers to rollouts that may be under way at a time; more are dropped.
+/// Answers to rollouts that may be under way at a time; who gets none asks again.
 const MAX_ANSWERS: usize = 8;
+/// Pieces that others wait for, one each; who asks when there are more gets none.
+const MAX_ASKS: usize = 1_024;
+/// Pieces that are read and sent at a time.
+const ASKS_AT_A_TIME: usize = 4;
 
 /// A component that a node has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +89,8 @@ pub enum OfferError {
 pub(crate) struct Rollout {
     components: Components,
     state: Mutex<State>,
+    /// One rollout is prepared at a time.
+    preparing: Arc<Semaphore>,
     answering: Arc<Semaphore>,
     /// An answer to a rollout of ours came.
     answered: Notify,
@@ -84,24 +100,41 @@ pub(crate) struct Rollout {
 
 #[derive(Default)]
 struct State {
-    /// The rollout that is being prepared, or was: who asked, under which token.
-    current: Option<(NodeId, u64)>,
-    /// Whether work on it goes on.
-    working: bool,
+    /// The rollout that is being prepared, or was.
+    current: Option<Current>,
     ready: Vec<Ready>,
-    /// What members answered to a rollout of ours: why not, or nothing.
-    answers: BTreeMap<u64, BTreeMap<NodeId, String>>,
+    /// What members answered to rollouts of ours, by token.
+    answers: BTreeMap<u64, BTreeMap<NodeId, Outcome>>,
     awaited: Option<Awaited>,
     offered: VecDeque<Digest>,
     /// Of the document and its predecessor; `None` until that is known.
     named: Option<BTreeSet<Digest>>,
     /// Of the rollout that is being prepared, or was.
     rolling: BTreeSet<Digest>,
-    problems: Vec<String>,
+    /// What documents put in force here.
+    followed: BTreeMap<Kind, Followed>,
+    /// Why this member could not follow the document, in sentences.
+    failures: Vec<String>,
+}
+
+/// A rollout, from this member's view.
+struct Current {
+    from: NodeId,
+    token: u64,
+    /// What came of it; `None`: it is not known yet.
+    outcome: Option<Outcome>,
+}
+
+impl Current {
+    fn is(&self, from: NodeId, token: u64) -> bool {
+        (self.from, self.token) == (from, token)
+    }
 }
 
 /// A policy that is ready to be committed.
 struct Ready {
+    /// Version of the document that will.
+    version: u64,
     policy: PolicyChoice,
     prepared: Prepared,
 }
@@ -119,6 +152,7 @@ impl Rollout {
         Rollout {
             components: Components::new(state_dir),
             state: Mutex::default(),
+            preparing: Arc::new(Semaphore::new(1)),
             answering: Arc::new(Semaphore::new(MAX_ANSWERS)),
             answered: Notify::new(),
             downloading: tokio::sync::Mutex::default(),
@@ -129,9 +163,36 @@ impl Rollout {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What keeps this member from the policies of the document.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        self.lock().problems.clone()
+    /// Where this member is at odds with the policies of the document: it could not follow, or was led away since.
+    pub(crate) fn problems(&self, shown: &[PolicyStatus]) -> Vec<String> {
+        let state = self.lock();
+        let strays = state.followed.values().filter_map(|followed| followed.stray(shown));
+        state.failures.iter().cloned().chain(strays).collect()
+    }
+
+    /// Components that have to stay on the disk.
+    fn wanted(&self) -> Option<BTreeSet<Digest>> {
+        let state = self.lock();
+        let followed = state.followed.values().map(|followed| &followed.policy.sha256);
+        let others = state.rolling.iter().chain(&state.offered).chain(followed);
+        Some(state.named.as_ref()?.iter().chain(others).copied().collect())
+    }
+
+    /// Removes components that nothing names, once it is known what the document names. Waits for the disk.
+    fn collect(&self) {
+        if self.lock().named.is_some() {
+            self.components.keep(|| self.wanted().unwrap_or_default());
+        }
+    }
+
+    /// A component that comes in now is wanted, for as long as few others are offered after it.
+    fn offer(&self, sha256: Digest) {
+        let mut state = self.lock();
+        state.offered.retain(|offered| *offered != sha256);
+        state.offered.push_back(sha256);
+        if state.offered.len() > MAX_OFFERED {
+            state.offered.pop_front();
+        }
     }
 }
 
@@ -144,65 +205,68 @@ impl NodeHandle {
         if bytes.is_empty() || bytes.len() > MAX_COMPONENT {
             return Err(OfferError::Size(bytes.len()));
         }
-        let size = bytes.len() as u32;
-        let components = self.shared.rollout.components.clone();
-        let stored = tokio::task::spawn_blocking(move || components.put(&bytes)).await;
-        let sha256 = stored.unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))?;
-        self.shared.rollout.offer(sha256);
-        Ok(ComponentView { sha256: sha256.to_string(), size })
+        let node = self.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            let rollout = &node.shared.rollout;
+            let sha256 = components::digest(&bytes);
+            rollout.offer(sha256);
+            rollout.components.put(sha256, &bytes)?;
+            rollout.collect();
+            Ok(ComponentView { sha256: sha256.to_string(), size: bytes.len() as u32 })
+        });
+        stored.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::Other).into()))
     }
 
     /// Queues a message to a member; whether there was room for it in time.
-    async fn tell(&self, to: NodeId, message: &RolloutMessage) -> bool {
+    async fn tell(&self, to: NodeId, message: impl Into<Bytes>) -> bool {
         let options = SendOptions { stream: COMPONENT_STREAM, ..SendOptions::new(MessageMode::Reliable) };
         let to = to.to_string();
-        let queued = self.send_with(&to, options, message.emit());
+        let queued = self.send_with(&to, options, message);
         matches!(timeout(QUEUE_WAIT, queued).await, Ok(Ok(_)))
     }
-}
 
-impl Rollout {
     /// Removes components that nothing names.
-    fn collect(&self) {
-        let state = self.lock();
-        if let Some(named) = &state.named {
-            let others = state.rolling.iter().chain(&state.offered);
-            self.components.keep(&named.iter().chain(others).copied().collect());
-        }
-    }
-
-    fn offer(&self, sha256: Digest) {
-        let mut state = self.lock();
-        state.offered.retain(|offered| *offered != sha256);
-        state.offered.push_back(sha256);
-        if state.offered.len() > MAX_OFFERED {
-            state.offered.pop_front();
-        }
+    async fn collect_components(&self) {
+        let node = self.clone();
+        // It fails only as the node stops.
+        let _ = tokio::task::spawn_blocking(move || node.shared.rollout.collect()).await;
     }
 }
 
 /// Serves the others until the node stops.
 pub(crate) async fn serve(node: NodeHandle, mut listener: Listener) {
-    while let Some(received) = listener.recv().await {
-        let from = received.origin.node;
-        let Ok(message) = RolloutMessage::parse(&received.payload) else { continue };
-        let rollout = &node.shared.rollout;
-        match message {
-            RolloutMessage::Prepare { token, policies } => {
-                prepare::handle_prepare(&node, from, token, policies)
-            }
-            RolloutMessage::Prepared { token, why } => rollout.handle_prepared(from, token, why),
-            RolloutMessage::Abandon { token } => rollout.handle_abandon(from, token),
-            RolloutMessage::Ask { sha256, offset } => {
-                let bytes = rollout.components.piece(sha256, offset);
-                // Where the queue to the asker is full, whoever else asks waits: it is bounded by that.
-                node.tell(from, &RolloutMessage::Piece { sha256, offset, bytes }).await;
-            }
-            RolloutMessage::Piece { sha256, offset, bytes } => {
-                rollout.handle_piece(from, sha256, offset, bytes)
+    let (asks, waiting) = mpsc::channel(MAX_ASKS);
+    let answering = answer_asks(&node, waiting);
+    let reading = async {
+        // Dropped in the end, which ends the answers too.
+        let asks = asks;
+        while let Some(received) = listener.recv().await {
+            let from = received.origin.node;
+            let Ok(message) = RolloutMessage::parse(&received.payload) else { continue };
+            let rollout = &node.shared.rollout;
+            match message {
+                RolloutMessage::Prepare { token, document } => {
+                    prepare::handle_prepare(&node, from, token, document);
+                }
+                RolloutMessage::Prepared { token, outcome } => rollout.handle_prepared(from, token, outcome),
+                RolloutMessage::Abandon { token } => rollout.handle_abandon(from, token),
+                RolloutMessage::Ask { sha256, offset } => drop(asks.try_send((from, sha256, offset))),
+                RolloutMessage::Piece { sha256, offset, bytes } => {
+                    rollout.handle_piece(from, sha256, offset, bytes);
+                }
             }
         }
-    }
+    };
+    tokio::join!(reading, answering);
 }
 
-pub(crate) use reconcile::keep_policies;
+/// Sends pieces of components, few at a time: one that cannot be sent to holds up few others.
+async fn answer_asks(node: &NodeHandle, mut waiting: mpsc::Receiver<(NodeId, Digest, u32)>) {
+    let answer = async |(from, sha256, offset): (NodeId, Digest, u32)| {
+        let components = node.shared.rollout.components.clone();
+        let piece = tokio::task::spawn_blocking(move || components.piece(sha256, offset)).await;
+        let piece = RolloutMessage::Piece { sha256, offset, bytes: piece.unwrap_or_default() };
+        node.tell(from, piece.emit()).await;
+    };
+    stream::poll_fn(|context| waiting.poll_recv(context)).for_each_concurrent(ASKS_AT_A_TIME, answer).await;
+}

@@ -1,104 +1,145 @@
-//! Both halves of a rollout: having all members prepare, and preparing.
+//! A member's side of a rollout: it looks at the document, makes the policies ready that it changes, and says so.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use overlan_contract::Kind;
+use overlan_core::ApplyError;
+use overlan_core::document::{PolicyChoice, SignedDocument};
+use overlan_wire::{Digest, NodeId};
+use tokio::sync::OwnedSemaphorePermit;
 
-use overlan_core::document::PolicyChoice;
-use overlan_wire::NodeId;
-use tokio::time::{Instant, timeout};
+use super::message::{Outcome, RolloutMessage};
+use super::{Current, Ready, Rollout, State};
+use crate::driver::NodeCore;
+use crate::handle::NodeHandle;
+use crate::policy::{Candidate, PolicyStatus, Priority};
 
-use super::message::RolloutMessage;
-use super::{Ready, Rollout};
-use crate::document::ApplyFailure;
-use crate::handle::{NodeHandle, Stopped};
-use crate::policy::{Candidate, Priority};
-use crate::state::random;
-
-/// All members must have fetched, compiled and tested by then.
-const DEADLINE: Duration = Duration::from_secs(180);
-/// How often it is looked who is alive still.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Prepares in the background and answers.
-pub(super) fn handle_prepare(node: &NodeHandle, from: NodeId, token: u64, policies: Vec<PolicyChoice>) {
+/// Prepares in the background and answers. Where too much is under way, nothing: it will be asked again.
+pub(super) fn handle_prepare(node: &NodeHandle, from: NodeId, token: u64, document: SignedDocument) {
     let Ok(place) = node.shared.rollout.answering.clone().try_acquire_owned() else { return };
     let node = node.clone();
     tokio::spawn(async move {
         let _place = place;
-        let why = node.shared.rollout.prepare(&node, from, token, policies).await.err().unwrap_or_default();
-        node.tell(from, &RolloutMessage::Prepared { token, why }).await;
+        if let Some(outcome) = node.shared.rollout.prepare(&node, from, token, document).await {
+            node.tell(from, RolloutMessage::Prepared { token, outcome }.emit()).await;
+        }
     });
 }
 
-impl Rollout {
-    pub(super) fn handle_prepared(&self, from: NodeId, token: u64, why: String) {
-        if let Some(answers) = self.lock().answers.get_mut(&token) {
-            answers.insert(from, why);
-            self.answered.notify_one();
-        }
-    }
+/// The policies that a document changes here; refused where this member would not take the document.
+pub(super) fn changed(core: &NodeCore, offered: &SignedDocument) -> Result<Vec<PolicyChoice>, ApplyError> {
+    core.check_offer(offered)?;
+    let held = core.document().map(|held| held.document().policies.as_slice()).unwrap_or_default();
+    let changed = offered.document().policies.iter().filter(|policy| !held.contains(policy));
+    Ok(changed.cloned().collect())
+}
 
+/// What a rollout is to this member.
+enum Begun {
+    /// The only one: it may work on it, and nobody else while it holds this.
+    New(OwnedSemaphorePermit),
+    /// It works on it already.
+    Going,
+    /// It is known what comes of it.
+    Known(Outcome),
+}
+
+impl Rollout {
     pub(super) fn handle_abandon(&self, from: NodeId, token: u64) {
         let mut state = self.lock();
-        if state.current == Some((from, token)) {
-            state.current = None;
+        if let Some(current) = state.current.as_mut().filter(|current| current.is(from, token)) {
+            current.outcome = Some(Outcome::Refused("the change was abandoned".to_owned()));
             state.ready.clear();
         }
     }
 
-    /// Whether the plugin that answers is the one of this policy.
-    pub(super) fn is_active(node: &NodeHandle, policy: &PolicyChoice) -> bool {
-        let shown = node.policy_list();
-        let active = shown.iter().find(|status| status.kind == policy.kind);
-        active.is_some_and(|active| {
-            active.sha256 == policy.sha256.to_string() && active.config == policy.config
-        })
-    }
-
-    /// Fetches, compiles and tests; a commit is a matter of the document then.
-    async fn prepare(
+    /// What comes of a rollout here, the same however often it is asked; `None` while an earlier call works on it.
+    /// A commit is a matter of the document then.
+    pub(super) async fn prepare(
         &self,
         node: &NodeHandle,
         from: NodeId,
         token: u64,
-        policies: Vec<PolicyChoice>,
-    ) -> Result<(), String> {
-        {
-            let mut state = self.lock();
-            if state.working {
-                return Err("it prepares another change of the policies still; try again".to_owned());
+        document: SignedDocument,
+    ) -> Option<Outcome> {
+        let version = document.document().version;
+        let policies = match node.inspect(move |core, _| changed(core, &document)).await {
+            Ok(Ok(policies)) => policies,
+            Ok(Err(ApplyError::Raced { in_force, .. })) if in_force.version + 1 < version => {
+                let held = in_force.version;
+                return Some(Outcome::NotYet(format!(
+                    "it holds version {held} of the cluster document still"
+                )));
             }
-            state.current = Some((from, token));
-            state.working = true;
-            state.ready.clear();
-            state.rolling = policies.iter().map(|policy| policy.sha256).collect();
-        }
-        self.collect();
-        let prepared = self.prepare_all(node, from, policies).await;
+            Ok(Err(refused)) => return Some(Outcome::Refused(refused.to_string())),
+            Err(stopped) => return Some(Outcome::Refused(stopped.to_string())),
+        };
+        let working = match self.begin(from, token, &policies) {
+            Begun::New(working) => working,
+            Begun::Going => return None,
+            Begun::Known(outcome) => return Some(outcome),
+        };
+        node.collect_components().await;
+        let (outcome, ready) = match self.prepare_all(node, from, version, policies).await {
+            Ok((digests, ready)) => (Outcome::Ready(digests), ready),
+            Err(why) => (Outcome::Refused(why), Vec::new()),
+        };
+        let outcome = self.finish(from, token, outcome, ready);
+        drop(working);
+        Some(outcome)
+    }
+
+    fn begin(&self, from: NodeId, token: u64, policies: &[PolicyChoice]) -> Begun {
         let mut state = self.lock();
-        state.working = false;
-        if state.current != Some((from, token)) {
-            return Err("the change was abandoned".to_owned());
+        let known = state.current.as_ref().filter(|current| current.is(from, token));
+        if let Some(outcome) = known.and_then(|current| current.outcome.clone()) {
+            return Begun::Known(outcome);
         }
-        state.ready = prepared?;
-        Ok(())
+        let Ok(working) = self.preparing.clone().try_acquire_owned() else {
+            // Perhaps one that was abandoned; whichever it is, it ends by itself.
+            let busy = || Outcome::NotYet("it prepares another change of the policies still".to_owned());
+            return known.map_or_else(|| Begun::Known(busy()), |_| Begun::Going);
+        };
+        state.current = Some(Current { from, token, outcome: None });
+        state.ready.clear();
+        state.rolling = policies.iter().map(|policy| policy.sha256).collect();
+        Begun::New(working)
+    }
+
+    /// What stands: it may have been abandoned meanwhile.
+    fn finish(&self, from: NodeId, token: u64, outcome: Outcome, ready: Vec<Ready>) -> Outcome {
+        let mut state = self.lock();
+        let State { current, ready: place, .. } = &mut *state;
+        match current.as_mut().filter(|current| current.is(from, token)) {
+            Some(Current { outcome: Some(abandoned), .. }) => abandoned.clone(),
+            Some(current) => {
+                current.outcome = Some(outcome.clone());
+                *place = ready;
+                outcome
+            }
+            None => Outcome::Refused("another change took its place".to_owned()),
+        }
     }
 
     async fn prepare_all(
         &self,
         node: &NodeHandle,
         from: NodeId,
+        version: u64,
         policies: Vec<PolicyChoice>,
-    ) -> Result<Vec<Ready>, String> {
-        let mut ready = Vec::new();
-        for policy in policies.into_iter().filter(|policy| !Self::is_active(node, policy)) {
-            let candidate = self.candidate(node, &policy, Some(from)).await?;
+    ) -> Result<(Vec<(Kind, Digest)>, Vec<Ready>), String> {
+        let (mut digests, mut ready) = (Vec::new(), Vec::new());
+        for policy in policies {
             let kind = policy.kind;
+            if active(node, &policy).is_some() {
+                digests.push((kind, node.shared.policies.digest(&policy)));
+                continue;
+            }
+            let candidate = self.candidate(node, &policy, Some(from)).await?;
             let prepared = node.shared.policies.prepare(candidate, Priority::Background).await;
             let prepared = prepared.map_err(|error| format!("policy.{kind} {}: {error}", policy.plugin))?;
-            ready.push(Ready { policy, prepared });
+            digests.push((kind, prepared.digest()));
+            ready.push(Ready { version, policy, prepared });
         }
-        Ok(ready)
+        Ok((digests, ready))
     }
 
     pub(super) async fn candidate(
@@ -112,82 +153,17 @@ impl Rollout {
         Ok(Candidate { kind: policy.kind, name, wasm, config, limits: Vec::new() })
     }
 
-    /// Has this and every other live member prepare; names the first that will not.
-    ///
-    /// # Errors
-    /// Nothing changed anywhere.
-    pub(crate) async fn prepare_everywhere(
-        &self,
-        node: &NodeHandle,
-        policies: Vec<PolicyChoice>,
-    ) -> Result<u64, ApplyFailure> {
-        if let Some(missing) = policies.iter().find(|policy| !self.components.has(policy.sha256)) {
-            return Err(ApplyFailure::NoComponent(missing.kind));
-        }
-        let token = u64::from_be_bytes(random());
-        let own = self.prepare(node, node.id(), token, policies.clone()).await;
-        if let Err(why) = own {
-            return Err(ApplyFailure::Member { member: node.config().name.clone(), why });
-        }
-        self.lock().answers.insert(token, BTreeMap::new());
-        let asked = self.ask_all(node, token, policies).await;
-        self.lock().answers.remove(&token);
-        if asked.is_err() {
-            self.abandon_everywhere(node, token).await;
-        }
-        asked.map(|()| token)
-    }
-
-    async fn ask_all(
-        &self,
-        node: &NodeHandle,
-        token: u64,
-        policies: Vec<PolicyChoice>,
-    ) -> Result<(), ApplyFailure> {
-        let asked = node.inspect(|core, _| core.live_peers()).await?;
-        for &peer in &asked {
-            let prepare = RolloutMessage::Prepare { token, policies: policies.clone() };
-            // One that cannot be told any more has left.
-            node.tell(peer, &prepare).await;
-        }
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let names = node.inspect(|core, _| {
-                core.live_peers().into_iter().map(|id| (id, core.name_of(id))).collect::<BTreeMap<_, _>>()
-            });
-            let live = names.await?;
-            let answers = self.lock().answers.get(&token).cloned().unwrap_or_default();
-            let mut waits = None;
-            for (peer, name) in asked.iter().filter_map(|peer| Some((peer, live.get(peer)?))) {
-                let member = name.clone();
-                match answers.get(peer).map(String::as_str) {
-                    Some("") => {}
-                    Some(why) => return Err(ApplyFailure::Member { member, why: why.to_owned() }),
-                    None => waits = Some(member),
-                }
-            }
-            let Some(member) = waits else { return Ok(()) };
-            if Instant::now() >= until {
-                let why = format!("it was not ready within {} s", DEADLINE.as_secs());
-                return Err(ApplyFailure::Member { member, why });
-            }
-            let _ = timeout(LOOK, self.answered.notified()).await;
-        }
-    }
-
-    /// Nothing will come of a rollout.
-    pub(crate) async fn abandon_everywhere(&self, node: &NodeHandle, token: u64) {
-        self.handle_abandon(node.id(), token);
-        let Ok(live): Result<_, Stopped> = node.inspect(|core, _| core.live_peers()).await else { return };
-        for peer in live {
-            node.tell(peer, &RolloutMessage::Abandon { token }).await;
-        }
-    }
-
     /// What was prepared of a policy, once.
     pub(super) fn take_ready(&self, policy: &PolicyChoice) -> Option<Ready> {
         let mut state = self.lock();
         let at = state.ready.iter().position(|ready| ready.policy == *policy)?;
         Some(state.ready.swap_remove(at))
     }
+}
+
+/// The plugin that answers, if it is the one of this policy, with this member's limits.
+pub(super) fn active(node: &NodeHandle, policy: &PolicyChoice) -> Option<PolicyStatus> {
+    let digest = node.shared.policies.digest(policy).to_string();
+    let shown = node.policy_list().into_iter().find(|status| status.kind == policy.kind)?;
+    (shown.digest == digest).then_some(shown)
 }

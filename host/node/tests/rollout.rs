@@ -1,0 +1,194 @@
+//! Policies of the cluster document on running nodes: each is put in force once, on all members or on none.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{config, eventually, free_port};
+use overlan_guests::{assignment, sizing};
+use overlan_node::config::{PluginSource, PolicyChoice};
+use overlan_node::document::{Applied, ApplyFailure, Content};
+use overlan_node::policy_host::{Limits, ProbationConfig};
+use overlan_node::{Kind, Node, NodeHandle, OperatorKey, PolicyStatus};
+
+fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
+    node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
+}
+
+/// What `status` lists of policies.
+async fn problems(node: &NodeHandle) -> String {
+    let problems = node.status().await.unwrap().core.problems;
+    problems.into_iter().filter(|problem| problem.contains("policy.")).collect()
+}
+
+/// A section of a document that names a component, which the node has from now on.
+async fn section(node: &NodeHandle, kind: Kind, plugin: &str, wasm: Vec<u8>) -> String {
+    let offered = node.offer_component(Bytes::from(wasm)).await.unwrap();
+    let (sha256, size) = (offered.sha256, offered.size);
+    format!("[policy.{kind}]\nplugin = \"{plugin}\"\nsha256 = \"{sha256}\"\nsize = {size}\n")
+}
+
+async fn apply(node: &NodeHandle, text: &str) -> Result<Applied, ApplyFailure> {
+    node.apply(&Content::parse(text).unwrap()).await
+}
+
+async fn two(first: &NodeHandle, second: &NodeHandle) {
+    for node in [first, second] {
+        eventually("both members", || async { node.status().await.unwrap().core.alive == 2 }).await;
+    }
+}
+
+/// It traps as soon as it is asked. That stands while other things change, until a document says otherwise.
+#[tokio::test]
+async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 85, 1, port)).await.unwrap();
+    let traps = sizing(1_472, 0, 65_536).decide("unreachable").component();
+    let traps = section(&first, Kind::Sizing, "traps", traps).await;
+    assert!(apply(&first, &traps).await.unwrap().agreed);
+    eventually("the policy", || async { status(&first, Kind::Sizing).plugin == "traps" }).await;
+    assert_eq!(problems(&first).await, "");
+
+    let second = Node::start(config(folder.path(), 85, 2, port)).await.unwrap();
+    two(&first, &second).await;
+    eventually("the roll-back", || async { status(&first, Kind::Sizing).rollbacks == 1 }).await;
+    let rolled_back =
+        "policy.sizing traps of cluster document 1 was rolled back here: traps gave way to builtin:mtu-fit";
+    assert!(problems(&first).await.contains(rolled_back), "{}", problems(&first).await);
+    eventually("why it has no such sizing", || async {
+        let problems = problems(&second).await;
+        problems.contains("policy.sizing") && problems.contains("cluster document 1")
+    })
+    .await;
+
+    // Another failover, which comes after sizing: nothing for sizing.
+    let knet = "[policy.failover]\nplugin = \"builtin:knet-compat\"\n";
+    let other_failover = async |node: &NodeHandle| {
+        eventually("the failover policy", || async {
+            status(node, Kind::Failover).plugin == "builtin:knet-compat"
+        })
+        .await;
+    };
+    let applied = apply(&first, &format!("{traps}{knet}")).await.unwrap();
+    assert_eq!((applied.version, applied.without), (2, Vec::new()));
+    other_failover(&first).await;
+    other_failover(&second).await;
+    let after = status(&first, Kind::Sizing);
+    assert_eq!((&*after.plugin, after.rollbacks), ("builtin:mtu-fit", 1));
+    let told = problems(&first).await;
+    assert!(told.contains(rolled_back) && !told.contains("trying again"), "{told}");
+
+    // Another sizing; and what a document put in force in part goes, too, with what it named.
+    let good = section(&first, Kind::Sizing, "good", sizing(1_400, 0, 65_536).component()).await;
+    apply(&first, &good).await.unwrap();
+    for node in [&first, &second] {
+        eventually("the good one alone", || async {
+            status(node, Kind::Sizing).plugin == "good"
+                && status(node, Kind::Failover).plugin == "builtin:fast"
+                && problems(node).await.is_empty()
+        })
+        .await;
+    }
+
+    // One member's own choice stands, and is told, until a document names another.
+    first.policy_rollback(Kind::Sizing).await.unwrap();
+    apply(&second, &format!("{good}{knet}")).await.unwrap();
+    other_failover(&first).await;
+    assert_eq!(status(&first, Kind::Sizing).plugin, "builtin:mtu-fit");
+    let told = problems(&first).await;
+    assert!(told.contains("policy.sizing: builtin:mtu-fit answers on this member instead of good"), "{told}");
+    apply(&second, "").await.unwrap();
+    eventually("the own configuration", || async {
+        problems(&first).await.is_empty() && status(&second, Kind::Sizing).plugin == "builtin:mtu-fit"
+    })
+    .await;
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn members_whose_limits_differ_are_named_and_nothing_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 86, 1, port)).await.unwrap();
+    let mut other = config(folder.path(), 86, 2, port);
+    let mut limits = Limits::default();
+    limits.set("fuel_base", 77_000_000).unwrap();
+    other.policies = vec![PolicyChoice {
+        kind: Kind::Assignment,
+        source: PluginSource::Builtin("rendezvous".into()),
+        config: Vec::new(),
+        limits,
+        probation: ProbationConfig::default(),
+    }];
+    let second = Node::start(other).await.unwrap();
+    two(&first, &second).await;
+    let section = section(&first, Kind::Assignment, "all-to-one", assignment().component()).await;
+    let refused = apply(&first, &section).await.unwrap_err().to_string();
+    assert!(refused.starts_with("m2: ") && refused.contains("[policy.assignment] limits"), "{refused}");
+    assert_eq!(first.document().await.unwrap().version, 0);
+    // The limits of the others do not count in answers.
+    apply(&first, "[policy.failover]\nplugin = \"builtin:knet-compat\"\n").await.unwrap();
+    for node in [&first, &second] {
+        assert_eq!(status(node, Kind::Assignment).plugin, "builtin:rendezvous");
+        eventually("the failover policy", || async {
+            status(node, Kind::Failover).plugin == "builtin:knet-compat"
+        })
+        .await;
+    }
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+/// However far it got, the members are free for the next.
+#[tokio::test]
+async fn a_change_that_is_given_up_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 87, 1, port)).await.unwrap();
+    let second = Node::start(config(folder.path(), 87, 2, port)).await.unwrap();
+    two(&first, &second).await;
+    for (datagram, patience) in (1_300..).zip([0, 1, 2, 4, 8, 16, 32, 64, 128]) {
+        let wasm = sizing(datagram, 0, 65_536).component();
+        let text = section(&first, Kind::Sizing, &format!("datagram-{datagram}"), wasm).await;
+        let _ = tokio::time::timeout(Duration::from_millis(patience), apply(&first, &text)).await;
+    }
+    let last = section(&second, Kind::Sizing, "last", sizing(1_400, 0, 65_536).component()).await;
+    eventually("room for the next change", || async { apply(&second, &last).await.is_ok() }).await;
+    for node in [&first, &second] {
+        eventually("the last one", || async { status(node, Kind::Sizing).plugin == "last" }).await;
+    }
+    // What nothing names went: of ten components those few that a client may still name, and the document's.
+    let stored = std::fs::read_dir(folder.path().join("state-1/components")).unwrap().count();
+    assert!(stored <= 6, "{stored} components are stored");
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+/// A member that does not ask for signatures offers to those that do.
+#[tokio::test]
+async fn what_the_operator_did_not_sign_is_not_even_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 88, 1, port)).await.unwrap();
+    let mut strict = config(folder.path(), 88, 2, port);
+    strict.operator_key = Some(OperatorKey::generate([7; 32]).public());
+    let second = Node::start(strict).await.unwrap();
+    two(&first, &second).await;
+    let section = section(&first, Kind::Sizing, "unsigned", sizing(1_400, 0, 65_536).component()).await;
+    let refused = apply(&first, &section).await.unwrap_err().to_string();
+    assert!(refused.starts_with("m2: ") && refused.contains("signed by its operator"), "{refused}");
+    assert!(!folder.path().join("state-2/components").exists());
+    for node in [&first, &second] {
+        assert_eq!(status(node, Kind::Sizing).plugin, "builtin:mtu-fit");
+        assert_eq!(node.document().await.unwrap().version, 0);
+    }
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
