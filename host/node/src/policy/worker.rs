@@ -182,6 +182,8 @@ impl<P: Decision> Worker<P> {
             elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             fuel,
             exchange,
+            limits: plugin.limits().semantics().into_iter().map(|(name, of)| (name.to_owned(), of)).collect(),
+            fresh: plugin.was_fresh(),
         });
     }
 
