@@ -8,7 +8,7 @@ use overlan_node::policy_host::{
     Assignment, Compiled, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect,
 };
 use overlan_node::policy_journal::{Damage, Exchange, Outcome as Recorded, Record, read};
-use overlan_node::{Attributes, Kind};
+use overlan_node::{Attributes, Changes, Compare, Kind};
 use serde::Serialize;
 use serde_json::json;
 
@@ -160,119 +160,57 @@ fn replay<P: Replayed>(policy: &Candidate<'_>, records: &[Record]) -> anyhow::Re
         outcome.asked += 1;
         outcome.faults_before += u64::from(before.is_err());
         outcome.faults_now += u64::from(now.is_err());
-        let mut changes = Changes::default();
+        let mut changes = Changes::new(usize::MAX);
         match (before, &now) {
             (Ok(before), Ok(now)) => {
                 outcome.elapsed_before_us += record.elapsed_us;
                 outcome.elapsed_now_us += u64::try_from(now.elapsed.as_micros()).unwrap_or(u64::MAX);
                 outcome.fuel_differs += u64::from(same && record.fuel != now.fuel);
-                P::compare(question, before, &now.answer, &mut changes);
+                P::compare(question, [before, &now.answer], &mut changes);
             }
-            (Err(before), Err(now)) if *before == now.to_string() => {}
             (before, now) => {
                 let text = |fault: Option<String>| fault.unwrap_or_else(|| "an answer".into());
                 let now = now.as_ref().err().map(ToString::to_string);
-                changes.add("outcomes", "outcome", text(before.as_ref().err().cloned()), text(now));
+                let pair = [&text(before.as_ref().err().cloned()), &text(now)];
+                changes.note("outcomes", || "outcome".into(), pair, String::clone);
             }
         }
-        let equal = changes.0.is_empty();
+        let equal = changes.kept.is_empty();
         outcome.identical += u64::from(equal);
         outcome.different += u64::from(!equal);
-        for (counter, what, before, now) in changes.0 {
-            *outcome.changes.entry(counter).or_default() += 1;
-            outcome.differences.push(Difference {
-                record: number,
-                unix_ms: record.unix_ms,
-                what,
-                before,
-                now,
-            });
+        for (count, changed) in changes.counts {
+            *outcome.changes.entry(count).or_default() += changed;
         }
+        outcome.differences.extend(changes.kept.into_iter().map(|change| Difference {
+            record: number,
+            unix_ms: record.unix_ms,
+            what: format!("{}: {}", P::about(question), change.field),
+            before: change.active,
+            now: change.shadow,
+        }));
     }
     Ok(outcome)
 }
 
-/// What differs between two answers: counter, what, before, now.
-#[derive(Default)]
-struct Changes(Vec<(&'static str, String, String, String)>);
-
-impl Changes {
-    fn add(&mut self, counter: &'static str, what: impl Into<String>, before: String, now: String) {
-        self.0.push((counter, what.into(), before, now));
-    }
-
-    fn compare<T: PartialEq + ToString>(&mut self, counter: &'static str, what: &str, before: T, now: T) {
-        if before != now {
-            self.add(counter, what, before.to_string(), now.to_string());
-        }
-    }
-}
-
-/// A kind whose answers can be told apart in detail.
-trait Replayed: Policy {
+/// A kind whose questions a journal has.
+trait Replayed: Compare {
     fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)>;
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes);
 }
 
-impl Replayed for Assignment {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Assignment(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let names = |owners: &[u32]| {
-            let name = |owner: &u32| question.nodes.get(*owner as usize).map_or("?", |node| &node.name);
-            owners.iter().map(name).collect::<Vec<_>>().join(", ")
-        };
-        let duties = question.responsibilities.iter().zip(before.owners.iter().zip(&now.owners));
-        for (duty, (before, now)) in duties.filter(|(_, (before, now))| before != now) {
-            let moved = before.first() != now.first();
-            let counter = if moved { "responsibilities_moved" } else { "standbys_changed" };
-            changes.add(counter, &duty.name, names(before), names(now));
-        }
-    }
-}
-
-impl Replayed for Sizing {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Sizing(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let path = format!("{} to {}", question.local.address, question.remote.address);
-        changes.compare("datagrams", &format!("{path}: datagram"), before.datagram, now.datagram);
-        changes.compare("coalescings", &format!("{path}: coalesce"), before.coalesce, now.coalesce);
-        changes.compare("bursts", &format!("{path}: burst"), before.burst, now.burst);
-    }
-}
-
-impl Replayed for Failover {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Failover(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let order = |answer: &Self::Answer| format!("{:?}", answer.order);
-        changes.compare("orders", "order of the paths", order(before), order(now));
-        let mode = |answer: &Self::Answer| format!("{:?}", answer.mode).to_lowercase();
-        changes.compare("modes", "mode", mode(before), mode(now));
-        let timings = before.timings.iter().zip(&now.timings);
-        for (path, (before, now)) in question.paths.iter().zip(timings) {
-            let path = format!("{} to {}", path.local.address, path.remote.address);
-            for (name, before, now) in [
-                ("probe_interval_us", before.probe_interval_us, now.probe_interval_us),
-                ("reply_timeout_us", before.reply_timeout_us, now.reply_timeout_us),
-                ("misses", before.misses, now.misses),
-                ("hold_down_ms", before.hold_down_ms, now.hold_down_ms),
-            ] {
-                changes.compare("timings", &format!("{path}: {name}"), before, now);
+macro_rules! replayed {
+    ($($kind:ident),*) => {
+        $(
+            impl Replayed for $kind {
+                fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
+                    let Exchange::$kind(question, outcome) = exchange else { return None };
+                    Some((question, outcome))
+                }
             }
-        }
-    }
+        )*
+    };
 }
+
+replayed!(Assignment, Sizing, Failover);
 
 fn show_json(
     args: &ReplayArgs,
@@ -342,15 +280,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn only_what_differs_is_told() {
-        let mut changes = Changes::default();
-        changes.compare("bursts", "burst", 1, 1);
-        assert!(changes.0.is_empty());
-        changes.compare("bursts", "burst", 1, 2);
-        assert_eq!(changes.0, [("bursts", "burst".to_owned(), "1".to_owned(), "2".to_owned())]);
-    }
-
     /// A guest that counts its questions, so that an answer shows what it was asked before.
     #[test]
     fn instances_begin_where_they_began() {
@@ -388,7 +317,9 @@ mod tests {
         let policy = Candidate { name: "x", wasm: &counts, sha256, config: &[] };
         let outcome = replay::<Sizing>(&policy, &records).unwrap();
         assert_eq!((outcome.asked, outcome.identical, outcome.different), (6, 5, 1));
-        assert_eq!(outcome.differences[0].record, 2);
+        let Difference { record: differs, what, before, now, .. } = &outcome.differences[0];
+        assert_eq!((*differs, before.as_str(), now.as_str()), (2, "9000", "1401"));
+        assert!(what.ends_with(": datagram") && outcome.changes["datagrams"] == 1, "{what}");
         let unknown = [record(1_401, true, sha256, &[("no_such_limit", 1)])];
         let error = replay::<Sizing>(&policy, &unknown).err().unwrap();
         assert!(format!("{error:#}").contains("no_such_limit"), "{error:#}");

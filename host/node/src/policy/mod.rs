@@ -25,7 +25,7 @@ use overlan_policy::{AotCache, Assignment, Engine, EngineError, Failover, Limits
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-pub use compare::{Change, Difference, Pair, PlanComparison};
+pub use compare::{Change, Changes, Compare, Difference, Pair, PlanComparison};
 pub(crate) use prepare::{Candidate, Prepared, Priority};
 pub use shadow::PolicyShadow;
 use shadow::Shadow;
