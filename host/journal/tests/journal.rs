@@ -42,7 +42,7 @@ fn record(number: u64) -> Record {
         elapsed_us: 7,
         fuel: number.is_multiple_of(2).then_some(number),
         exchange,
-        limits: (number % 5 == 0).then(|| ("fuel_base".into(), number)).into_iter().collect(),
+        limits: number.is_multiple_of(5).then(|| ("fuel_base".into(), number)).into_iter().collect(),
         fresh: number.is_multiple_of(3),
     }
 }
@@ -258,7 +258,7 @@ fn the_format_stays_what_it_was() {
     let digits = VERSION_1.as_bytes().chunks(2);
     let bytes = digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
     fs::write(&path, b"ovljrnl\x01".iter().copied().chain(bytes).collect::<Vec<_>>()).unwrap();
-    assert_eq!(read(&path).unwrap().records, [record.clone()]);
+    assert_eq!(read(&path).unwrap().records, std::slice::from_ref(&record));
     // The first writer of this version leaves it as the previous file.
     write(folder.path(), 1 << 20, 0..1);
     assert_eq!(read(folder.path()).unwrap().records, [record, self::record(0)]);
