@@ -101,10 +101,13 @@ fn a_damaged_journal_is_read_up_to_the_damage_and_goes_on() {
     let folder = journal(&cluster.nodes[0]);
     let before = replay(&cluster.nodes[0], "builtin:fast");
     let file = folder.join("current.journal");
+    // The beginning of a record of 100 bytes.
+    let mut unfinished = [9; 30];
+    unfinished[..4].copy_from_slice(&100_u32.to_le_bytes());
     OpenOptions::new()
         .append(true)
         .open(&file)
-        .and_then(|mut file| file.write_all(&[9; 30]))
+        .and_then(|mut file| file.write_all(&unfinished))
         .expect("a tail");
     let ran =
         run(["policy", "replay", "--json", "--policy", "builtin:fast", folder.to_str().expect("plain")]);
@@ -116,7 +119,7 @@ fn a_damaged_journal_is_read_up_to_the_damage_and_goes_on() {
     let damaged = ran.json();
     assert_eq!(number(&damaged, "records"), number(&before, "records"));
     assert_eq!(number(&damaged["damage"][0], "lost_bytes"), 30);
-    // The node cuts the tail off and goes on behind it.
+    // The node cuts it off and goes on behind the last whole one.
     cluster.nodes[0].restart();
     let node = &cluster.nodes[0];
     let records = || number(&replay(node, "builtin:fast"), "records");

@@ -1,11 +1,11 @@
 //! The journal of policy questions and answers: what a policy was asked, what it answered, and what it took.
 //!
 //! A journal is a folder of two files, `current.journal` and `previous.journal`. Records are appended to the first;
-//! when it is full, it takes the place of the second, so that a journal never takes more than its bound on disk. A
-//! file is
+//! when it is full, it takes the place of the second, so that a journal never takes more than its bound on disk. The
+//! next file is made ready as `next.journal`, so that a writer that is killed then loses neither. A file is
 //!
 //! ```text
-//! 8 bytes   "ovljrnl" and the version of the format, 1
+//! 8 bytes   "ovljrnl" and the version of the format, 2
 //! records, each:
 //!   4 bytes   length of the payload, little-endian
 //!   8 bytes   XXH64 of the payload (seed: the length), little-endian
@@ -14,16 +14,18 @@
 //!
 //! Each record is written by one system call, so that a process that is killed leaves all records whole but the last.
 //! What was written survives the process, not a power cut: nothing is forced to the disk. A reader takes whole records
-//! and stops at the first that is not ([`Damage`]); a writer cuts such a tail off and goes on behind the last whole
-//! record.
+//! and stops at the first that is not ([`Damage`]); a writer cuts an unfinished record off and goes on behind the last whole
+//! one, and leaves a file that is damaged otherwise as the previous one.
 //!
 //! This crate has no clock, threads or runtime of its own: the node writes from a thread, the simulator
-//! may write in place. Within a version nothing of [`Record`] may change; another layout is another version.
+//! may write in place. Within a version nothing of [`Record`] may change; another layout is another version. Version 1,
+//! which is read, too, has neither [`limits`](Record::limits) nor [`fresh`](Record::fresh).
 //!
 //! Reading order: [`Record`], [`Writer`], [`read`].
 
 mod read;
 mod record;
+mod scan;
 mod write;
 
 pub use read::{Damage, DamageKind, Journal, read};
@@ -31,7 +33,7 @@ pub use record::{Exchange, Outcome, Record};
 pub use write::{CURRENT, PREVIOUS, Writer, encode};
 
 /// What a file begins with: the name of the format and its version.
-pub const HEADER: [u8; 8] = *b"ovljrnl\x01";
+pub const HEADER: [u8; 8] = *b"ovljrnl\x02";
 /// Largest payload in bytes: the largest question there is (4,096 nodes, 16,384 duties) and its answer fit.
 pub const MAX_RECORD_BYTES: usize = 32 << 20;
 /// Bytes before each payload.

@@ -20,6 +20,10 @@ pub struct Record {
     pub fuel: Option<u64>,
     /// The question and its outcome.
     pub exchange: Exchange,
+    /// The limits that an answer may depend on, by name, as far as they were not the default.
+    pub limits: Vec<(String, u64)>,
+    /// Whether it was the first question of its instance, so that none before it can have coloured the answer.
+    pub fresh: bool,
 }
 
 /// A valid answer, or why there was none, as a sentence.

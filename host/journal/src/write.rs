@@ -1,17 +1,19 @@
 //! Appending, within a bound.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::read::read_file;
+use crate::scan::{Left, scan};
 use crate::{HEADER, JournalError, MAX_RECORD_BYTES, PREFIX_BYTES, Record, checksum};
 
 /// The file that records are appended to.
 pub const CURRENT: &str = "current.journal";
 /// The file with the records before those.
 pub const PREVIOUS: &str = "previous.journal";
+/// The next [`CURRENT`] until it has its header.
+const NEXT: &str = "next.journal";
 
 /// A record as it stands in a file. `None`: it is larger than [`MAX_RECORD_BYTES`].
 pub fn encode(record: &Record) -> Option<Vec<u8>> {
@@ -41,30 +43,27 @@ impl Writer {
     /// Opens the journal in a folder, or begins one. `limit_bytes` is what both files together may take; a
     /// single record may exceed half of it and then has a file for itself.
     ///
-    /// What a writer that was killed left unfinished is cut off. A file of another version becomes the previous one.
+    /// The record that a killed writer left unfinished is cut off. A file that is damaged otherwise, or of another
+    /// version, becomes the previous one as it is.
     ///
     /// # Errors
     /// The folder can't be made, or its files can't be read or written.
     pub fn open(folder: &Path, limit_bytes: u64) -> Result<Self, JournalError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(JournalError::io(folder))?;
         let path = folder.join(CURRENT);
-        let whole = match read_file(&path) {
-            Ok((_, end, _)) => Some(end),
-            Err(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(JournalError::NotAJournal { .. }) => {
-                let previous = folder.join(PREVIOUS);
-                fs::rename(&path, &previous).map_err(JournalError::io(&previous))?;
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let (file, length) = match whole {
-            Some(end) => {
-                let file = OpenOptions::new().append(true).open(&path).map_err(JournalError::io(&path))?;
-                file.set_len(end).map_err(JournalError::io(&path))?;
-                (file, end)
-            }
-            None => (begin(&path)?, HEADER.len() as u64),
+        let at_path = JournalError::io(&path);
+        let (file, length) = match OpenOptions::new().read(true).append(true).open(&path) {
+            Ok(file) => match scan(&file) {
+                Ok(Left::Records { end }) => {
+                    file.set_len(end).map_err(at_path)?;
+                    (file, end)
+                }
+                Ok(Left::Nothing) => begin(folder, false)?,
+                Ok(Left::Other) => begin(folder, true)?,
+                Err(error) => return Err(at_path(error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => begin(folder, false)?,
+            Err(error) => return Err(at_path(error)),
         };
         Ok(Writer { folder: folder.to_owned(), file, length, file_limit: limit_bytes / 2 })
     }
@@ -72,29 +71,40 @@ impl Writer {
     /// Appends a record as [`encode`] made it; begins another file first if this one is full.
     ///
     /// # Errors
-    /// The file can't be written; whatever was written of the record is cut off again, if that can be done.
+    /// The file can't be written; whatever was written of the record is cut off again, if that can be done. What was
+    /// appended before stays.
     pub fn append(&mut self, record: &[u8]) -> Result<(), JournalError> {
-        let path = self.folder.join(CURRENT);
         let bytes = record.len() as u64;
         if self.length + bytes > self.file_limit && self.length > HEADER.len() as u64 {
-            let previous = self.folder.join(PREVIOUS);
-            fs::rename(&path, &previous).map_err(JournalError::io(&previous))?;
-            self.file = begin(&path)?;
-            self.length = HEADER.len() as u64;
+            (self.file, self.length) = begin(&self.folder, true)?;
         }
         if let Err(source) = self.file.write_all(record) {
             let _ = self.file.set_len(self.length);
-            return Err(JournalError::Io { path, source });
+            return Err(JournalError::Io { path: self.folder.join(CURRENT), source });
         }
         self.length += bytes;
         Ok(())
     }
 }
 
-/// A new file with its header.
-fn begin(path: &Path) -> Result<File, JournalError> {
-    let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    let mut file = open.map_err(JournalError::io(path))?;
-    file.set_len(0).and_then(|()| file.write_all(&HEADER)).map_err(JournalError::io(path))?;
-    Ok(file)
+/// A new current file and its length. The one there was becomes the previous one if it is to be kept. A writer that is
+/// killed in between, or a full disk, costs no record: the new file has its header before anything is moved.
+fn begin(folder: &Path, keep: bool) -> Result<(File, u64), JournalError> {
+    let [next, current, previous] = [NEXT, CURRENT, PREVIOUS].map(|name| folder.join(name));
+    let written = || -> io::Result<File> {
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&next)?;
+        file.set_len(0)?;
+        file.write_all(&HEADER)?;
+        Ok(file)
+    };
+    let file = written().map_err(JournalError::io(&next))?;
+    if keep {
+        match fs::rename(&current, &previous) {
+            // It was moved before, and the next one could not take its place.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            moved => moved.map_err(JournalError::io(&previous))?,
+        }
+    }
+    fs::rename(&next, &current).map_err(JournalError::io(&current))?;
+    Ok((file, HEADER.len() as u64))
 }

@@ -42,6 +42,8 @@ fn record(number: u64) -> Record {
         elapsed_us: 7,
         fuel: number.is_multiple_of(2).then_some(number),
         exchange,
+        limits: number.is_multiple_of(5).then(|| ("fuel_base".into(), number)).into_iter().collect(),
+        fresh: number.is_multiple_of(3),
     }
 }
 
@@ -108,6 +110,81 @@ fn a_killed_writer_loses_the_last_record_at_most() {
     assert!(read(folder.path()).unwrap().damage.is_empty());
 }
 
+/// Whenever it is killed while it begins a file: before the header is whole, or between the two moves.
+#[test]
+fn a_writer_killed_between_two_files_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    for length in 0..HEADER.len() {
+        write(folder.path(), 1 << 20, 0..3);
+        fs::rename(file(CURRENT), file(PREVIOUS)).unwrap();
+        fs::write(file(CURRENT), &HEADER[..length]).unwrap();
+        write(folder.path(), 1 << 20, 3..5);
+        assert_eq!(numbers(folder.path()), [0, 1, 2, 3, 4]);
+        fs::rename(file(CURRENT), file(PREVIOUS)).unwrap();
+        fs::write(file("next.journal"), &HEADER[..length]).unwrap();
+        write(folder.path(), 1 << 20, 5..6);
+        assert_eq!(numbers(folder.path()), [3, 4, 5]);
+        fs::remove_file(file(CURRENT)).unwrap();
+        fs::remove_file(file(PREVIOUS)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_begun_costs_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    write(folder.path(), 1 << 20, 0..3);
+    fs::rename(file(CURRENT), file(PREVIOUS)).unwrap();
+    write(folder.path(), 1 << 20, 3..6);
+    let limit = 2 * fs::metadata(file(CURRENT)).unwrap().len();
+    let mut writer = Writer::open(folder.path(), limit).unwrap();
+    fs::create_dir(file("next.journal")).unwrap();
+    for _ in 0..3 {
+        let error = writer.append(&encode(&record(6)).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("next.journal"), "{error}");
+        assert_eq!(numbers(folder.path()), [0, 1, 2, 3, 4, 5]);
+    }
+    fs::remove_dir(file("next.journal")).unwrap();
+    writer.append(&encode(&record(6)).unwrap()).unwrap();
+    assert_eq!(numbers(folder.path()), [3, 4, 5, 6]);
+}
+
+#[test]
+fn a_file_damaged_in_its_midst_is_kept_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let second = HEADER.len() + encode(&record(0)).unwrap().len();
+    // Its payload, a length that no record has, and one that reaches behind the end.
+    for (at, bit) in [(second + 20, 1), (second + 3, 0x80), (second + 1, 0x80)] {
+        write(folder.path(), 1 << 20, 0..5);
+        let mut bytes = fs::read(file(CURRENT)).unwrap();
+        bytes[at] ^= bit;
+        fs::write(file(CURRENT), &bytes).unwrap();
+        write(folder.path(), 1 << 20, 5..6);
+        assert_eq!(fs::read(file(PREVIOUS)).unwrap(), bytes);
+        assert_eq!(numbers(folder.path()), [0, 5]);
+        fs::remove_file(file(CURRENT)).unwrap();
+    }
+}
+
+#[test]
+fn a_reader_misses_no_file_that_is_begun_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 40_000, 0..300);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| write(folder.path(), 40_000, 300..20_000));
+        let mut last = 0;
+        while !writing.is_finished() {
+            let found = numbers(folder.path());
+            let (first, end) = (found[0], found[found.len() - 1]);
+            assert_eq!(found, (first..=end).collect::<Vec<_>>(), "nothing is missing in between");
+            assert!(end >= last);
+            last = end;
+        }
+    });
+}
+
 #[test]
 fn damage_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -134,7 +211,7 @@ fn what_is_no_journal_is_told() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(read(folder.path()), Err(JournalError::Empty(_))));
     let path = folder.path().join("x");
-    for (bytes, says) in [(&b""[..], "empty"), (b"ovljrnl\x02", "version 2"), (b"\x7fELF....", "otherwise")] {
+    for (bytes, says) in [(&b""[..], "empty"), (b"ovljrnl\x03", "version 3"), (b"\x7fELF....", "otherwise")] {
         fs::write(&path, bytes).unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains("STATE_DIR/journal"), "{error}");
@@ -172,12 +249,27 @@ fn the_format_stays_what_it_was() {
     let answer = sizing::Answer { datagram: 1_472, coalesce: 1_200, burst: 65_536 };
     let record =
         Record { exchange: Exchange::Sizing(question, Ok(answer)), sha256: "ab".into(), ..record(2) };
-    let hex: String = encode(&record).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, FORMAT, "another layout is another version of the format");
+    let record = Record { limits: Vec::new(), fresh: false, ..record };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&encode(&record).unwrap()), FORMAT, "another layout is another version of the format");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(CURRENT);
+    let digits = VERSION_1.as_bytes().chunks(2);
+    let bytes = digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
+    fs::write(&path, b"ovljrnl\x01".iter().copied().chain(bytes).collect::<Vec<_>>()).unwrap();
+    assert_eq!(read(&path).unwrap().records, std::slice::from_ref(&record));
+    // The first writer of this version leaves it as the previous file.
+    write(folder.path(), 1 << 20, 0..1);
+    assert_eq!(read(folder.path()).unwrap().records, [record, self::record(0)]);
 }
 
-/// The record above in version 1.
-const FORMAT: &str = "5900000082e101d60a2bd52d020c6275696c74696e3a6661737402616201036b65790576616c75650701020101650565\
+/// The record above.
+const FORMAT: &str = "5b000000ea8930c820dd2c43020c6275696c74696e3a6661737402616201036b65790576616c756507010201016505\
+    6574686572000a00000118dc0b00000000000165056574686572000a00000118dc0b000000000001dc0b00001c0000c00bb0098080040000";
+
+/// The same in version 1.
+const VERSION_1: &str = "5900000082e101d60a2bd52d020c6275696c74696e3a6661737402616201036b65790576616c75650701020101650565\
     74686572000a00000118dc0b00000000000165056574686572000a00000118dc0b000000000001dc0b00001c0000c00bb009808004";
 
 proptest! {

@@ -40,8 +40,8 @@ pub use kernel::plan_for;
 pub use keyring::{KeyView, KeyringChange, KeyringFailure};
 pub use node::{Node, StartError};
 pub use policy::{
-    Change, Difference, Pair, PlanComparison, PolicyError, PolicyShadow, PolicyStatus, PolicyTotals,
-    ProbationStatus,
+    Change, Changes, Compare, Difference, Pair, PlanComparison, PolicyError, PolicyShadow, PolicyStatus,
+    PolicyTotals, ProbationStatus,
 };
 pub use receipt::{BatchReceipt, Receipt};
 pub use state::{StateError, random};

@@ -83,6 +83,26 @@ async fn limits_are_set_by_name_and_hold() {
     node.leave().await;
 }
 
+/// No member waits longer for a plan, whatever the plugin may use otherwise.
+#[tokio::test]
+async fn a_plan_that_comes_too_late_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), 87, 1, free_port());
+    config.responsibilities =
+        vec![Responsibility { name: "duty".into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() }];
+    let node = Node::start(config).await.unwrap();
+    eventually("a plan", || async { status(&node, Kind::Assignment).answers > 0 }).await;
+    let fuel = 100_000_000_000_000;
+    let limits = [("fuel_base", fuel), ("fuel_max", fuel), ("answer_ms", 60_000)];
+    let limits = limits.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let loops = guests::assignment().decide(guests::LOOP).component();
+    let set = node.policy_set_limited(Kind::Assignment, "loops".into(), loops, Vec::new(), limits).await;
+    let refused = set.unwrap_err().to_string();
+    assert!(refused.contains("no answer within 2000 ms"), "{refused}");
+    assert_eq!(status(&node, Kind::Assignment).limits["answer_ms"].limit, 2_000);
+    node.leave().await;
+}
+
 /// One shadow answers otherwise, one never answers; neither changes what is in force.
 #[tokio::test]
 async fn shadows_are_compared_and_never_waited_for() {

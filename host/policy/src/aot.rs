@@ -18,6 +18,8 @@ const MAX_FILES: usize = 64;
 const TAG_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const SUFFIX: &str = "aot";
+/// How the name of a file begins that is not written yet.
+const UNFINISHED: &str = ".unfinished-";
 
 /// Why there is no cache. Plugins are compiled each time.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,8 @@ pub struct AotCache {
 }
 
 impl AotCache {
-    /// Opens the folder, or makes it with mode 0700; the one it lies in must exist.
+    /// Opens the folder, or makes it with mode 0700; the one it lies in must exist. One process uses it at a time:
+    /// what another left half written is removed.
     ///
     /// # Errors
     /// The folder or its key can't be used.
@@ -77,6 +80,7 @@ impl AotCache {
             return Err(not_private(dir, "is no folder"));
         }
         check_private(&facts).map_err(|why| not_private(dir, why))?;
+        remove_unfinished(dir).map_err(at(dir))?;
         let path = dir.join("key");
         let secret = match read_private(&path, KEY_BYTES as u64) {
             Ok(secret) if secret.len() == KEY_BYTES => secret,
@@ -211,9 +215,25 @@ fn check_private(facts: &Metadata) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Removes what a process that was killed left of its files; nothing else would, and it counts against no limit.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            match fs::remove_file(entry.path()) {
+                // Its writer was not killed, and is done now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file of mode 0600 as a whole or not at all.
 fn write_whole(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     for part in parts {
         file.write_all(part)?;
     }

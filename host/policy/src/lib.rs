@@ -42,7 +42,7 @@ pub use inspect::{CONTRACT_TRACK, CONTRACT_VERSION, Form, Report, component, ins
 pub use kind::{Assignment, Failover, Policy, Sizing};
 pub use limits::{LimitError, Limits};
 pub use load_error::LoadError;
-pub use plugin::{Answered, Plugin, check};
+pub use plugin::{Answered, Compiled, Plugin, check};
 pub use probation::{Probation, ProbationConfig, Verdict};
 pub use slot::{Counters, NoAnswer, Slot};
 pub use usage::{AnswerSize, Use};

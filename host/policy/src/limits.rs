@@ -38,8 +38,9 @@ pub struct Limits {
     /// The most fuel any question gets. Default 20,000,000,000, about half a minute: it must run out
     /// before [`assignment_deadline`](Self::assignment_deadline) does.
     pub fuel_max: u64,
-    /// How long an `assignment` answer may take. A backstop that no honest machine should hit
-    /// before fuel runs out, because it is not deterministic. Default 60 s.
+    /// How long an `assignment` answer may take, its instance's start included. A backstop that no honest
+    /// machine should hit before fuel runs out, because it is not deterministic. Default 60 s; a node, whose
+    /// cluster does not wait as long for a plan, lowers it.
     pub assignment_deadline: Duration,
     /// How long an answer of the other kinds may take. Default 250 ms.
     pub deadline: Duration,

@@ -33,11 +33,24 @@ pub struct Plugin<P: Policy> {
     /// The instance of a kind that keeps it; empty before the first question and after a fault.
     kept: Option<Running<P>>,
     memory_bytes: usize,
+    was_fresh: bool,
 }
 
 struct Running<P: Policy> {
     store: Store<State>,
     guest: P::Guest,
+    /// Nothing was asked of it yet.
+    fresh: bool,
+}
+
+/// A policy that is compiled: any number of plugins may be started of it.
+pub struct Compiled<P: Policy> {
+    name: Arc<str>,
+    report: Report,
+    engine: Engine,
+    pre: InstancePre<State>,
+    indices: P::Indices,
+    time: Duration,
 }
 
 /// A valid answer and what it took.
@@ -73,40 +86,7 @@ impl<P: Policy> Plugin<P> {
         config: &[(String, String)],
         limits: Limits,
     ) -> Result<Self, LoadError> {
-        if file.len() > limits.file_bytes {
-            return Err(LoadError::TooLarge { size: file.len(), limit: limits.file_bytes });
-        }
-        let (mut report, component) = examine(file);
-        if let Some(problem) = report.problem.take() {
-            return Err(problem);
-        }
-        match report.kind {
-            Some(found) if found != P::KIND => return Err(LoadError::WrongKind { found, needed: P::KIND }),
-            Some(_) => {}
-            None => return Err(LoadError::NotAPolicy { exports: report.exports }),
-        }
-        let begun = Instant::now();
-        let pre = prepare(engine, P::METERED, &component)?;
-        let used = HighWater { compile: begun.elapsed(), ..HighWater::default() };
-        let indices = P::indices(&pre).map_err(contract)?;
-        let mut plugin = Self {
-            name: name.into(),
-            report,
-            engine: engine.clone(),
-            pre,
-            indices,
-            config: config.to_vec(),
-            limits: Arc::new(limits),
-            used,
-            kept: None,
-            memory_bytes: 0,
-        };
-        let started = plugin.start().map_err(|fault| match fault {
-            Fault::Refused(reason) => LoadError::Configuration(reason),
-            fault => LoadError::Start(fault),
-        })?;
-        plugin.kept = (!P::METERED).then_some(started);
-        Ok(plugin)
+        Compiled::new(engine, name, file, &limits)?.start(config, limits)
     }
 
     /// The kind of question it answers.
@@ -167,15 +147,26 @@ impl<P: Policy> Plugin<P> {
     /// Why there is no valid answer. The instance is dropped; the next question gets a new one.
     pub fn ask(&mut self, question: &P::Question) -> Result<Answered<P::Answer>, Fault> {
         let begun = Instant::now();
+        let budget = P::budget(question, &self.limits);
         let mut running = match self.kept.take() {
             Some(running) => running,
-            None => self.start()?,
+            None => {
+                self.was_fresh = true;
+                let deadline = self.limits.start_deadline;
+                self.start(if P::METERED { deadline.min(budget.deadline) } else { deadline })?
+            }
         };
-        let budget = P::budget(question, &self.limits);
+        self.was_fresh = std::mem::replace(&mut running.fresh, false);
         let fuel = budget.fuel.unwrap_or(0);
-        let (store, deadline) = (&mut running.store, budget.deadline);
+        // An instance for this question alone is part of the answer.
+        let started = if P::METERED { begun.elapsed() } else { Duration::ZERO };
+        let (store, deadline) = (&mut running.store, budget.deadline.saturating_sub(started));
         let answer = Self::call(&self.engine, &mut self.used, store, deadline, fuel, |store| {
             P::decide(&running.guest, store, question)
+        });
+        let answer = answer.map_err(|fault| match fault {
+            Fault::Deadline(_) => Fault::Deadline(budget.deadline),
+            fault => fault,
         });
         self.memory_bytes = running.store.data().memory_bytes();
         let used = budget.fuel.map(|fuel| fuel.saturating_sub(running.store.get_fuel().unwrap_or(0)));
@@ -204,7 +195,7 @@ impl<P: Policy> Plugin<P> {
     pub fn restart(&mut self) -> Result<(), Fault> {
         self.kept = None;
         if !P::METERED {
-            self.kept = Some(self.start()?);
+            self.kept = Some(self.start(self.limits.start_deadline)?);
         }
         Ok(())
     }
@@ -215,7 +206,13 @@ impl<P: Policy> Plugin<P> {
     /// Why it does not start.
     pub fn time_start(&mut self) -> Result<Duration, Fault> {
         let begun = Instant::now();
-        self.start().map(|_| begun.elapsed())
+        self.start(self.limits.start_deadline).map(|_| begun.elapsed())
+    }
+
+    /// Whether the question asked last was the first of its instance, so that none before it can have coloured
+    /// what came of it.
+    pub fn was_fresh(&self) -> bool {
+        self.was_fresh
     }
 
     /// Linear memory of the instance asked last, in bytes, all its memories together.
@@ -224,20 +221,20 @@ impl<P: Policy> Plugin<P> {
     }
 
     /// A new instance that has taken the configuration.
-    fn start(&mut self) -> Result<Running<P>, Fault> {
+    fn start(&mut self, deadline: Duration) -> Result<Running<P>, Fault> {
         let begun = Instant::now();
         let mut store =
             Store::new(self.pre.engine(), State::new(Arc::clone(&self.name), Arc::clone(&self.limits)));
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.limits.answer_bytes);
-        let (deadline, fuel) = (self.limits.start_deadline, self.limits.fuel_base);
+        let fuel = self.limits.fuel_base;
         let guest = Self::call(&self.engine, &mut self.used, &mut store, deadline, fuel, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             let guest = P::load(&self.indices, store, &instance)?;
             Ok(P::configure(&guest, store, &self.config)?.map(|()| guest))
         });
         self.used.start = self.used.start.max(begun.elapsed());
-        Ok(Running { store, guest: guest? })
+        Ok(Running { store, guest: guest?, fresh: true })
     }
 
     /// Runs guest code with its limits armed right before, so that waiting is not billed to it.
@@ -264,6 +261,59 @@ impl<P: Policy> Plugin<P> {
             Ok(Err(reason)) => Err(Fault::Refused(store.data().clip(&reason))),
             Err(error) => Err(Fault::of_call(&error, store.data(), deadline, fuel)),
         }
+    }
+}
+
+impl<P: Policy> Compiled<P> {
+    /// The part of [`Plugin::load`] that takes processor time and has no deadline. `name` stands in logs.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file.
+    pub fn new(engine: &Engine, name: &str, file: &[u8], limits: &Limits) -> Result<Self, LoadError> {
+        if file.len() > limits.file_bytes {
+            return Err(LoadError::TooLarge { size: file.len(), limit: limits.file_bytes });
+        }
+        let (mut report, component) = examine(file);
+        if let Some(problem) = report.problem.take() {
+            return Err(problem);
+        }
+        match report.kind {
+            Some(found) if found != P::KIND => return Err(LoadError::WrongKind { found, needed: P::KIND }),
+            Some(_) => {}
+            None => return Err(LoadError::NotAPolicy { exports: report.exports }),
+        }
+        let begun = Instant::now();
+        let pre = prepare(engine, P::METERED, &component)?;
+        let time = begun.elapsed();
+        let indices = P::indices(&pre).map_err(contract)?;
+        Ok(Self { name: name.into(), report, engine: engine.clone(), pre, indices, time })
+    }
+
+    /// Starts a plugin and hands it its configuration.
+    ///
+    /// # Errors
+    /// It does not start, or rejects its configuration.
+    pub fn start(&self, config: &[(String, String)], limits: Limits) -> Result<Plugin<P>, LoadError> {
+        let deadline = limits.start_deadline;
+        let mut plugin = Plugin {
+            name: self.name.clone(),
+            report: self.report.clone(),
+            engine: self.engine.clone(),
+            pre: self.pre.clone(),
+            indices: self.indices.clone(),
+            config: config.to_vec(),
+            limits: Arc::new(limits),
+            used: HighWater { compile: self.time, ..HighWater::default() },
+            kept: None,
+            memory_bytes: 0,
+            was_fresh: true,
+        };
+        let started = plugin.start(deadline).map_err(|fault| match fault {
+            Fault::Refused(reason) => LoadError::Configuration(reason),
+            fault => LoadError::Start(fault),
+        })?;
+        plugin.kept = (!P::METERED).then_some(started);
+        Ok(plugin)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Counters {
     pub questions: u64,
     /// Valid answers.
     pub answers: u64,
-    /// Questions not put, because the breaker was open.
+    /// Questions not put, because the breaker was open, or nobody waited for the answer any more.
     pub skipped: u64,
     /// Faults by kind; absent kinds did not happen.
     pub faults: BTreeMap<FaultKind, u64>,
@@ -65,6 +65,9 @@ pub enum NoAnswer {
         /// When it is tried again, on the caller's clock.
         retry_at: Duration,
     },
+    /// Whoever asked has given up waiting.
+    #[error("the policy was busy until it was too late for an answer")]
+    Late,
     /// The plugin failed this time.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -157,9 +160,7 @@ impl<P: Policy> Slot<P> {
     pub fn ask(&mut self, question: &P::Question, now: Duration) -> Result<Answered<P::Answer>, NoAnswer> {
         let plugin = self.active.as_mut().ok_or(NoAnswer::Empty)?;
         if let Err(retry_at) = self.breaker.handle_question(now) {
-            for counters in [&mut self.counters, &mut self.totals] {
-                counters.skipped = counters.skipped.saturating_add(1);
-            }
+            skip([&mut self.counters, &mut self.totals]);
             return Err(NoAnswer::Open { retry_at });
         }
         let outcome = plugin.ask(question);
@@ -172,6 +173,12 @@ impl<P: Policy> Slot<P> {
         Ok(outcome?)
     }
 
+    /// Counts a question that came to its turn when nobody waited for the answer any more.
+    pub fn pass_over(&mut self) -> NoAnswer {
+        skip([&mut self.counters, &mut self.totals]);
+        NoAnswer::Late
+    }
+
     fn install(&mut self, plugin: Option<Plugin<P>>) -> Option<Plugin<P>> {
         let outgoing = std::mem::replace(&mut self.active, plugin);
         self.breaker = Breaker::new(self.breaker_config);
@@ -180,5 +187,11 @@ impl<P: Policy> Slot<P> {
             Some(outgoing) => self.previous.replace(outgoing),
             None => None,
         }
+    }
+}
+
+fn skip(counters: [&mut Counters; 2]) {
+    for counters in counters {
+        counters.skipped = counters.skipped.saturating_add(1);
     }
 }

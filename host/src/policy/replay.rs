@@ -1,15 +1,18 @@
 //! `overlan policy replay`: what another policy would have answered.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::btree_map::Entry;
 
-use anyhow::{Context as _, bail};
-use overlan_node::policy_host::{Assignment, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect};
+use anyhow::Context as _;
+use overlan_node::policy_host::{
+    Assignment, Compiled, Engine, Failover, Limits, Plugin, Policy, Sizing, inspect,
+};
 use overlan_node::policy_journal::{Damage, Exchange, Outcome as Recorded, Record, read};
-use overlan_node::{Attributes, Kind, plugins};
+use overlan_node::{Attributes, Changes, Compare, Kind};
 use serde::Serialize;
 use serde_json::json;
 
+use super::trial::{Given, will_not_do};
 use crate::args::ReplayArgs;
 use crate::table::{Table, out, print_json};
 
@@ -17,12 +20,8 @@ use crate::table::{Table, out, print_json};
 const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
-    let wasm = component(&args.policy)?;
-    let report = inspect(&wasm);
-    if let Some(problem) = report.problem {
-        return Err(problem).with_context(|| format!("{} will not do", args.policy));
-    }
-    let Some(kind) = report.kind else { bail!("{} is no policy", args.policy) };
+    let given = Given::read(&args.policy)?;
+    let (kind, sha256) = (given.kind, inspect(&given.wasm).sha256);
     let (mut records, mut damage) = (Vec::new(), Vec::new());
     for path in &args.journals {
         let journal = read(path)?;
@@ -31,7 +30,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     }
     let total = records.len();
     records.retain(|record| record.exchange.kind() == kind);
-    let policy = Candidate { name: &args.policy, wasm: &wasm, sha256: &report.sha256, config: &args.config };
+    let policy = Candidate { name: &args.policy, wasm: &given.wasm, sha256: &sha256, config: &args.config };
     let outcome = match kind {
         Kind::Assignment => replay::<Assignment>(&policy, &records)?,
         Kind::Sizing => replay::<Sizing>(&policy, &records)?,
@@ -45,19 +44,6 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     show(args, kind, total, &outcome)
 }
 
-/// The component of `builtin:NAME` or a file.
-fn component(policy: &str) -> anyhow::Result<Vec<u8>> {
-    match policy.strip_prefix("builtin:") {
-        Some(name) => {
-            let builtin = plugins::find(name).with_context(|| {
-                format!("no plugin `{name}` is shipped; `overlan policy list` names them")
-            })?;
-            Ok(builtin.wasm.to_vec())
-        }
-        None => super::read_component(Path::new(policy)),
-    }
-}
-
 /// The policy that is asked.
 struct Candidate<'a> {
     name: &'a str,
@@ -67,12 +53,58 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// The configuration for a record: what was given, or else what the same component had then.
-    fn config(&self, record: &Record) -> Attributes {
-        if self.config.is_empty() && record.sha256 == self.sha256 {
-            record.config.clone()
-        } else {
-            self.config.to_vec()
+    /// The conditions for a record: what was given, or else those of then if the same component answered.
+    fn conditions(&self, record: &Record) -> Conditions {
+        let same = record.sha256 == self.sha256;
+        let config =
+            if self.config.is_empty() && same { record.config.clone() } else { self.config.to_vec() };
+        let same = same && record.config == config;
+        Conditions { same, config, limits: if same { record.limits.clone() } else { Vec::new() } }
+    }
+}
+
+/// What an instance answers under. Questions under other conditions get one of their own, so that they do not change
+/// what this one remembers.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Conditions {
+    /// Whether they are those that the recorded answer came about under.
+    same: bool,
+    config: Attributes,
+    limits: Vec<(String, u64)>,
+}
+
+/// The plugins of a replay, by their conditions.
+struct Plugins<'a, P: Policy> {
+    policy: &'a Candidate<'a>,
+    compiled: Compiled<P>,
+    started: BTreeMap<Conditions, Plugin<P>>,
+}
+
+impl<P: Policy> Plugins<'_, P> {
+    /// The one to put a record's question to. It remembers no more than the one did that answered then.
+    fn for_record(&mut self, record: &Record) -> anyhow::Result<(bool, &mut Plugin<P>)> {
+        let conditions = self.policy.conditions(record);
+        let same = conditions.same;
+        match self.started.entry(conditions) {
+            Entry::Occupied(started) => {
+                let plugin = started.into_mut();
+                if record.fresh {
+                    // One that does not start fails at the question, which then tells it.
+                    let _ = plugin.restart();
+                }
+                Ok((same, plugin))
+            }
+            Entry::Vacant(place) => {
+                let mut limits = Limits::default();
+                for (name, value) in &place.key().limits {
+                    limits
+                        .set(name, *value)
+                        .context("a record was made under limits that this version has not")?;
+                }
+                let plugin = self.compiled.start(&place.key().config, limits);
+                let plugin = plugin.with_context(|| will_not_do(self.policy.name))?;
+                Ok((same, place.insert(plugin)))
+            }
         }
     }
 }
@@ -90,7 +122,7 @@ struct Outcome {
     faults_before: u64,
     /// Questions that this one fails at.
     faults_now: u64,
-    /// Of the questions of the same component and configuration, those whose fuel differs: none unless a limit or the
+    /// Of the questions of the same component, configuration and limits, those whose fuel differs: none unless the
     /// engine changed.
     fuel_differs: u64,
     /// What changed, counted: responsibilities whose owner moved, sizes, timings, ...
@@ -117,136 +149,68 @@ struct Difference {
 }
 
 fn replay<P: Replayed>(policy: &Candidate<'_>, records: &[Record]) -> anyhow::Result<Outcome> {
-    let engine = Engine::new()?;
-    let mut plugins: BTreeMap<Attributes, Plugin<P>> = BTreeMap::new();
+    let compiled = Compiled::<P>::new(&Engine::new()?, policy.name, policy.wasm, &Limits::default());
+    let compiled = compiled.with_context(|| will_not_do(policy.name))?;
+    let mut plugins = Plugins { policy, compiled, started: BTreeMap::new() };
     let mut outcome = Outcome::default();
     for (number, record) in records.iter().enumerate() {
         let Some((question, before)) = P::of(&record.exchange) else { continue };
-        let config = policy.config(record);
-        if !plugins.contains_key(&config) {
-            let plugin = Plugin::load(&engine, policy.name, policy.wasm, &config, Limits::default())
-                .with_context(|| format!("{} will not do", policy.name))?;
-            plugins.insert(config.clone(), plugin);
-        }
-        let Some(plugin) = plugins.get_mut(&config) else { continue };
+        let (same, plugin) = plugins.for_record(record)?;
         let now = plugin.ask(question);
         outcome.asked += 1;
         outcome.faults_before += u64::from(before.is_err());
         outcome.faults_now += u64::from(now.is_err());
-        let mut changes = Changes::default();
+        let mut changes = Changes::new(usize::MAX);
         match (before, &now) {
             (Ok(before), Ok(now)) => {
                 outcome.elapsed_before_us += record.elapsed_us;
                 outcome.elapsed_now_us += u64::try_from(now.elapsed.as_micros()).unwrap_or(u64::MAX);
-                let same = record.sha256 == policy.sha256 && record.config == config;
                 outcome.fuel_differs += u64::from(same && record.fuel != now.fuel);
-                P::compare(question, before, &now.answer, &mut changes);
+                P::compare(question, [before, &now.answer], &mut changes);
             }
-            (Err(before), Err(now)) if *before == now.to_string() => {}
             (before, now) => {
                 let text = |fault: Option<String>| fault.unwrap_or_else(|| "an answer".into());
                 let now = now.as_ref().err().map(ToString::to_string);
-                changes.add("outcomes", "outcome", text(before.as_ref().err().cloned()), text(now));
+                let pair = [&text(before.as_ref().err().cloned()), &text(now)];
+                changes.note("outcomes", || "outcome".into(), pair, String::clone);
             }
         }
-        let equal = changes.0.is_empty();
+        let equal = changes.kept.is_empty();
         outcome.identical += u64::from(equal);
         outcome.different += u64::from(!equal);
-        for (counter, what, before, now) in changes.0 {
-            *outcome.changes.entry(counter).or_default() += 1;
-            outcome.differences.push(Difference {
-                record: number,
-                unix_ms: record.unix_ms,
-                what,
-                before,
-                now,
-            });
+        for (count, changed) in changes.counts {
+            *outcome.changes.entry(count).or_default() += changed;
         }
+        outcome.differences.extend(changes.kept.into_iter().map(|change| Difference {
+            record: number,
+            unix_ms: record.unix_ms,
+            what: format!("{}: {}", P::about(question), change.field),
+            before: change.active,
+            now: change.shadow,
+        }));
     }
     Ok(outcome)
 }
 
-/// What differs between two answers: counter, what, before, now.
-#[derive(Default)]
-struct Changes(Vec<(&'static str, String, String, String)>);
-
-impl Changes {
-    fn add(&mut self, counter: &'static str, what: impl Into<String>, before: String, now: String) {
-        self.0.push((counter, what.into(), before, now));
-    }
-
-    fn compare<T: PartialEq + ToString>(&mut self, counter: &'static str, what: &str, before: T, now: T) {
-        if before != now {
-            self.add(counter, what, before.to_string(), now.to_string());
-        }
-    }
-}
-
-/// A kind whose answers can be told apart in detail.
-trait Replayed: Policy {
+/// A kind whose questions a journal has.
+trait Replayed: Compare {
     fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)>;
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes);
 }
 
-impl Replayed for Assignment {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Assignment(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let names = |owners: &[u32]| {
-            let name = |owner: &u32| question.nodes.get(*owner as usize).map_or("?", |node| &node.name);
-            owners.iter().map(name).collect::<Vec<_>>().join(", ")
-        };
-        let duties = question.responsibilities.iter().zip(before.owners.iter().zip(&now.owners));
-        for (duty, (before, now)) in duties.filter(|(_, (before, now))| before != now) {
-            let moved = before.first() != now.first();
-            let counter = if moved { "responsibilities_moved" } else { "standbys_changed" };
-            changes.add(counter, &duty.name, names(before), names(now));
-        }
-    }
-}
-
-impl Replayed for Sizing {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Sizing(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let path = format!("{} to {}", question.local.address, question.remote.address);
-        changes.compare("datagrams", &format!("{path}: datagram"), before.datagram, now.datagram);
-        changes.compare("coalescings", &format!("{path}: coalesce"), before.coalesce, now.coalesce);
-        changes.compare("bursts", &format!("{path}: burst"), before.burst, now.burst);
-    }
-}
-
-impl Replayed for Failover {
-    fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
-        let Exchange::Failover(question, outcome) = exchange else { return None };
-        Some((question, outcome))
-    }
-
-    fn compare(question: &Self::Question, before: &Self::Answer, now: &Self::Answer, changes: &mut Changes) {
-        let order = |answer: &Self::Answer| format!("{:?}", answer.order);
-        changes.compare("orders", "order of the paths", order(before), order(now));
-        let mode = |answer: &Self::Answer| format!("{:?}", answer.mode).to_lowercase();
-        changes.compare("modes", "mode", mode(before), mode(now));
-        let timings = before.timings.iter().zip(&now.timings);
-        for (path, (before, now)) in question.paths.iter().zip(timings) {
-            let path = format!("{} to {}", path.local.address, path.remote.address);
-            for (name, before, now) in [
-                ("probe_interval_us", before.probe_interval_us, now.probe_interval_us),
-                ("reply_timeout_us", before.reply_timeout_us, now.reply_timeout_us),
-                ("misses", before.misses, now.misses),
-                ("hold_down_ms", before.hold_down_ms, now.hold_down_ms),
-            ] {
-                changes.compare("timings", &format!("{path}: {name}"), before, now);
+macro_rules! replayed {
+    ($($kind:ident),*) => {
+        $(
+            impl Replayed for $kind {
+                fn of(exchange: &Exchange) -> Option<(&Self::Question, &Recorded<Self::Answer>)> {
+                    let Exchange::$kind(question, outcome) = exchange else { return None };
+                    Some((question, outcome))
+                }
             }
-        }
-    }
+        )*
+    };
 }
+
+replayed!(Assignment, Sizing, Failover);
 
 fn show_json(
     args: &ReplayArgs,
@@ -312,20 +276,52 @@ fn show(args: &ReplayArgs, kind: Kind, total: usize, outcome: &Outcome) -> anyho
 
 #[cfg(test)]
 mod tests {
+    use overlan_guests::{questions, sizing};
+
     use super::*;
 
+    /// A guest that counts its questions, so that an answer shows what it was asked before.
     #[test]
-    fn only_what_differs_is_told() {
-        let mut changes = Changes::default();
-        changes.compare("bursts", "burst", 1, 1);
-        assert!(changes.0.is_empty());
-        changes.compare("bursts", "burst", 1, 2);
-        assert_eq!(changes.0, [("bursts", "burst".to_owned(), "1".to_owned(), "2".to_owned())]);
-    }
-
-    #[test]
-    fn an_unknown_policy_is_told() {
-        assert!(component("builtin:none").unwrap_err().to_string().contains("`overlan policy list`"));
-        assert!(component("/no/such.wasm").unwrap_err().to_string().contains("/no/such.wasm"));
+    fn instances_begin_where_they_began() {
+        let counts = sizing(1_400, 0, 65_536)
+            .decide(
+                "(global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+                (i32.store (i32.const 4) (i32.add (i32.const 1400) (global.get $asked))) i32.const 0",
+            )
+            .extra("(global $asked (mut i32) (i32.const 0))")
+            .component();
+        let report = inspect(&counts);
+        let answered = |datagram| overlan_contract::sizing::Answer { datagram, coalesce: 0, burst: 65_536 };
+        let record = |datagram, fresh, sha256: &str, limits: &[(&str, u64)]| Record {
+            unix_ms: 0,
+            plugin: "x".into(),
+            sha256: sha256.to_owned(),
+            config: Vec::new(),
+            elapsed_us: 0,
+            fuel: None,
+            exchange: Exchange::Sizing(questions::sizing(), Ok(answered(datagram))),
+            limits: limits.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            fresh,
+        };
+        let sha256 = &*report.sha256;
+        let limits = [("memory_bytes", 1 << 20)];
+        let records = [
+            record(1_401, true, sha256, &[]),
+            record(1_402, false, sha256, &[]),
+            // Another plugin's, and the same one's under other limits; then it is rolled back to the first.
+            record(9_000, true, "other", &[]),
+            record(1_401, true, sha256, &limits),
+            record(1_403, false, sha256, &[]),
+            record(1_401, true, sha256, &[]),
+        ];
+        let policy = Candidate { name: "x", wasm: &counts, sha256, config: &[] };
+        let outcome = replay::<Sizing>(&policy, &records).unwrap();
+        assert_eq!((outcome.asked, outcome.identical, outcome.different), (6, 5, 1));
+        let Difference { record: differs, what, before, now, .. } = &outcome.differences[0];
+        assert_eq!((*differs, before.as_str(), now.as_str()), (2, "9000", "1401"));
+        assert!(what.ends_with(": datagram") && outcome.changes["datagrams"] == 1, "{what}");
+        let unknown = [record(1_401, true, sha256, &[("no_such_limit", 1)])];
+        let error = replay::<Sizing>(&policy, &unknown).err().unwrap();
+        assert!(format!("{error:#}").contains("no_such_limit"), "{error:#}");
     }
 }

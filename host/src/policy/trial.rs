@@ -24,7 +24,7 @@ impl Given {
     pub(super) fn read(plugin: &str) -> anyhow::Result<Given> {
         if let Some(name) = plugin.strip_prefix("builtin:") {
             let builtin = plugins::find(name).with_context(|| {
-                format!("no policy `{name}` is shipped; `overlan policy list` names them")
+                format!("no plugin `{name}` is shipped; `overlan policy list` names them")
             })?;
             return Ok(Given::builtin(builtin));
         }
@@ -169,5 +169,17 @@ impl Trial for Failover {
 
     fn native(question: &failover::Question) -> failover::Answer {
         fallback::failover(question)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_policy_is_told() {
+        let error = |plugin| Given::read(plugin).err().unwrap().to_string();
+        assert!(error("builtin:none").contains("`overlan policy list`"));
+        assert!(error("/no/such.wasm").contains("/no/such.wasm"));
     }
 }

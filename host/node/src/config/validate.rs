@@ -406,7 +406,10 @@ pub(crate) fn milli(weight: f64) -> Result<u32, String> {
             "weight is {weight}; it must be from 0 to {MAX_WEIGHT} (1.0 is an ordinary duty)"
         ));
     }
-    Ok((weight * 1000.0).round() as u32)
+    match (weight * 1000.0).round() as u32 {
+        0 if weight > 0.0 => Err(format!("weight is {weight}; the least above 0 is 0.001")),
+        milli => Ok(milli),
+    }
 }
 
 fn optional<T, U>(

@@ -150,6 +150,19 @@ impl Content {
     /// # Errors
     /// The first thing that is wrong, by field and value.
     pub fn parse(text: &str) -> Result<Self, DocumentError> {
+        let content = Self::parse_form(text)?;
+        // What a pipe leaves whose first command failed.
+        let says_nothing = content == Self::default() && !text.contains("responsibility");
+        if says_nothing {
+            return Err(DocumentError(
+                "it is empty, and would take every responsibility away; write `responsibility = []` where that is meant"
+                    .to_owned(),
+            ));
+        }
+        Ok(content)
+    }
+
+    fn parse_form(text: &str) -> Result<Self, DocumentError> {
         if text.trim_start().starts_with('{') {
             let mut json = serde_json::Deserializer::from_str(text);
             let content = read(&mut json, |error: serde_json::Error| error.to_string())?;
@@ -321,7 +334,11 @@ mod tests {
     #[test]
     fn each_error_names_the_field() {
         for (text, field) in [
+            ("", "it is empty"),
+            ("# nothing\n", "it is empty"),
+            ("{}", "it is empty"),
             ("respons = 1", "respons"),
+            ("[[responsibility]]\nname = \"a\"\nweight = 0.0001", "responsibility[0].weight"),
             ("[[responsibility]]\nname = \"a\"\nreplica = 1", "responsibility[0].replica"),
             ("[[responsibility]]\nname = \"a\"\nreplicas = \"x\"", "responsibility[0].replicas"),
             ("[[responsibility]]\nname = \"a\"\nreplicas = 0", "replicas is 0"),

@@ -1,10 +1,13 @@
 //! What differs between two answers to one question.
 
+use std::collections::BTreeMap;
+
 use overlan_contract::{assignment, failover, sizing};
 use overlan_core::policy::{Answer, Question};
+use overlan_policy::{Assignment, Failover, Policy, Sizing};
 use serde::{Deserialize, Serialize};
 
-/// Changes kept of one difference; the rest are counted.
+/// Changes kept of one difference of a shadow; the rest are counted.
 const MAX_CHANGES: usize = 16;
 
 /// Where two answers to a question differ.
@@ -25,9 +28,9 @@ pub struct Difference {
 pub struct Change {
     /// A field of the answer, or the name of a responsibility.
     pub field: String,
-    /// What the active policy answered.
+    /// What the active policy answered, or the recorded one.
     pub active: String,
-    /// What the shadow answered.
+    /// What the shadow answered, or the one that a replay asks.
     pub shadow: String,
 }
 
@@ -63,37 +66,66 @@ pub(super) fn compare(
     active: &Answer,
     shadow: &Answer,
 ) -> Option<Difference> {
-    let mut changes = Changes::default();
-    let about = match (question, active, shadow) {
+    match (question, active, shadow) {
         (Question::Assignment(question), Answer::Assignment(active), Answer::Assignment(shadow)) => {
-            plans(question, active, shadow, &mut changes);
-            "plan".to_owned()
+            difference::<Assignment>(number, question, [active, shadow])
         }
         (Question::Sizing(question), Answer::Sizing(active), Answer::Sizing(shadow)) => {
-            sizes(active, shadow, &mut changes);
-            format!("{} -> {}", question.local.address, question.remote.address)
+            difference::<Sizing>(number, question, [active, shadow])
         }
         (Question::Failover(question), Answer::Failover(active), Answer::Failover(shadow)) => {
-            timings(question, active, shadow, &mut changes);
-            let peer = question.paths.first().map(|path| path.remote.address.to_string());
-            format!("paths to {}", peer.unwrap_or_default())
+            difference::<Failover>(number, question, [active, shadow])
         }
-        _ => return None,
-    };
-    let Changes { kept, more } = changes;
-    (!kept.is_empty()).then_some(Difference { question: number, about, changes: kept, more })
+        _ => None,
+    }
 }
 
-#[derive(Default)]
-struct Changes {
-    kept: Vec<Change>,
-    more: u64,
+fn difference<P: Compare>(
+    number: u64,
+    question: &P::Question,
+    answers: [&P::Answer; 2],
+) -> Option<Difference> {
+    let mut changes = Changes::new(MAX_CHANGES);
+    P::compare(question, answers, &mut changes);
+    let Changes { kept, more, .. } = changes;
+    (!kept.is_empty()).then(|| Difference {
+        question: number,
+        about: P::about(question),
+        changes: kept,
+        more,
+    })
+}
+
+/// A kind whose answers are told apart field by field.
+pub trait Compare: Policy {
+    /// What a question is about: a path, a peer, or the plan.
+    fn about(question: &Self::Question) -> String;
+    /// Notes where two answers to a question differ; the first is the active policy's.
+    fn compare(question: &Self::Question, answers: [&Self::Answer; 2], changes: &mut Changes);
+}
+
+/// What differs between two answers.
+#[derive(Debug)]
+pub struct Changes {
+    /// The first fields that differ.
+    pub kept: Vec<Change>,
+    /// Further ones.
+    pub more: u64,
+    /// All of them by what they are, in the plural: `responsibilities_moved`, `timings`, ...
+    pub counts: BTreeMap<&'static str, u64>,
+    limit: usize,
 }
 
 impl Changes {
-    /// Notes two values that differ; their text is made only where it is kept.
-    fn note<T: PartialEq>(
+    /// None yet; `limit` is how many are kept.
+    pub fn new(limit: usize) -> Self {
+        Changes { kept: Vec::new(), more: 0, counts: BTreeMap::new(), limit }
+    }
+
+    /// Notes two values if they differ; their text is made only where it is kept.
+    pub fn note<T: PartialEq + ?Sized>(
         &mut self,
+        count: &'static str,
         field: impl FnOnce() -> String,
         pair: [&T; 2],
         text: impl Fn(&T) -> String,
@@ -101,7 +133,8 @@ impl Changes {
         if pair[0] == pair[1] {
             return;
         }
-        if self.kept.len() == MAX_CHANGES {
+        *self.counts.entry(count).or_default() += 1;
+        if self.kept.len() == self.limit {
             self.more += 1;
             return;
         }
@@ -109,48 +142,64 @@ impl Changes {
     }
 }
 
-fn plans(
-    question: &assignment::Question,
-    active: &assignment::Answer,
-    shadow: &assignment::Answer,
-    changes: &mut Changes,
-) {
-    let name = |owner: &u32| question.nodes.get(*owner as usize).map_or("", |node| &node.name);
-    let text = |owners: &Vec<u32>| owners.iter().map(name).collect::<Vec<_>>().join(", ");
-    for (duty, (active, shadow)) in
-        question.responsibilities.iter().zip(active.owners.iter().zip(&shadow.owners))
-    {
-        changes.note(|| duty.name.clone(), [active, shadow], text);
+impl Compare for Assignment {
+    fn about(_: &assignment::Question) -> String {
+        "plan".to_owned()
+    }
+
+    fn compare(question: &assignment::Question, answers: [&assignment::Answer; 2], changes: &mut Changes) {
+        let name = |owner: &u32| question.nodes.get(*owner as usize).map_or("", |node| &node.name);
+        let text = |owners: &Vec<u32>| owners.iter().map(name).collect::<Vec<_>>().join(", ");
+        let owners = answers[0].owners.iter().zip(&answers[1].owners);
+        for (duty, (active, shadow)) in question.responsibilities.iter().zip(owners) {
+            let moved = active.first() != shadow.first();
+            let count = if moved { "responsibilities_moved" } else { "standbys_changed" };
+            changes.note(count, || duty.name.clone(), [active, shadow], text);
+        }
     }
 }
 
-fn sizes(active: &sizing::Answer, shadow: &sizing::Answer, changes: &mut Changes) {
-    for (field, pair) in [
-        ("datagram", [&active.datagram, &shadow.datagram]),
-        ("coalesce", [&active.coalesce, &shadow.coalesce]),
-        ("burst", [&active.burst, &shadow.burst]),
-    ] {
-        changes.note(|| field.to_owned(), pair, u32::to_string);
+impl Compare for Sizing {
+    fn about(question: &sizing::Question) -> String {
+        format!("{} -> {}", question.local.address, question.remote.address)
     }
-}
 
-fn timings(
-    question: &failover::Question,
-    active: &failover::Answer,
-    shadow: &failover::Answer,
-    changes: &mut Changes,
-) {
-    changes.note(|| "order".to_owned(), [&active.order, &shadow.order], |order| format!("{order:?}"));
-    changes.note(|| "mode".to_owned(), [&active.mode, &shadow.mode], |mode| format!("{mode:?}"));
-    for (path, (active, shadow)) in question.paths.iter().zip(active.timings.iter().zip(&shadow.timings)) {
-        let way = || format!("{} -> {}", path.local.address, path.remote.address);
-        for (field, pair) in [
-            ("probe_interval_us", [&active.probe_interval_us, &shadow.probe_interval_us]),
-            ("reply_timeout_us", [&active.reply_timeout_us, &shadow.reply_timeout_us]),
-            ("misses", [&active.misses, &shadow.misses]),
-            ("hold_down_ms", [&active.hold_down_ms, &shadow.hold_down_ms]),
+    fn compare(_: &sizing::Question, [active, shadow]: [&sizing::Answer; 2], changes: &mut Changes) {
+        for (count, field, pair) in [
+            ("datagrams", "datagram", [&active.datagram, &shadow.datagram]),
+            ("coalescings", "coalesce", [&active.coalesce, &shadow.coalesce]),
+            ("bursts", "burst", [&active.burst, &shadow.burst]),
         ] {
-            changes.note(|| format!("{} {field}", way()), pair, u32::to_string);
+            changes.note(count, || field.to_owned(), pair, u32::to_string);
+        }
+    }
+}
+
+impl Compare for Failover {
+    fn about(question: &failover::Question) -> String {
+        let peer = question.paths.first().map(|path| path.remote.address.to_string());
+        format!("paths to {}", peer.unwrap_or_default())
+    }
+
+    fn compare(
+        question: &failover::Question,
+        [active, shadow]: [&failover::Answer; 2],
+        changes: &mut Changes,
+    ) {
+        let orders = [&active.order, &shadow.order];
+        changes.note("orders", || "order".to_owned(), orders, |order| format!("{order:?}"));
+        changes.note("modes", || "mode".to_owned(), [&active.mode, &shadow.mode], |mode| format!("{mode:?}"));
+        let timings = active.timings.iter().zip(&shadow.timings);
+        for (path, (active, shadow)) in question.paths.iter().zip(timings) {
+            let way = || format!("{} -> {}", path.local.address, path.remote.address);
+            for (field, pair) in [
+                ("probe_interval_us", [&active.probe_interval_us, &shadow.probe_interval_us]),
+                ("reply_timeout_us", [&active.reply_timeout_us, &shadow.reply_timeout_us]),
+                ("misses", [&active.misses, &shadow.misses]),
+                ("hold_down_ms", [&active.hold_down_ms, &shadow.hold_down_ms]),
+            ] {
+                changes.note("timings", || format!("{} {field}", way()), pair, u32::to_string);
+            }
         }
     }
 }

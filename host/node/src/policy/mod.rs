@@ -1,5 +1,6 @@
 //! The policy workers: one thread for each kind of question, so that a slow answer of one kind holds up nothing else,
-//! and never the driver. A plugin is compiled and tested on a thread of the lowest priority before a worker swaps it in.
+//! and never the driver. A plugin is compiled on a thread of the lowest priority, and tested on one of normal priority,
+//! before a worker swaps it in.
 //!
 //! Reading order: [`status`] (what is told), [`prepare`] (a plugin made ready), [`worker`] (where it answers),
 //! [`shadow`] (one that answers beside it) and [`compare`], `decision` (between the kinds as types and as values).
@@ -15,16 +16,18 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use overlan_contract::Kind;
 use overlan_core::document;
+use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_core::policy::{Question, Ticket};
 use overlan_policy::{AotCache, Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
 use overlan_wire::Digest;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-pub use compare::{Change, Difference, Pair, PlanComparison};
+pub use compare::{Change, Changes, Compare, Difference, Pair, PlanComparison};
 pub(crate) use prepare::{Candidate, Prepared, Priority};
 pub use shadow::PolicyShadow;
 use shadow::Shadow;
@@ -129,7 +132,7 @@ impl Policies {
         let question = Arc::new(question);
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(question.clone());
         // A worker ends only with the node.
-        let _ = self.worker(question.kind()).send(Work::Ask(ticket, question));
+        let _ = self.worker(question.kind()).send(Work::Ask(ticket, question, Instant::now()));
     }
 
     /// What the journal took; `None` where none is kept.
@@ -162,6 +165,9 @@ impl Policies {
         for (name, value) in &candidate.limits {
             limits.set(name, *value)?;
         }
+        // A plan that is later comes to nothing, so it is a fault of the plugin: in the self-test, in its probation and
+        // for the breaker.
+        limits.assignment_deadline = limits.assignment_deadline.min(ANSWER_DEADLINE);
         let permit = timeout(limits.compile_deadline, self.compilations.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| PolicyError::Busy)?.map_err(|_| PolicyError::Stopped)?;
         let questions = {

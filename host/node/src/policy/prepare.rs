@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlan_contract::{Attributes, Kind};
 use overlan_core::policy::Question;
-use overlan_policy::{Assignment, Engine, Failover, Limits, Plugin, ProbationConfig, Sizing};
+use overlan_policy::{Assignment, Compiled, Engine, Failover, Limits, LoadError, ProbationConfig, Sizing};
 use overlan_wire::Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -59,8 +59,9 @@ pub(super) struct Loaded {
     pub(super) digest: Digest,
 }
 
-/// Compiles and tests on a thread of its own, which holds `permit` to its end: wasmtime can't be interrupted, so a
-/// compilation that takes too long is refused, goes on, and serves the cache at most.
+/// Compiles on one thread and tests on another: the first may have the lowest priority, but to the second deadlines
+/// apply, which only tell something of a plugin that gets processor time. wasmtime can't be interrupted, so a
+/// compilation that takes too long is refused, goes on, and serves the cache at most. The permit is held to the end.
 pub(super) async fn prepare(
     engine: Engine,
     candidate: Candidate,
@@ -69,57 +70,89 @@ pub(super) async fn prepare(
     priority: Priority,
     permit: OwnedSemaphorePermit,
 ) -> Result<Prepared, PolicyError> {
-    let (compiled, compile_end) = oneshot::channel();
-    let (reply, outcome) = oneshot::channel();
+    match candidate.kind {
+        Kind::Assignment => {
+            prepare_kind::<Assignment>(engine, candidate, limits, questions, priority, permit).await
+        }
+        Kind::Sizing => prepare_kind::<Sizing>(engine, candidate, limits, questions, priority, permit).await,
+        Kind::Failover => {
+            prepare_kind::<Failover>(engine, candidate, limits, questions, priority, permit).await
+        }
+    }
+}
+
+async fn prepare_kind<P: Decision>(
+    engine: Engine,
+    candidate: Candidate,
+    limits: Limits,
+    questions: Vec<Arc<Question>>,
+    priority: Priority,
+    permit: OwnedSemaphorePermit,
+) -> Result<Prepared, PolicyError> {
     let deadline = limits.compile_deadline;
-    let work = move || {
-        let _permit = permit;
+    let compilation = on_a_thread("policy-compile", move || {
         if priority == Priority::Background {
             // Linux gives each thread a priority of its own; where it refuses, compiling is merely less polite.
             let _ = rustix::process::setpriority_process(None, 19);
         }
-        let prepared = match candidate.kind {
-            Kind::Assignment => load::<Assignment>(&engine, candidate, limits, &questions, compiled),
-            Kind::Sizing => load::<Sizing>(&engine, candidate, limits, &questions, compiled),
-            Kind::Failover => load::<Failover>(&engine, candidate, limits, &questions, compiled),
-        };
-        let _ = reply.send(prepared);
-    };
-    let spawned = thread::Builder::new().name("policy-compile".into()).stack_size(8 << 20).spawn(work);
-    spawned.map_err(|error| PolicyError::Load(format!("no thread to compile on: {error}")))?;
-    // An error comes by `outcome`; it ends the other channel, too.
-    if timeout(deadline, compile_end).await.is_err() {
-        return Err(PolicyError::CompileDeadline(millis(deadline)));
-    }
-    outcome.await.unwrap_or(Err(PolicyError::Stopped))
+        let Candidate { name, wasm, config, .. } = candidate;
+        let compiled = Compiled::<P>::new(&engine, &name, &wasm, &limits);
+        compiled.map(|compiled| (compiled, config, limits, permit))
+    })?;
+    let compiled = timeout(deadline, compilation).await;
+    let compiled = compiled.map_err(|_| PolicyError::CompileDeadline(millis(deadline)))?;
+    let compiled = compiled.map_err(|_| PolicyError::Stopped)?;
+    let (compiled, config, limits, permit) = compiled.map_err(load_error)?;
+    let test = on_a_thread("policy-test", move || {
+        let _permit = permit;
+        test(&compiled, config, limits, &questions)
+    })?;
+    test.await.unwrap_or(Err(PolicyError::Stopped))
 }
 
-fn load<P: Decision>(
-    engine: &Engine,
-    candidate: Candidate,
+/// Does something on a thread of this one's priority; the receiver fails if it panics.
+fn on_a_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, PolicyError> {
+    let (done, outcome) = oneshot::channel();
+    // Guests run on its stack.
+    let thread = thread::Builder::new().name(name.to_owned()).stack_size(8 << 20);
+    let spawned = thread.spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(work());
+    });
+    spawned.map_err(|error| PolicyError::Load(format!("no thread to compile and test on: {error}")))?;
+    Ok(outcome)
+}
+
+/// Starts a plugin and puts the questions to it.
+fn test<P: Decision>(
+    compiled: &Compiled<P>,
+    config: Attributes,
     limits: Limits,
     questions: &[Arc<Question>],
-    compiled: oneshot::Sender<()>,
 ) -> Result<Prepared, PolicyError> {
-    let Candidate { kind, name, wasm, config, .. } = candidate;
-    let mut plugin = Plugin::<P>::load(engine, &name, &wasm, &config, limits)
-        .map_err(|error| PolicyError::Load(error.to_string()))?;
-    drop(wasm);
-    if compiled.send(()).is_err() {
-        // Nobody waits any more.
-        return Err(PolicyError::Stopped);
-    }
+    let mut plugin = compiled.start(&config, limits).map_err(load_error)?;
     let failed = |fault: overlan_policy::Fault| PolicyError::SelfTest(fault.to_string());
     for question in questions {
         P::test(&mut plugin, question).map_err(failed)?;
     }
     // What it remembers of the test must not colour its first decisions.
     plugin.restart().map_err(failed)?;
-    let digest = digest(kind, plugin.sha256(), &config, plugin.limits());
-    Ok(Prepared { kind, loaded: Loaded { plugin: P::wrap(plugin), config, digest }, probation: None })
+    let digest = digest(P::KIND, plugin.sha256(), &config, plugin.limits());
+    Ok(Prepared {
+        kind: P::KIND,
+        loaded: Loaded { plugin: P::wrap(plugin), config, digest },
+        probation: None,
+    })
 }
 
-/// What an answer depends on beside the question. Limits count for `assignment` alone, and only where they are not the
+fn load_error(error: LoadError) -> PolicyError {
+    PolicyError::Load(error.to_string())
+}
+
+/// What an answer depends on beside the question: the component, its configuration, and the limits that are not the
 /// default.
 pub(super) fn digest(kind: Kind, sha256: &str, config: &Attributes, limits: &Limits) -> Digest {
     let mut hash = Sha256::new();
@@ -128,6 +161,8 @@ pub(super) fn digest(kind: Kind, sha256: &str, config: &Attributes, limits: &Lim
         hash.update(text);
     };
     add(sha256);
+    // Tells the pairs of the configuration from the limits.
+    add(&config.len().to_string());
     for (key, value) in config {
         add(key);
         add(value);
@@ -143,4 +178,46 @@ pub(super) fn digest(kind: Kind, sha256: &str, config: &Attributes, limits: &Lim
 
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_tell_configuration_from_limits() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let other = {
+            let mut limits = Limits::default();
+            limits.set("fuel_base", 7).unwrap();
+            limits
+        };
+        let of = |sha256, config: &[(String, String)], limits: &Limits| {
+            digest(Kind::Assignment, sha256, &config.to_vec(), limits)
+        };
+        let plain = Limits::default();
+        let digests = [
+            of("ab", &[], &plain),
+            of("ab", &[pair("fuel_base", "7")], &plain),
+            of("ab", &[], &other),
+            of("ab", &[pair("fuel_base", "77")], &plain),
+            of("ab", &[pair("fuel_base7", "7")], &plain),
+            of("ac", &[], &plain),
+        ];
+        for (index, digest) in digests.iter().enumerate() {
+            assert!(!digests[..index].contains(digest), "{index}");
+        }
+    }
+
+    /// A compilation may be starved; what a deadline applies to may not.
+    #[tokio::test]
+    async fn work_has_the_priority_of_whoever_wants_it() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let starved = on_a_thread("x", move || {
+            rustix::process::setpriority_process(None, 19).unwrap();
+            nice()
+        });
+        assert_eq!(starved.unwrap().await.unwrap(), 19);
+        assert_eq!(on_a_thread("y", nice).unwrap().await.unwrap(), nice());
+    }
 }

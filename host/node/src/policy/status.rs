@@ -77,7 +77,7 @@ pub struct PolicyTotals {
     pub questions: u64,
     /// Valid answers.
     pub answers: u64,
-    /// Questions not put, because a plugin failed too often.
+    /// Questions not put, because a plugin failed too often, or they had waited too long.
     pub skipped: u64,
     /// Faults by kind: `trap`, `deadline`, `out_of_fuel`, `memory_limit`, `answer_too_large`, `refused`, `invalid`.
     pub faults: BTreeMap<String, u64>,

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use overlan_contract::Attributes;
+use overlan_contract::{Attributes, Kind};
+use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_core::policy::{Answer, Question, Ticket};
 use overlan_policy::{BreakerConfig, BreakerState, NoAnswer, Probation, ProbationConfig, Slot, Verdict};
 use overlan_wire::Digest;
@@ -25,7 +26,8 @@ const STALE: Duration = Duration::from_millis(100);
 pub(super) type Reply = oneshot::Sender<Result<PolicyStatus, PolicyError>>;
 
 pub(super) enum Work {
-    Ask(Ticket, Arc<Question>),
+    /// A question, and when it was put.
+    Ask(Ticket, Arc<Question>, Instant),
     /// A plugin of the worker's kind, and whether it is on probation.
     Swap(Box<Loaded>, Option<ProbationConfig>, Reply),
     Rollback(Reply),
@@ -98,8 +100,8 @@ pub(super) fn start<P: Decision>(
                 }
             };
             match work {
-                Work::Ask(ticket, question) => {
-                    if !worker.answer(ticket, question) {
+                Work::Ask(ticket, question, asked) => {
+                    if !worker.answer(ticket, question, asked) {
                         return;
                     }
                 }
@@ -127,9 +129,15 @@ pub(super) fn start<P: Decision>(
 
 impl<P: Decision> Worker<P> {
     /// Where a question meets its answer; `false` when the node is gone.
-    fn answer(&mut self, ticket: Ticket, question: Arc<Question>) -> bool {
+    fn answer(&mut self, ticket: Ticket, question: Arc<Question>, asked: Instant) -> bool {
         let breaker = self.slot.breaker();
-        let Some(outcome) = P::ask(&mut self.slot, &question, self.origin.elapsed()) else { return true };
+        let outcome = if P::KIND == Kind::Assignment && asked.elapsed() >= ANSWER_DEADLINE {
+            Err(self.slot.pass_over())
+        } else {
+            let outcome = P::ask(&mut self.slot, &question, self.origin.elapsed());
+            let Some(outcome) = outcome else { return true };
+            outcome
+        };
         self.log(breaker, &outcome);
         let failed = self.judge(&outcome);
         self.news = true;
@@ -163,7 +171,7 @@ impl<P: Decision> Worker<P> {
         let (outcome, elapsed, fuel) = match outcome {
             Ok(answered) => (Ok(answered.answer), answered.elapsed, answered.fuel),
             Err(NoAnswer::Fault(fault)) => (Err(fault.to_string()), Duration::ZERO, None),
-            Err(NoAnswer::Empty | NoAnswer::Open { .. }) => return,
+            Err(NoAnswer::Empty | NoAnswer::Late | NoAnswer::Open { .. }) => return,
         };
         let Some(exchange) = journal::exchange(Arc::unwrap_or_clone(question), outcome) else { return };
         journal.record(&overlan_journal::Record {
@@ -174,6 +182,8 @@ impl<P: Decision> Worker<P> {
             elapsed_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             fuel,
             exchange,
+            limits: plugin.limits().semantics().into_iter().map(|(name, of)| (name.to_owned(), of)).collect(),
+            fresh: plugin.was_fresh(),
         });
     }
 
@@ -202,7 +212,7 @@ impl<P: Decision> Worker<P> {
         let fault = match outcome {
             Ok(_) => None,
             Err(NoAnswer::Fault(fault)) => Some(fault),
-            Err(NoAnswer::Empty | NoAnswer::Open { .. }) => return None,
+            Err(NoAnswer::Empty | NoAnswer::Late | NoAnswer::Open { .. }) => return None,
         };
         let open = matches!(self.slot.breaker(), BreakerState::Open { .. });
         match probation.handle_outcome(fault.is_none(), open, self.origin.elapsed()) {
@@ -316,5 +326,40 @@ impl<P: Decision> Worker<P> {
         };
         self.board.shown.lock().unwrap_or_else(PoisonError::into_inner)[place(P::KIND)] = status.clone();
         status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlan_contract::assignment;
+    use overlan_policy::Assignment;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// The core does not wait for an answer any more, so the plugin's time goes to the next question.
+    #[test]
+    fn a_question_that_waited_too_long_is_not_put() {
+        let board = Arc::new(Board {
+            shown: std::sync::Mutex::new(Kind::ALL.map(PolicyStatus::native)),
+            journal: None,
+        });
+        let (answers, mut answered) = unbounded_channel();
+        let (commands, _commands) = mpsc::channel(1);
+        let worker = start::<Assignment>(&answers, &commands.downgrade(), &board).unwrap();
+        let question = Arc::new(Question::Assignment(assignment::Question::default()));
+        let now = Instant::now();
+        for (ticket, asked) in [(1, now.checked_sub(ANSWER_DEADLINE).unwrap()), (2, now)] {
+            worker.send(Work::Ask(Ticket(ticket), question.clone(), asked)).unwrap();
+        }
+        let mut said =
+            || answered.blocking_recv().map(|(ticket, answer)| (ticket, answer.unwrap_err())).unwrap();
+        assert_eq!(said(), (Ticket(1), NoAnswer::Late.to_string()));
+        assert_eq!(said(), (Ticket(2), NoAnswer::Empty.to_string()));
+        let skipped = || board.shown.lock().unwrap()[place(Kind::Assignment)].totals.skipped;
+        while skipped() == 0 && now.elapsed() < Duration::from_secs(60) {
+            thread::yield_now();
+        }
+        assert_eq!(skipped(), 1);
     }
 }

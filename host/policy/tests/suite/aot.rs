@@ -95,6 +95,18 @@ fn a_folder_that_others_may_write_is_refused() {
 }
 
 #[test]
+fn what_a_killed_process_left_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("aot");
+    load(&dir, 1_300);
+    let before = compiled(&dir);
+    fs::write(dir.join(".unfinished-x1y2z3"), [0; 1_000]).unwrap();
+    load(&dir, 1_300);
+    assert_eq!(compiled(&dir), before);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), before.len() + 1, "the compiled plugin and the key");
+}
+
+#[test]
 fn old_files_make_room() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("aot");

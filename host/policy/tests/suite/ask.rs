@@ -96,8 +96,12 @@ fn other_kinds_keep_their_instance_until_a_fault() {
         )
         .extra("(global $seen (mut i32) (i32.const 0))");
     let mut plugin = load::<Sizing>(&guest).unwrap();
-    let outcomes: Vec<bool> = (0..6).map(|_| plugin.ask(&questions::sizing()).is_ok()).collect();
-    assert_eq!(outcomes, [true, true, false, true, true, false]);
+    let mut ask = || (plugin.ask(&questions::sizing()).is_ok(), plugin.was_fresh());
+    let outcomes: Vec<_> = (0..6).map(|_| ask()).collect();
+    let instance = [(true, true), (true, false), (false, false)];
+    assert_eq!(outcomes, [instance, instance].concat());
+    plugin.restart().unwrap();
+    assert!(plugin.ask(&questions::sizing()).is_ok() && plugin.was_fresh());
 }
 
 #[test]
@@ -112,6 +116,20 @@ fn a_loop_in_an_assignment_runs_out_of_fuel() {
     let mut plugin = load::<Assignment>(&guests::assignment().decide(LOOP)).unwrap();
     let fault = plugin.ask(&questions::assignment(2, 3)).unwrap_err();
     assert_eq!(fault, Fault::OutOfFuel(5_000_000 + 2 * 3 * 2_000));
+}
+
+/// One deadline for the instance's start and its answer.
+#[test]
+fn the_deadline_is_the_backstop_of_an_assignment() {
+    let mut limits = Limits::default();
+    limits.set("fuel_base", 100_000_000_000_000).unwrap();
+    limits.set("fuel_max", 100_000_000_000_000).unwrap();
+    limits.set("answer_ms", 50).unwrap();
+    let file = guests::assignment().decide(LOOP).component();
+    let mut plugin = Plugin::<Assignment>::load(&Engine::new().unwrap(), "x", &file, &[], limits).unwrap();
+    let fault = plugin.ask(&questions::assignment(2, 3)).unwrap_err();
+    assert_eq!(fault, Fault::Deadline(Duration::from_millis(50)));
+    assert!(plugin.was_fresh());
 }
 
 #[test]

@@ -14,12 +14,11 @@ fn a_thousand_swaps_do_not_grow_the_process() {
     let mut slot = Slot::<Sizing>::new(BreakerConfig::default());
     let mut after_warm_up = 0;
     for round in 0..SWAPS {
-        let burst = 65_536 + round;
-        let file = sizing(1_472, 0, burst).component();
+        let file = sizing(1_472, round, 65_536).component();
         let plugin = Plugin::load(&engine, "swap", &file, &[], Limits::default()).expect("it loads");
         drop(slot.swap(plugin));
         let answered = slot.ask(&questions::sizing(), Duration::ZERO).expect("it answers");
-        assert_eq!(answered.answer.burst, burst, "the new one answers at once");
+        assert_eq!(answered.answer.coalesce, round, "the new one answers at once");
         if round == WARM_UP {
             after_warm_up = resident_kib();
         }
