@@ -99,7 +99,7 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
     assert_eq!(status(&first, Kind::Sizing).plugin, "builtin:mtu-fit");
     let told = problems(&first).await;
     assert!(told.contains("policy.sizing: builtin:mtu-fit answers on this member instead of good"), "{told}");
-    apply(&second, "").await.unwrap();
+    apply(&second, "responsibility = []").await.unwrap();
     eventually("the own configuration", || async {
         problems(&first).await.is_empty() && status(&second, Kind::Sizing).plugin == "builtin:mtu-fit"
     })
