@@ -316,16 +316,12 @@ impl Membership {
                     self.health.saturating_sub(1)
                 };
             }
-            let result = self.foca.handle_timer(timer, &mut self.effects);
-            self.note(result);
-            self.settle(now);
+            self.fire(timer, now);
         }
         if self.gossip_due().is_some_and(|at| at <= now)
             && let Some((_, timer)) = self.gossip.take()
         {
-            let result = self.foca.handle_timer(timer, &mut self.effects);
-            self.note(result);
-            self.settle(now);
+            self.fire(timer, now);
         }
         if now >= self.next_announce && self.is_lonely() {
             self.next_announce = now + LONELY_ANNOUNCE;
@@ -333,6 +329,12 @@ impl Membership {
                 self.announce(now, node);
             }
         }
+    }
+
+    fn fire(&mut self, timer: foca::Timer<Identity>, now: Instant) {
+        let result = self.foca.handle_timer(timer, &mut self.effects);
+        self.note(result);
+        self.settle(now);
     }
 
     /// The next membership datagram to send, and to whom.
