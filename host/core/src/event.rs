@@ -1,8 +1,10 @@
 //! What comes out of the core.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::ops::Range;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +29,7 @@ pub struct Transmit {
     pub segment: usize,
 }
 
-/// A message to send.
+/// Messages to send, alike but for their bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// How.
@@ -35,31 +37,32 @@ pub struct Outgoing {
     /// In which stream: each is numbered, ordered and held up for itself. Up to
     /// [`MAX_STREAM`](overlan_wire::limits::MAX_STREAM) for applications.
     pub stream: u16,
-    /// It may have been delivered to another owner of its role before.
+    /// They may have been delivered to another owner of their role before.
     pub redelivered: bool,
-    /// The bytes, at most [`MAX_MESSAGE`](overlan_wire::limits::MAX_MESSAGE).
-    pub payload: Bytes,
-    /// Names the message in [`FateReport`].
+    /// The bytes of each, at most [`MAX_MESSAGE`](overlan_wire::limits::MAX_MESSAGE).
+    pub payloads: Vec<Bytes>,
+    /// Names the first message in [`FateReport`]; the others' tokens follow one by one.
     pub token: u64,
     /// Bounds the wait for delivery.
     pub lifetime: Option<Duration>,
 }
 
 impl Outgoing {
-    /// A message in stream 0, for as long as it takes.
+    /// One message in stream 0, for as long as it takes.
     pub fn new(mode: MessageMode, payload: impl Into<Bytes>, token: u64) -> Self {
-        Outgoing { mode, stream: 0, redelivered: false, payload: payload.into(), token, lifetime: None }
+        let payloads = vec![payload.into()];
+        Outgoing { mode, stream: 0, redelivered: false, payloads, token, lifetime: None }
     }
 }
 
-/// What became of a reliable or ordered message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of reliable or ordered messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FateReport {
-    /// From [`Outgoing::token`].
-    pub token: u64,
-    /// Whom the message was for.
+    /// Which; see [`Outgoing::token`].
+    pub tokens: Range<u64>,
+    /// Whom they were for.
     pub node: NodeId,
-    /// What became of it.
+    /// What became of them.
     pub fate: Fate,
 }
 

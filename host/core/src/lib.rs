@@ -29,6 +29,8 @@ mod peer;
 mod table;
 
 pub use config::{Config, Congestion};
+pub use delivery::arrivals::Arrivals;
+pub use delivery::marks::Marks;
 pub use engine::{ApplyError, Core};
 pub use event::{Event, Fate, FateReport, Message, Outgoing, OwnershipChange, SendError, Transmit};
 pub use overlan_wire::DocumentId;

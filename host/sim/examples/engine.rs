@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nix::time::{ClockId, clock_gettime};
-use overlan_core::{Core, Outgoing};
+use overlan_core::{Arrivals, Core, Outgoing};
 use overlan_seal::Seal;
 use overlan_sim::{Network, World};
 use overlan_wire::MessageMode;
@@ -122,8 +122,10 @@ impl Pair {
                 queued += 1;
             }
             let mut any = self.carry(0);
-            let count = |_| {
-                received += 1;
+            let count = |arrivals: &mut Arrivals<'_>| {
+                while arrivals.next_payload().is_some() {
+                    received += 1;
+                }
                 ControlFlow::Continue(())
             };
             self.cores[1].poll_messages(self.now, |_| true, count);

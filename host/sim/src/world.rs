@@ -9,7 +9,7 @@ use std::time::Duration;
 use overlan_core::document::SignedDocument;
 use overlan_core::policy::{Answer, Question, fallback};
 use overlan_core::{
-    ApplyError, Config, Core, Event, Fate, Instant, Message, Outgoing, OwnershipChange, plan,
+    ApplyError, Arrivals, Config, Core, Event, Fate, Instant, Message, Outgoing, OwnershipChange, plan,
 };
 use overlan_seal::{Identity, Keyring, Seal};
 use overlan_wire::{Adapter, AdapterStatus, BootId, DocumentId, MessageMode, NodeId};
@@ -347,7 +347,9 @@ impl World {
             let member = &mut self.members[index];
             let Some(core) = &mut member.core else { return };
             while let Some(report) = core.poll_fate() {
-                member.fates.entry(report.token).or_default().push(report.fate);
+                for token in report.tokens {
+                    member.fates.entry(token).or_default().push(report.fate);
+                }
             }
             while let Some(event) = core.poll_event() {
                 match event {
@@ -360,8 +362,8 @@ impl World {
                 }
             }
             let received = &mut member.received;
-            let take = |message| {
-                received.push(message);
+            let take = |arrivals: &mut Arrivals<'_>| {
+                received.extend(arrivals);
                 ControlFlow::Continue(())
             };
             busy |= member.consuming && core.poll_messages(now, |_| true, take);

@@ -97,6 +97,7 @@ pub struct Run<'a> {
     pub order: u64,
     /// The messages, each behind its 16-bit length: at least one, checked by the parser.
     entries: &'a [u8],
+    count: u16,
 }
 
 impl<'a> Run<'a> {
@@ -106,14 +107,19 @@ impl<'a> Run<'a> {
         core::iter::from_fn(move || entries.block("message").ok())
     }
 
-    /// Bytes of all payloads and their lengths.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// How many there are.
+    pub fn count(&self) -> u16 {
+        self.count
     }
 
-    /// Whether there is nothing, which the parser refuses.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Bytes of all payloads.
+    pub fn bytes(&self) -> usize {
+        self.entries.len() - 2 * usize::from(self.count)
+    }
+
+    /// The payloads, each behind its length in 16 bits.
+    pub fn entries(&self) -> &'a [u8] {
+        self.entries
     }
 }
 
@@ -662,15 +668,17 @@ fn parse_run<'a>(body: &mut Reader<'a>) -> Result<Run<'a>, DecodeError> {
     let order = body.u64("order")?;
     let entries = body.rest();
     let mut rest = Reader::new(entries);
-    let mut count = 0;
+    // A datagram's 65,535 bytes hold no more.
+    let mut count: u16 = 0;
     while !rest.is_empty() {
         rest.block("message")?;
         count += 1;
     }
-    if count == 0 || first.0.checked_add(count).is_none() || order.checked_add(count).is_none() {
+    let messages = u64::from(count);
+    if count == 0 || first.0.checked_add(messages).is_none() || order.checked_add(messages).is_none() {
         return Err(DecodeError::OutOfRange("run of messages"));
     }
-    Ok(Run { stream, mode, redelivered, first, order, entries })
+    Ok(Run { stream, mode, redelivered, first, order, entries, count })
 }
 
 fn parse_accepted<'a>(body: &mut Reader<'a>) -> Result<Accepted<'a>, DecodeError> {

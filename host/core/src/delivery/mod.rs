@@ -4,7 +4,9 @@
 //! nor a slow consumer of one holds up the others. The cluster's own stream goes before the applications', and the
 //! core itself accepts what it brings: no consumer can hold up plans.
 
+pub(crate) mod arrivals;
 pub(crate) mod inbox;
+pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod pool;
 #[cfg(test)]

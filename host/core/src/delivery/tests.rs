@@ -21,7 +21,7 @@ const APPLICATION: u16 = 0;
 
 fn message(len: usize) -> Queued {
     let (mode, deadline) = (MessageMode::Ordered, None);
-    Queued { mode, redelivered: false, payload: vec![7; len].into(), token: 1, deadline }
+    Queued { mode, redelivered: false, payloads: vec![vec![7; len].into()], token: 1, deadline }
 }
 
 fn ends() -> (SocketAddr, SocketAddr) {
@@ -65,7 +65,7 @@ fn accept(inbox: &mut Inbox, outbox: &mut Outbox) {
 }
 
 fn fates(outbox: &mut Outbox) -> Vec<Fate> {
-    core::iter::from_fn(|| outbox.poll_fate()).map(|(_, fate)| fate).collect()
+    core::iter::from_fn(|| outbox.poll_fate()).flat_map(|(tokens, fate)| tokens.map(move |_| fate)).collect()
 }
 
 /// A peer that claims to have accepted what was not sent yet is refused; nothing hangs.
@@ -179,9 +179,9 @@ fn a_lost_run_goes_again() {
 fn a_cancelled_message_is_reported_once() {
     let mut outbox = Outbox::new(1 << 20);
     outbox.push(APPLICATION, Queued { token: 5, ..message(10) }).unwrap();
-    assert!(outbox.cancel(5));
-    assert!(!outbox.cancel(5));
-    assert_eq!(outbox.poll_fate(), Some((5, Fate::Expired)));
+    assert!(outbox.cancel(5..6));
+    assert!(!outbox.cancel(5..6));
+    assert_eq!(outbox.poll_fate(), Some((5..6, Fate::Expired)));
     assert!(!outbox.has_work(TAKE));
     outbox.push(APPLICATION, message(10)).unwrap();
     assert!(outbox.has_work(TAKE));

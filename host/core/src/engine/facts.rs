@@ -1,6 +1,7 @@
 //! What follows from changes: member states, plan facts, and what the parts want sent.
 
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -64,7 +65,7 @@ impl<C: Crypto> Core<C> {
         let message = Queued {
             mode: MessageMode::Reliable,
             redelivered: false,
-            payload: payload.into(),
+            payloads: vec![payload.into()],
             token: 0,
             deadline: None,
         };

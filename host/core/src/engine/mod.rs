@@ -17,19 +17,20 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 
+use bytes::Bytes;
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::{MAX_MESSAGE, is_open_stream};
-use overlan_wire::{Adapter, BootId, Digest, KeyId, MessageId, MessageMode, NodeId, SessionId};
+use overlan_wire::{Adapter, BootId, Digest, KeyId, MessageMode, NodeId, SessionId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::Config;
 use crate::crypto::Crypto;
-use crate::delivery::inbox::Ready;
+use crate::delivery::arrivals::Arrivals;
 use crate::delivery::outbox::Queued;
-use crate::event::{Event, Fate, FateReport, Message, Outgoing, SendError, Transmit};
+use crate::event::{Event, Fate, FateReport, Outgoing, SendError, Transmit};
 use crate::membership::{Identity, Membership};
 use crate::peer::{Peer, Surroundings};
 use crate::plan::Planner;
@@ -260,34 +261,34 @@ impl<C: Crypto> Core<C> {
     }
 
     /// Gives messages for consumers to `each`, all from one sender and in one of the streams that `takes` holds for,
-    /// until `each` wants no more; whether there were any. Taking one is accepting it: the sender learns `delivered`.
-    /// Let `takes` say no while a stream has no consumer with room: that is the back-pressure.
+    /// until `each` wants no more or leaves some; whether any was taken. Taking one is accepting it: the sender learns
+    /// `delivered`. Let `takes` say no while a stream has no consumer with room: that is the back-pressure.
     pub fn poll_messages(
         &mut self,
         now: Instant,
         takes: impl Fn(u16) -> bool,
-        mut each: impl FnMut(Message) -> ControlFlow<()>,
+        mut each: impl FnMut(&mut Arrivals<'_>) -> ControlFlow<()>,
     ) -> bool {
         self.now = now;
         let Some(from) = self.next_sender(&takes) else { return false };
         self.next_reader = NodeId(number(from).wrapping_add(1).to_be_bytes());
         let mut taken = 0;
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.inbox.take_ready(&takes, |ready| {
-                taken += 1;
-                let Ready { id, mode, stream, redelivered, payload, path } = ready;
-                each(Message { from, id, mode, stream, redelivered, payload, path: Some(path) })
+            peer.inbox.take_ready(from, &takes, |arrivals| {
+                let flow = each(arrivals);
+                taken += arrivals.taken().count as u64;
+                flow
             });
             self.touch(from);
         } else {
             let (fates, counters) = (&mut self.fates, &mut self.counters);
-            self.own.take(&takes, |message| {
-                taken += 1;
-                if message.mode != MessageMode::Unreliable {
-                    counters.messages_delivered += 1;
-                    fates.push_back(FateReport { token: message.id.0, node: from, fate: Fate::Delivered });
+            self.own.take(from, &takes, each, |mode, accepted| {
+                taken += accepted.count as u64;
+                if mode != MessageMode::Unreliable && accepted.count > 0 {
+                    counters.messages_delivered += accepted.count as u64;
+                    let tokens = accepted.first.0..accepted.first.0 + accepted.count as u64;
+                    fates.push_back(FateReport { tokens, node: from, fate: Fate::Delivered });
                 }
-                each(message)
             });
             self.report_own();
         }
@@ -302,64 +303,88 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    /// Queues a message. Unreliable messages get no fate.
+    /// Queues messages. Unreliable ones get no fate.
     ///
     /// # Errors
-    /// The message comes back; nothing was queued.
-    pub fn send(&mut self, now: Instant, to: NodeId, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
+    /// Messages come back. With [`SendError::QueueFull`] those before them were queued; otherwise nothing was.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        outgoing: Outgoing,
+    ) -> Result<(), (SendError, Outgoing)> {
         self.now = now;
-        if message.payload.len() > MAX_MESSAGE {
-            return Err((SendError::TooLarge, message));
+        if outgoing.payloads.iter().any(|payload| payload.len() > MAX_MESSAGE) {
+            return Err((SendError::TooLarge, outgoing));
         }
-        if !is_open_stream(message.stream) {
-            return Err((SendError::UnknownStream, message));
+        if !is_open_stream(outgoing.stream) {
+            return Err((SendError::UnknownStream, outgoing));
         }
-        if to == self.id {
-            return self.send_to_self(message);
+        let Outgoing { mode, stream, redelivered, payloads, token, lifetime } = outgoing;
+        let count = payloads.len();
+        let rest = if to == self.id {
+            self.send_to_self(mode, stream, redelivered, token, payloads)
+        } else if let Some(peer) = self.peers.get_mut(&to) {
+            let deadline = lifetime.map(|lifetime| now + lifetime);
+            let queued = Queued { mode, redelivered, payloads, token, deadline };
+            let rest = peer.push(stream, queued, now).err().map(|rest| rest.payloads);
+            self.touch(to);
+            rest.unwrap_or_default()
+        } else {
+            let outgoing = Outgoing { mode, stream, redelivered, payloads, token, lifetime };
+            return Err((SendError::UnknownNode, outgoing));
+        };
+        let sent = (count - rest.len()) as u64;
+        self.counters.messages_sent += sent;
+        if rest.is_empty() {
+            return Ok(());
         }
-        let Some(peer) = self.peers.get_mut(&to) else { return Err((SendError::UnknownNode, message)) };
-        let deadline = message.lifetime.map(|lifetime| now + lifetime);
-        let Outgoing { mode, stream, redelivered, payload, token, lifetime } = message;
-        let queued = Queued { mode, redelivered, payload, token, deadline };
-        if let Err(Queued { payload, .. }) = peer.push(stream, queued, now) {
-            let message = Outgoing { mode, stream, redelivered, payload, token, lifetime };
-            return Err((SendError::QueueFull, message));
-        }
-        self.counters.messages_sent += 1;
-        self.touch(to);
-        Ok(())
+        let token = token + sent;
+        let rest = Outgoing { mode, stream, redelivered, payloads: rest, token, lifetime };
+        Err((SendError::QueueFull, rest))
     }
 
-    /// Wants a message no more: it is dropped, or, where some of it was sent, goes on without a further report. Its
-    /// fate is [`Fate::Expired`] then. Whether it was still open.
-    pub fn cancel(&mut self, now: Instant, to: NodeId, token: u64) -> bool {
+    /// Wants messages no more: they are dropped, or, where some of one was sent, it goes on without a further report.
+    /// Their fate is [`Fate::Expired`] then. Whether any was still open.
+    pub fn cancel(&mut self, now: Instant, to: NodeId, tokens: Range<u64>) -> bool {
         self.now = now;
         if to == self.id {
-            let cancelled = self.own.cancel(token);
-            if cancelled {
+            let mut cancelled = false;
+            for token in tokens.filter(|&token| self.own.cancel(token)) {
+                cancelled = true;
                 self.counters.messages_expired += 1;
-                self.fates.push_back(FateReport { token, node: to, fate: Fate::Expired });
-                self.report_own();
+                let tokens = token..token + 1;
+                self.fates.push_back(FateReport { tokens, node: to, fate: Fate::Expired });
             }
+            self.report_own();
             return cancelled;
         }
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        let cancelled = peer.outbox.cancel(token);
+        let cancelled = peer.outbox.cancel(tokens);
         let mut env =
             Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
         peer.report(&mut env);
         cancelled
     }
 
-    fn send_to_self(&mut self, message: Outgoing) -> Result<(), (SendError, Outgoing)> {
-        if !self.own.has_room(message.stream) {
-            return Err((SendError::QueueFull, message));
+    /// Queues messages to this node while there is room; the rest.
+    fn send_to_self(
+        &mut self,
+        mode: MessageMode,
+        stream: u16,
+        redelivered: bool,
+        token: u64,
+        payloads: Vec<Bytes>,
+    ) -> Vec<Bytes> {
+        let mut payloads = payloads.into_iter();
+        for token in token.. {
+            if payloads.len() == 0 || !self.own.has_room(stream) {
+                break;
+            }
+            let Some(payload) = payloads.next() else { break };
+            self.own.push(token, mode, stream, redelivered, payload);
         }
-        let Outgoing { mode, stream, redelivered, payload, token, lifetime: _ } = message;
-        let id = MessageId(token);
-        self.own.push(Message { from: self.id, id, mode, stream, redelivered, payload, path: None });
-        self.counters.messages_sent += 1;
-        Ok(())
+        payloads.collect()
     }
 
     /// The member of this name (a live one before others), or whose id starts with these hexadecimal

@@ -3,10 +3,11 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::ops::ControlFlow;
 
-use overlan_wire::MessageMode;
+use bytes::Bytes;
+use overlan_wire::{MessageId, MessageMode, NodeId};
 
+use crate::delivery::arrivals::{Arrivals, Payloads, Ready, Taken};
 use crate::delivery::{MESSAGE_COST, STREAM_SHARE};
-use crate::event::Message;
 
 /// The queue. A message's token takes the place of its number: a message to oneself needs no other.
 pub(super) struct OwnQueue {
@@ -21,7 +22,7 @@ pub(super) struct OwnQueue {
 
 #[derive(Default)]
 struct Stream {
-    messages: VecDeque<Message>,
+    messages: VecDeque<Ready>,
     bytes: usize,
 }
 
@@ -42,11 +43,20 @@ impl OwnQueue {
     }
 
     /// Queues a message.
-    pub(super) fn push(&mut self, message: Message) {
-        let stream = self.streams.entry(message.stream).or_default();
-        stream.bytes += cost(&message);
-        self.bytes += cost(&message);
-        stream.messages.push_back(message);
+    pub(super) fn push(
+        &mut self,
+        token: u64,
+        mode: MessageMode,
+        stream: u16,
+        redelivered: bool,
+        payload: Bytes,
+    ) {
+        let (id, cost) = (MessageId(token), payload.len() + MESSAGE_COST as usize);
+        let held = self.streams.entry(stream).or_default();
+        held.bytes += cost;
+        self.bytes += cost;
+        let payloads = Payloads::One(payload);
+        held.messages.push_back(Ready { id, mode, stream, redelivered, path: None, payloads });
     }
 
     fn share(&self) -> usize {
@@ -64,19 +74,31 @@ impl OwnQueue {
         all.find(|(id, stream)| !stream.messages.is_empty() && takes(**id)).map(|(&id, _)| id)
     }
 
-    /// A consumer takes messages of one stream until `each` wants no more; the streams have their turns.
+    /// A consumer takes messages of one stream until `each` wants no more; the streams have their turns. Each gets what
+    /// it took, and how that was sent.
     pub(super) fn take(
         &mut self,
+        own: NodeId,
         takes: impl Fn(u16) -> bool,
-        mut each: impl FnMut(Message) -> ControlFlow<()>,
+        mut each: impl FnMut(&mut Arrivals<'_>) -> ControlFlow<()>,
+        mut accepted: impl FnMut(MessageMode, Taken),
     ) {
         let Some(id) = self.next_stream(takes) else { return };
         self.served = id;
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        while let Some(message) = stream.messages.pop_front() {
-            stream.bytes -= cost(&message);
-            self.bytes -= cost(&message);
-            if each(message).is_break() {
+        while let Some(ready) = stream.messages.front_mut() {
+            let mut arrivals = Arrivals::new(own, ready);
+            let flow = each(&mut arrivals);
+            let (taken, mode) = (arrivals.taken(), arrivals.mode);
+            let cost = taken.bytes + taken.count * MESSAGE_COST as usize;
+            stream.bytes -= cost;
+            self.bytes -= cost;
+            accepted(mode, taken);
+            let done = ready.payloads.is_empty();
+            if done {
+                stream.messages.pop_front();
+            }
+            if flow.is_break() || !done {
                 break;
             }
         }
@@ -88,14 +110,14 @@ impl OwnQueue {
     /// Drops the reliable message of this token; whether it was there.
     pub(super) fn cancel(&mut self, token: u64) -> bool {
         for stream in self.streams.values_mut() {
-            if let Some(at) = stream
-                .messages
-                .iter()
-                .position(|message| message.id.0 == token && message.mode != MessageMode::Unreliable)
-                && let Some(message) = stream.messages.remove(at)
+            let wanted = |ready: &Ready| ready.id.0 == token && ready.mode != MessageMode::Unreliable;
+            if let Some(at) = stream.messages.iter().position(wanted)
+                && let Some(mut ready) = stream.messages.remove(at)
             {
-                stream.bytes -= cost(&message);
-                self.bytes -= cost(&message);
+                let payloads = Arrivals::new(NodeId::default(), &mut ready);
+                let cost: usize = payloads.map(|message| message.payload.len() + MESSAGE_COST as usize).sum();
+                stream.bytes -= cost;
+                self.bytes -= cost;
                 return true;
             }
         }
@@ -113,8 +135,4 @@ impl OwnQueue {
         self.refused.remove(&id);
         Some(id)
     }
-}
-
-fn cost(message: &Message) -> usize {
-    message.payload.len() + MESSAGE_COST as usize
 }

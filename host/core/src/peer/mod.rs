@@ -153,11 +153,10 @@ impl<A: Aead> Peer<A> {
         *self = fresh;
     }
 
-    /// Queues a message.
-    pub(crate) fn push(&mut self, stream: u16, message: Queued, now: Instant) -> Result<(), Queued> {
-        self.outbox.push(stream, message)?;
+    /// Queues messages; gives back those that there is no room for.
+    pub(crate) fn push(&mut self, stream: u16, queued: Queued, now: Instant) -> Result<(), Queued> {
         self.touch(now);
-        Ok(())
+        self.outbox.push(stream, queued)
     }
 
     /// There is traffic: the paths are probed from now on.
@@ -285,14 +284,15 @@ impl<A: Aead> Peer<A> {
 
     /// Tells what became of messages, and where there is room again.
     pub(crate) fn report(&mut self, env: &mut Surroundings<'_>) {
-        while let Some((token, fate)) = self.outbox.poll_fate() {
+        while let Some((tokens, fate)) = self.outbox.poll_fate() {
+            let count = tokens.end - tokens.start;
             match fate {
-                Fate::Delivered => env.counters.messages_delivered += 1,
-                Fate::Expired => env.counters.messages_expired += 1,
-                Fate::PeerLostState => env.counters.messages_peer_lost_state += 1,
+                Fate::Delivered => env.counters.messages_delivered += count,
+                Fate::Expired => env.counters.messages_expired += count,
+                Fate::PeerLostState => env.counters.messages_peer_lost_state += count,
                 Fate::Abandoned => {}
             }
-            env.fates.push_back(FateReport { token, node: self.id, fate });
+            env.fates.push_back(FateReport { tokens, node: self.id, fate });
         }
         while let Some(stream) = self.outbox.take_writable() {
             env.events.push_back(Event::Writable { node: self.id, stream });

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use overlan_core::{Event, Instant, Message};
+use overlan_core::{Arrivals, Event, Instant};
 use overlan_wire::NodeId;
 
 use super::NodeCore;
@@ -82,16 +82,22 @@ impl Listeners {
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let Listeners { ends, origins, batch } = self;
         let (mut stream, mut room, mut bytes) = (None, Room::default(), 0);
-        core.poll_messages(now, takes, |message| {
-            let Message { id, mode, redelivered, payload, path, .. } = message;
+        core.poll_messages(now, takes, |arrivals| {
             if stream.is_none() {
-                stream = Some(message.stream);
-                let rooms = listening(ends, message.stream).map(|(_, room)| *room);
+                stream = Some(arrivals.stream);
+                let rooms = listening(ends, arrivals.stream).map(|(_, room)| *room);
                 room = rooms.reduce(Room::lesser).unwrap_or_default();
             }
-            bytes += room.take(payload.len());
+            let &mut Arrivals { mode, stream, redelivered, path, .. } = arrivals;
             let origin = origins.of(from, path);
-            batch.push(Received { origin, id, mode, stream: message.stream, redelivered, time_ns, payload });
+            while room.is_open()
+                && batch.len() < MESSAGES_PER_BATCH
+                && let Some((id, payload)) = arrivals.next_payload()
+            {
+                bytes += room.take(payload.len());
+                let origin = origin.clone();
+                batch.push(Received { origin, id, mode, stream, redelivered, time_ns, payload });
+            }
             match room.is_open() && batch.len() < MESSAGES_PER_BATCH {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),

@@ -66,7 +66,7 @@ fn cancelled_messages_leave_no_gap() {
     let (now, to) = (world.now, world.members[1].id);
     for place in (0..100).step_by(2) {
         let core = world.members[0].core.as_mut().unwrap();
-        assert!(core.cancel(now, to, 3 << 32 | place));
+        assert!(core.cancel(now, to, 3 << 32 | place..(3 << 32 | place) + 1));
     }
     assert!(world.run_until(10 * SECOND, |world| world.members[0].fates.len() == 100));
     for (token, fates) in &world.members[0].fates {

@@ -12,8 +12,9 @@ use core::time::Duration;
 use bytes::Bytes;
 use overlan_wire::frame::{Accepted, Run};
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP};
-use overlan_wire::{Fragment, MessageId, MessageMode};
+use overlan_wire::{Fragment, MessageId, MessageMode, NodeId};
 
+use super::arrivals::{Arrivals, Payloads, Ready};
 use super::pool::Pool;
 use super::{INITIAL_CREDIT, MESSAGE_COST, is_stream};
 use crate::time::Instant;
@@ -45,17 +46,6 @@ pub(crate) struct TakenRun {
     pub(crate) refused: u64,
 }
 
-/// A message that is complete.
-#[derive(Debug)]
-pub(crate) struct Ready {
-    pub(crate) id: MessageId,
-    pub(crate) mode: MessageMode,
-    pub(crate) stream: u16,
-    pub(crate) redelivered: bool,
-    pub(crate) payload: Bytes,
-    pub(crate) path: (SocketAddr, SocketAddr),
-}
-
 /// All messages from one boot of a peer.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -63,7 +53,7 @@ pub(crate) struct Inbox {
     streams: BTreeMap<u16, Box<InStream>>,
     /// The stream that a consumer was served from last.
     served: u16,
-    /// Messages that wait for a consumer.
+    /// What waits for a consumer, in runs.
     waiting: usize,
     unreliable: BTreeMap<(u16, u64), Partial>,
     unreliable_partial: usize,
@@ -154,11 +144,11 @@ impl Inbox {
                     mode: fragment.mode,
                     stream: fragment.stream,
                     redelivered: fragment.redelivered,
-                    payload,
-                    path,
+                    path: Some(path),
+                    payloads: Payloads::One(payload),
                 };
                 let before = stream.ready.len();
-                let taken = stream.complete(fragment.order, ready);
+                let taken = stream.complete(fragment.order, 1, ready);
                 let came = stream.ready.len() - before;
                 self.note_ready(fragment.stream, came);
                 taken
@@ -171,16 +161,39 @@ impl Inbox {
         let mut taken = TakenRun::default();
         let unreliable = run.mode == MessageMode::Unreliable;
         if self.stream(run.stream).is_none() {
-            taken.refused = run.payloads().count() as u64;
+            taken.refused = u64::from(run.count());
             self.unreliable_dropped += if unreliable { taken.refused } else { 0 };
             return taken;
         }
         let Some(stream) = self.streams.get_mut(&run.stream) else { return taken };
+        let ready = |id: u64, payloads: Payloads| Ready {
+            id: MessageId(id),
+            mode: run.mode,
+            stream: run.stream,
+            redelivered: run.redelivered,
+            path: Some(path),
+            payloads,
+        };
         let before = stream.ready.len();
+        // Mostly all of it is new, and next.
+        let whole = if unreliable {
+            has_unreliable_room(&mut self.unreliable_bytes, run.bytes(), u64::from(run.count()))
+        } else {
+            let opened = stream.open_run(run, self.granted - self.opened_cost);
+            self.opened_cost += opened.unwrap_or(0);
+            opened.is_some()
+        };
+        if whole {
+            let payloads = Payloads::Run(stream.store(run.entries()));
+            stream.complete(run.order, u64::from(run.count()), ready(run.first.0, payloads));
+            let came = stream.ready.len() - before;
+            self.note_ready(run.stream, came);
+            return taken;
+        }
         for (index, payload) in (0..).zip(run.payloads()) {
             let id = run.first.0 + index;
             if unreliable {
-                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len()) {
+                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len(), 1) {
                     taken.refused += 1;
                     self.unreliable_dropped += 1;
                     continue;
@@ -202,15 +215,8 @@ impl Inbox {
                 }
                 stream.set(id, State::Complete);
             }
-            let ready = Ready {
-                id: MessageId(id),
-                mode: run.mode,
-                stream: run.stream,
-                redelivered: run.redelivered,
-                payload: stream.store(payload),
-                path,
-            };
-            if stream.complete(run.order + index, ready) == Taken::Refused {
+            let payloads = Payloads::One(stream.store(payload));
+            if stream.complete(run.order + index, 1, ready(id, payloads)) == Taken::Refused {
                 taken.refused += 1;
             }
         }
@@ -219,14 +225,14 @@ impl Inbox {
         taken
     }
 
-    /// So many messages became ready in a stream.
+    /// So many runs became ready in a stream.
     fn note_ready(&mut self, id: u16, came: usize) {
         self.waiting += came;
         if id == CLUSTER_STREAM {
             // The core itself consumes these, at once.
             let mut came = core::mem::take(&mut self.internal);
-            self.take_from(CLUSTER_STREAM, |ready| {
-                came.push_back(ready.payload);
+            self.take_from(CLUSTER_STREAM, NodeId([0; 16]), |arrivals| {
+                came.extend(arrivals.map(|message| message.payload));
                 ControlFlow::Continue(())
             });
             self.internal = came;
@@ -256,13 +262,14 @@ impl Inbox {
             Assembled::Contradiction => Taken::Refused,
             Assembled::Complete(payload) => {
                 self.unreliable_partial -= if known { total } else { 0 };
-                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len()) {
+                if !has_unreliable_room(&mut self.unreliable_bytes, payload.len(), 1) {
                     self.unreliable_dropped += 1;
                     return Taken::Refused;
                 }
                 let Fragment { message, mode, stream, redelivered, .. } = *fragment;
                 if let Some(held) = self.streams.get_mut(&stream) {
-                    held.ready.push_back(Ready { id: message, mode, stream, redelivered, payload, path });
+                    let (path, payloads) = (Some(path), Payloads::One(payload));
+                    held.ready.push_back(Ready { id: message, mode, stream, redelivered, path, payloads });
                     self.waiting += 1;
                 }
                 Taken::New
@@ -290,32 +297,45 @@ impl Inbox {
         self.waiting > 0 && self.streams.iter().any(|(&id, stream)| !stream.ready.is_empty() && takes(id))
     }
 
-    /// A consumer takes, and thereby accepts, messages of one stream until `each` wants no more; the streams have their
-    /// turns.
+    /// A consumer takes, and thereby accepts, messages of one stream until `each` wants no more or leaves some; the
+    /// streams have their turns.
     pub(crate) fn take_ready(
         &mut self,
+        from: NodeId,
         takes: impl Fn(u16) -> bool,
-        each: impl FnMut(Ready) -> ControlFlow<()>,
+        each: impl FnMut(&mut Arrivals<'_>) -> ControlFlow<()>,
     ) {
         let ready = |id: u16, stream: &InStream| (!stream.ready.is_empty() && takes(id)).then_some(id);
         let later = self.streams.range(self.served.saturating_add(1)..);
         let id = later.chain(self.streams.range(..=self.served)).find_map(|(&id, stream)| ready(id, stream));
         let Some(id) = id else { return };
         self.served = id;
-        self.take_from(id, each);
+        self.take_from(id, from, each);
     }
 
-    fn take_from(&mut self, id: u16, mut each: impl FnMut(Ready) -> ControlFlow<()>) {
+    fn take_from(
+        &mut self,
+        id: u16,
+        from: NodeId,
+        mut each: impl FnMut(&mut Arrivals<'_>) -> ControlFlow<()>,
+    ) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        while let Some(ready) = stream.ready.pop_front() {
-            self.waiting -= 1;
-            if ready.mode == MessageMode::Unreliable {
-                self.unreliable_bytes -= ready.payload.len() + MESSAGE_COST as usize;
+        while let Some(ready) = stream.ready.front_mut() {
+            let mut arrivals = Arrivals::new(from, ready);
+            let flow = each(&mut arrivals);
+            let (taken, unreliable) = (arrivals.taken(), arrivals.mode == MessageMode::Unreliable);
+            let done = ready.payloads.is_empty();
+            if done {
+                stream.ready.pop_front();
+                self.waiting -= 1;
+            }
+            if unreliable {
+                self.unreliable_bytes -= taken.bytes + taken.count * MESSAGE_COST as usize;
             } else {
-                let cost = stream.accept(ready.id.0, ready.payload.len());
+                let cost = stream.accept(taken);
                 self.accepted_cost += if id == CLUSTER_STREAM { 0 } else { cost };
             }
-            if each(ready).is_break() {
+            if flow.is_break() || !done {
                 break;
             }
         }
@@ -324,10 +344,10 @@ impl Inbox {
 
     /// One message of a stream that `takes` holds for.
     #[cfg(test)]
-    pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<Ready> {
+    pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<crate::Message> {
         let mut next = None;
-        self.take_ready(takes, |ready| {
-            next = Some(ready);
+        self.take_ready(NodeId([0; 16]), takes, |arrivals| {
+            next = arrivals.next();
             ControlFlow::Break(())
         });
         next
@@ -377,10 +397,10 @@ impl Inbox {
     }
 }
 
-/// Whether an unreliable message may wait for a consumer; if so it is counted.
-fn has_unreliable_room(held: &mut usize, len: usize) -> bool {
+/// Whether unreliable messages may wait for a consumer; if so they are counted.
+fn has_unreliable_room(held: &mut usize, len: usize, count: u64) -> bool {
     let has = *held + len <= MAX_UNRELIABLE_BYTES;
-    *held += if has { len + MESSAGE_COST as usize } else { 0 };
+    *held += if has { len + (count * MESSAGE_COST) as usize } else { 0 };
     has
 }
 

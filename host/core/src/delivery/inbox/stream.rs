@@ -4,10 +4,12 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use overlan_wire::MessageMode;
+use overlan_wire::frame::Run;
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
 
 use super::assembly::Partial;
-use super::{Ready, Taken};
+use super::{Payloads, Ready, Taken};
+use crate::delivery::arrivals::Taken as Accepted;
 use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST, stream_window};
 
 /// Small messages share buffers of this size.
@@ -122,17 +124,49 @@ impl InStream {
         }
     }
 
-    /// A copy of a small payload that shares a buffer with its neighbours.
-    pub(super) fn store(&mut self, payload: &[u8]) -> Bytes {
-        if self.chunk.capacity() - self.chunk.len() < payload.len() {
-            self.chunk.reserve(payload.len().max(CHUNK));
+    /// Whether all messages of a run may come in, where the credit of all streams leaves `in_all`, and have not come
+    /// before: then they are counted, and complete; what they count for in the credit of all streams. `None`: some may
+    /// not, or the order lacks others before them.
+    pub(super) fn open_run(&mut self, run: &Run<'_>, in_all: u64) -> Option<u64> {
+        let count = u64::from(run.count());
+        let ahead = run.first.0.checked_sub(self.floor).filter(|ahead| ahead + count <= MESSAGE_WINDOW)?;
+        let cost = run.bytes() as u64 + count * MESSAGE_COST;
+        let own = self.id == CLUSTER_STREAM;
+        if (!own && cost > in_all) || self.opened_cost + cost > self.granted {
+            return None;
         }
-        self.chunk.extend_from_slice(payload);
+        if run.mode == MessageMode::Ordered
+            && (run.order != self.next_order || self.early.range(..run.order + count).next().is_some())
+        {
+            return None;
+        }
+        let (start, end) = (ahead as usize, (ahead + count) as usize);
+        let known = start.min(self.states.len())..end.min(self.states.len());
+        if self.states.range(known.clone()).any(|state| *state != State::Missing) {
+            return None;
+        }
+        self.states.range_mut(known).for_each(|state| *state = State::Complete);
+        if self.states.len() < start {
+            self.states.resize(start, State::Missing);
+        }
+        if self.states.len() < end {
+            self.states.resize(end, State::Complete);
+        }
+        self.opened_cost += cost;
+        Some(if own { 0 } else { cost })
+    }
+
+    /// A copy of a few bytes that shares a buffer with its neighbours.
+    pub(super) fn store(&mut self, bytes: &[u8]) -> Bytes {
+        if self.chunk.capacity() - self.chunk.len() < bytes.len() {
+            self.chunk.reserve(bytes.len().max(CHUNK));
+        }
+        self.chunk.extend_from_slice(bytes);
         self.chunk.split().freeze()
     }
 
-    /// A complete message goes to the consumers, or waits for its predecessors.
-    pub(super) fn complete(&mut self, order: u64, mut ready: Ready) -> Taken {
+    /// So many complete messages go to the consumers. One may wait for its predecessors; several have them.
+    pub(super) fn complete(&mut self, order: u64, count: u64, mut ready: Ready) -> Taken {
         if ready.mode != MessageMode::Ordered {
             self.ready.push_back(ready);
             return Taken::New;
@@ -143,11 +177,13 @@ impl InStream {
         }
         if order > self.next_order {
             // It may wait long: it keeps no neighbours' bytes.
-            ready.payload = Bytes::copy_from_slice(&ready.payload);
+            if let Payloads::One(payload) = &mut ready.payloads {
+                *payload = Bytes::copy_from_slice(payload);
+            }
             self.early.insert(order, ready);
             return Taken::New;
         }
-        self.next_order += 1;
+        self.next_order += count;
         self.ready.push_back(ready);
         while let Some(next) = self.early.remove(&self.next_order) {
             self.next_order += 1;
@@ -156,16 +192,23 @@ impl InStream {
         Taken::New
     }
 
-    /// A consumer took a message; returns its cost.
-    pub(super) fn accept(&mut self, id: u64, len: usize) -> u64 {
-        self.set(id, State::Accepted);
-        self.accepted += 1;
-        while self.states.front() == Some(&State::Accepted) {
-            self.states.pop_front();
-            self.accepted -= 1;
-            self.floor += 1;
+    /// A consumer took messages; returns their cost.
+    pub(super) fn accept(&mut self, taken: Accepted) -> u64 {
+        let ahead = (taken.first.0 - self.floor) as usize;
+        if ahead == 0 {
+            self.states.drain(..taken.count);
+            self.floor += taken.count as u64;
+            while self.states.front() == Some(&State::Accepted) {
+                self.states.pop_front();
+                self.accepted -= 1;
+                self.floor += 1;
+            }
+        } else {
+            let states = self.states.range_mut(ahead..ahead + taken.count);
+            states.for_each(|state| *state = State::Accepted);
+            self.accepted += taken.count;
         }
-        let cost = len as u64 + MESSAGE_COST;
+        let cost = taken.bytes as u64 + taken.count as u64 * MESSAGE_COST;
         self.accepted_cost += cost;
         self.granted = self.granted.max(self.accepted_cost + self.window);
         self.changed = true;

@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use overlan_wire::frame::{FRAGMENT_HEADER, RUN_ENTRY, RUN_HEADER, RunWriter};
+use overlan_wire::limits::MESSAGE_WINDOW;
 use overlan_wire::{Fragment, Frame, MessageId, MessageMode};
 
-use super::stream::{Open, OutStream, Queued};
+use super::batch::cost;
+use super::stream::{OutStream, Piece};
 use super::{MIN_FRAGMENT, Space};
 use crate::delivery::Content;
 
@@ -17,109 +20,149 @@ pub(super) struct Sent {
 }
 
 impl OutStream {
+    /// Appends the next frame, if the peer's credit in all leaves `credit`.
     pub(super) fn emit(&mut self, id: u16, space: Space, credit: u64, out: &mut Vec<u8>) -> Option<Sent> {
         if self.in_pieces() {
             return self.emit_piece(id, space.room, out);
         }
-        let whole = RUN_HEADER + RUN_ENTRY + self.queue.front()?.payload.len();
+        let head = self.head(credit)?;
+        let unreliable = head.queued.mode == MessageMode::Unreliable;
+        let whole = RUN_HEADER + RUN_ENTRY + head.next()?.len();
         if whole <= space.room {
-            return Some(self.emit_run(id, space, credit, out));
+            return match unreliable {
+                true => self.emit_unreliable_run(id, space, out),
+                false => self.emit_run(id, space, credit, out),
+            };
         }
         if whole <= space.full || space.room < FRAGMENT_HEADER + MIN_FRAGMENT {
             // The next datagram takes it.
             return None;
         }
-        let message = self.queue.pop_front()?;
-        if message.mode == MessageMode::Unreliable {
-            self.unreliable = Some((message, 0));
+        if unreliable {
+            let redelivered = head.queued.redelivered;
+            self.piece = Some(Piece { payload: self.take_unreliable()?, redelivered, sent: 0 });
         } else {
-            self.open(message, 0);
+            let cost = cost(head.next()?) as u64;
+            self.open(cost);
+            self.current = Some(0);
         }
         self.emit_piece(id, space.room, out)
     }
 
-    /// Gives the message its number and its place in the order.
-    fn open(&mut self, message: Queued, sent: u32) {
-        self.opened_cost += message.cost() as u64;
-        let ordered = message.mode == MessageMode::Ordered;
-        let order = if ordered { self.next_order } else { 0 };
-        self.next_order += u64::from(ordered);
-        self.open.push_back(Open::new(message, order, sent));
+    /// The next reliable message gets its number and its place in the order.
+    fn open(&mut self, cost: u64) {
+        let Some(batch) = self.reliable.get_mut(self.next) else { return };
+        batch.open(self.next_id, self.next_order);
+        self.next_id += 1;
+        self.next_order += u64::from(batch.queued.mode == MessageMode::Ordered);
+        self.opened_cost += cost;
+        self.next += usize::from(batch.is_opened());
+    }
+
+    /// The next unreliable message leaves.
+    fn take_unreliable(&mut self) -> Option<Bytes> {
+        let batch = self.unreliable.front_mut()?;
+        let payload = core::mem::take(batch.queued.payloads.get_mut(batch.opened)?);
+        batch.opened += 1;
+        if batch.is_opened() {
+            self.unreliable.pop_front();
+        }
+        Some(payload)
     }
 
     /// The next fragment of the message that is on its way in pieces.
     fn emit_piece(&mut self, id: u16, room: usize, out: &mut Vec<u8>) -> Option<Sent> {
         let room = room.checked_sub(FRAGMENT_HEADER)?;
-        if let Some((message, sent)) = &mut self.unreliable {
-            let total = message.payload.len() as u32;
-            let len = (total - *sent).min(room as u32);
-            if (len as usize) < MIN_FRAGMENT && len < total - *sent {
-                return None;
-            }
+        // What fits of so many bytes, if that is worth it.
+        let fitting = |left: u32| {
+            let len = left.min(room as u32);
+            (len as usize >= MIN_FRAGMENT || len == left).then_some(len)
+        };
+        if let Some(piece) = &mut self.piece {
+            let total = piece.payload.len() as u32;
+            let len = fitting(total - piece.sent)?;
             Frame::Fragment(Fragment {
                 message: MessageId(self.next_unreliable),
                 mode: MessageMode::Unreliable,
-                redelivered: message.redelivered,
+                redelivered: piece.redelivered,
                 stream: id,
                 order: 0,
                 total,
-                offset: *sent,
-                payload: &message.payload[*sent as usize..(*sent + len) as usize],
+                offset: piece.sent,
+                payload: &piece.payload[piece.sent as usize..(piece.sent + len) as usize],
             })
             .emit(out);
-            *sent += len;
+            piece.sent += len;
             let mut forgotten = 0;
-            if *sent == total {
-                forgotten = message.cost();
+            if piece.sent == total {
+                forgotten = cost(&piece.payload);
                 self.queued_bytes -= forgotten;
-                self.unreliable = None;
+                self.piece = None;
                 self.next_unreliable += 1;
             }
             return Some(Sent { content: None, forgotten });
         }
-        let message = MessageId(self.next_id() - 1);
-        let open = self.open.back_mut()?;
-        let (offset, left) = (open.sent, open.total - open.sent);
-        let len = left.min(room as u32);
-        if (len as usize) < MIN_FRAGMENT && len < left {
-            return None;
-        }
-        open.sent += len;
-        Frame::Fragment(open.fragment(id, message, offset, len)).emit(out);
+        let (message, offset) = (MessageId(self.next_id - 1), self.current?);
+        let (batch, at) = self.find(message.0)?;
+        let total = batch.payload(at).len() as u32;
+        let len = fitting(total - offset)?;
+        Frame::Fragment(batch.fragment(id, at, offset, len)).emit(out);
+        self.current = (offset + len < total).then_some(offset + len);
         Some(Sent { content: Some(Content::Fragment { stream: id, message, offset, len }), forgotten: 0 })
     }
 
     /// As many whole messages of one mode as fit, the first of which does.
-    fn emit_run(&mut self, id: u16, space: Space, credit: u64, out: &mut Vec<u8>) -> Sent {
-        let (mode, redelivered) =
-            self.queue.front().map_or((MessageMode::Reliable, false), |next| (next.mode, next.redelivered));
-        let reliable = mode != MessageMode::Unreliable;
-        let first = MessageId(if reliable { self.next_id() } else { self.next_unreliable });
-        let order = if mode == MessageMode::Ordered { self.next_order } else { 0 };
-        let limit = self.opened_cost.saturating_add(credit);
-        let mut run = RunWriter::start(out, id, mode, redelivered, first, order);
-        let (mut count, mut forgotten) = (0, 0);
-        while let Some(next) = self.queue.front() {
-            let joins = (next.mode, next.redelivered) == (mode, redelivered)
-                && run.len() + RUN_ENTRY + next.payload.len() <= space.room;
-            if !joins || count > 0 && (run.len() >= space.budget || !self.may_open(limit - self.opened_cost))
-            {
-                break;
+    fn emit_run(&mut self, id: u16, space: Space, credit: u64, out: &mut Vec<u8>) -> Option<Sent> {
+        let head = &self.reliable.get(self.next)?.queued;
+        let (mode, redelivered) = (head.mode, head.redelivered);
+        let ordered = mode == MessageMode::Ordered;
+        let (first, order) = (self.next_id, if ordered { self.next_order } else { 0 });
+        let most = self.opened_cost.saturating_add(credit).min(self.credit);
+        let last = self.base + MESSAGE_WINDOW;
+        let mut run = RunWriter::start(out, id, mode, redelivered, MessageId(first), order);
+        'run: while let Some(batch) = self.reliable.get_mut(self.next)
+            && (batch.queued.mode, batch.queued.redelivered) == (mode, redelivered)
+        {
+            while let Some(payload) = batch.next() {
+                let opened_cost = self.opened_cost + cost(payload) as u64;
+                let fits = run.len() + RUN_ENTRY + payload.len() <= space.room;
+                let joins = run.len() < space.budget && opened_cost <= most && self.next_id < last;
+                if !fits || self.next_id > first && !joins {
+                    break 'run;
+                }
+                run.push(payload);
+                batch.open(self.next_id, self.next_order);
+                self.next_id += 1;
+                self.next_order += u64::from(ordered);
+                self.opened_cost = opened_cost;
             }
-            let Some(message) = self.queue.pop_front() else { break };
-            run.push(&message.payload);
-            count += 1;
-            if reliable {
-                let total = message.payload.len() as u32;
-                self.open(message, total);
-            } else {
-                forgotten += message.cost();
-                self.next_unreliable += 1;
-            }
+            self.next += 1;
+        }
+        run.finish();
+        let count = (self.next_id - first) as u16;
+        let content = Content::Run { stream: id, first: MessageId(first), count };
+        Some(Sent { content: Some(content), forgotten: 0 })
+    }
+
+    /// The same of unreliable ones.
+    fn emit_unreliable_run(&mut self, id: u16, space: Space, out: &mut Vec<u8>) -> Option<Sent> {
+        let redelivered = self.unreliable.front()?.queued.redelivered;
+        let first = MessageId(self.next_unreliable);
+        let mut run = RunWriter::start(out, id, MessageMode::Unreliable, redelivered, first, 0);
+        let mut forgotten = 0;
+        while let Some(batch) =
+            self.unreliable.front().filter(|batch| batch.queued.redelivered == redelivered)
+            && let Some(next) = batch.next()
+            && run.len() + RUN_ENTRY + next.len() <= space.room
+            && (forgotten == 0 || run.len() < space.budget)
+            && let Some(payload) = self.take_unreliable()
+        {
+            run.push(&payload);
+            forgotten += cost(&payload);
+            self.next_unreliable += 1;
         }
         run.finish();
         self.queued_bytes -= forgotten;
-        let content = reliable.then_some(Content::Run { stream: id, first, count });
-        Sent { content, forgotten }
+        Some(Sent { content: None, forgotten })
     }
 }

@@ -5,6 +5,7 @@
 //! expires in the queue leaves no gap for the receiver to wait on. Small messages leave in runs, many to a frame;
 //! larger ones in fragments.
 
+mod batch;
 mod emit;
 mod resend;
 mod stream;
@@ -12,18 +13,20 @@ mod stream;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, RUN_ENTRY, RUN_HEADER, RunWriter};
 use overlan_wire::limits::CLUSTER_STREAM;
-use overlan_wire::{Frame, MessageId, MessageMode, PathId};
+use overlan_wire::{Frame, MessageId, PathId};
 
 use super::{Content, INITIAL_CREDIT, STREAM_SHARE, stream_window};
 use crate::event::Fate;
 use crate::time::Instant;
+pub(crate) use batch::Queued;
+use batch::cost;
 use resend::Resends;
 pub(crate) use resend::{Take, Via};
-pub(crate) use stream::Queued;
-use stream::{Open, OutStream};
+use stream::OutStream;
 
 /// A fragment smaller than this is not worth starting at the end of a datagram.
 pub(crate) const MIN_FRAGMENT: usize = 64;
@@ -54,7 +57,8 @@ pub(crate) struct Outbox {
     limit: usize,
     /// Streams that refused a message since they had room.
     refused: BTreeSet<u16>,
-    fates: VecDeque<(u64, Fate)>,
+    /// By tokens.
+    fates: VecDeque<(Range<u64>, Fate)>,
     /// No message's deadline is earlier.
     earliest: Option<Instant>,
 }
@@ -75,24 +79,43 @@ impl Outbox {
         }
     }
 
-    /// Queues a message; gives it back where the stream's share of the queue is full. The cluster's own always fit.
-    pub(crate) fn push(&mut self, id: u16, message: Queued) -> Result<(), Queued> {
+    /// Queues messages, as many as the stream's share of the queue has room for; gives back the rest. The cluster's own
+    /// always fit.
+    pub(crate) fn push(&mut self, id: u16, mut queued: Queued) -> Result<(), Queued> {
         let stream = self.streams.entry(id).or_insert_with(|| Box::new(OutStream::new()));
-        if id == CLUSTER_STREAM {
+        let own = id == CLUSTER_STREAM;
+        if own {
             stream.credit = stream_window(id, 0);
-        } else if self.queued_bytes >= self.limit || stream.queued_bytes >= stream_limit(self.limit) {
-            self.refused.insert(id);
-            return Err(message);
-        } else if stream.queue.is_empty() && !stream.in_pieces() {
-            self.turns.push_back(id);
         }
-        if id != CLUSTER_STREAM {
-            self.queued_bytes += message.cost();
+        let rest = stream_limit(self.limit).saturating_sub(stream.queued_bytes);
+        let room = if own { usize::MAX } else { rest.min(self.limit.saturating_sub(self.queued_bytes)) };
+        // The last one may exceed it.
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < room
+            && let Some(payload) = queued.payloads.get(count)
+        {
+            bytes += cost(payload);
+            count += 1;
         }
-        stream.queued_bytes += message.cost();
-        self.earliest = [self.earliest, message.deadline].into_iter().flatten().min();
-        stream.queue.push_back(message);
-        Ok(())
+        let rest = (count < queued.payloads.len()).then(|| queued.split_off(count));
+        if count > 0 {
+            if !own {
+                self.queued_bytes += bytes;
+                if !stream.has_unsent() {
+                    self.turns.push_back(id);
+                }
+            }
+            stream.queued_bytes += bytes;
+            self.earliest = [self.earliest, queued.deadline].into_iter().flatten().min();
+            stream.push(queued);
+        }
+        match rest {
+            Some(rest) => {
+                self.refused.insert(id);
+                Err(rest)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether the peer has accepted all that there was.
@@ -114,8 +137,8 @@ impl Outbox {
         Some(id)
     }
 
-    /// What became of the next message, by its token.
-    pub(crate) fn poll_fate(&mut self) -> Option<(u64, Fate)> {
+    /// What became of the next messages, by their tokens.
+    pub(crate) fn poll_fate(&mut self) -> Option<(Range<u64>, Fate)> {
         self.fates.pop_front()
     }
 
@@ -134,18 +157,23 @@ impl Outbox {
         if self.resends.fits(take) {
             return None;
         }
-        let stream = &self.streams[&self.next_stream()?];
-        stream.queue.front().filter(|_| !stream.in_pieces()).map(|next| next.payload.len())
+        let id = self.next_stream()?;
+        let stream = self.streams.get(&id).filter(|stream| !stream.in_pieces())?;
+        stream.head(self.room(id))?.next().map(|next| next.len())
+    }
+
+    /// What the peer's credit in all leaves for a stream.
+    fn room(&self, id: u16) -> u64 {
+        if id == CLUSTER_STREAM { u64::MAX } else { self.credit - self.opened_cost }
     }
 
     /// The stream whose turn it is to send something new.
     fn next_stream(&self) -> Option<u16> {
-        let may = |id: u16, room: u64| {
-            let stream = self.streams.get(&id)?;
-            (stream.in_pieces() || stream.may_open(room)).then_some(id)
+        let may = |id: &u16| {
+            let stream = self.streams.get(id);
+            stream.is_some_and(|stream| stream.in_pieces() || stream.head(self.room(*id)).is_some())
         };
-        let room = self.credit - self.opened_cost;
-        may(CLUSTER_STREAM, u64::MAX).or_else(|| self.turns.iter().find_map(|&id| may(id, room)))
+        Some(CLUSTER_STREAM).filter(may).or_else(|| self.turns.iter().copied().find(may))
     }
 
     /// Appends the next frame to a datagram; returns what to remember of reliable messages, `Some(None)` for
@@ -162,7 +190,7 @@ impl Outbox {
             return None;
         }
         let id = self.next_stream()?;
-        let credit = if id == CLUSTER_STREAM { u64::MAX } else { self.credit - self.opened_cost };
+        let credit = self.room(id);
         let stream = self.streams.get_mut(&id)?;
         let before = stream.opened_cost;
         let sent = stream.emit(id, space, credit, out);
@@ -174,7 +202,7 @@ impl Outbox {
         self.queued_bytes -= sent.forgotten;
         // The next one's turn.
         self.turns.retain(|&turn| turn != id);
-        if !stream.queue.is_empty() || stream.in_pieces() {
+        if stream.has_unsent() {
             self.turns.push_back(id);
         }
         Some(sent.content)
@@ -184,18 +212,18 @@ impl Outbox {
         match content {
             Content::Accepted { .. } => Again::Done,
             Content::Fragment { stream, message, offset, len } => {
-                let Some(open) = self.streams.get_mut(&stream).and_then(|held| held.open_mut(message.0))
-                else {
+                let held = self.streams.get_mut(&stream);
+                let Some((batch, at)) = held.and_then(|held| held.find(message.0)) else {
                     return Again::Done;
                 };
                 // What was acknowledged meanwhile is not sent again.
-                let Some((start, missing)) = open.gap(offset, len) else { return Again::Done };
+                let Some((start, missing)) = batch.gap(at, offset, len) else { return Again::Done };
                 if space.room < FRAGMENT_HEADER + MIN_FRAGMENT.min(missing as usize) {
                     self.resends.put_back(via, content);
                     return Again::NoRoom;
                 }
                 let sent = missing.min((space.room - FRAGMENT_HEADER) as u32);
-                Frame::Fragment(open.fragment(stream, message, start, sent)).emit(out);
+                Frame::Fragment(batch.fragment(stream, at, start, sent)).emit(out);
                 let rest = offset + len - (start + sent);
                 if rest > 0 {
                     let rest = Content::Fragment { stream, message, offset: start + sent, len: rest };
@@ -220,33 +248,34 @@ impl Outbox {
     ) -> Again {
         let Some(held) = self.streams.get_mut(&stream) else { return Again::Done };
         let end = first.0 + u64::from(count);
-        let missing = |held: &mut OutStream, id: u64| held.open_mut(id).is_some_and(|open| !open.complete);
-        let Some(start) = (first.0..end).find(|&id| missing(held, id)) else { return Again::Done };
+        let Some(start) = held.missing(first.0..end) else { return Again::Done };
         let rest = |from: u64| Content::Run { stream, first: MessageId(from), count: (end - from) as u16 };
-        let Some(open) = held.open_mut(start) else { return Again::Done };
-        let whole = RUN_HEADER + RUN_ENTRY + open.total as usize;
+        let Some((batch, at)) = held.find(start) else { return Again::Done };
+        let total = batch.payload(at).len();
+        let whole = RUN_HEADER + RUN_ENTRY + total;
         if whole > space.full {
             // It left by a path with larger datagrams.
-            let fragment =
-                Content::Fragment { stream, message: MessageId(start), offset: 0, len: open.total };
+            let (message, len) = (MessageId(start), total as u32);
             if start + 1 < end {
                 self.resends.put_back(via, rest(start + 1));
             }
-            self.resends.put_back(via, fragment);
+            self.resends.put_back(via, Content::Fragment { stream, message, offset: 0, len });
             return Again::Done;
         }
         if whole > space.room {
             self.resends.put_back(via, rest(start));
             return Again::NoRoom;
         }
-        let (mode, redelivered) = (open.message.mode, open.message.redelivered);
-        let mut run = RunWriter::start(out, stream, mode, redelivered, MessageId(start), open.order);
+        let (mode, redelivered) = (batch.queued.mode, batch.queued.redelivered);
+        let mut run = RunWriter::start(out, stream, mode, redelivered, MessageId(start), batch.order(at));
         let mut next = start;
         while next < end
-            && let Some(open) = held.open_mut(next).filter(|open| !open.complete)
-            && run.len() + RUN_ENTRY + open.total as usize <= space.room
+            && let Some((batch, at)) = held.find(next)
+            && !batch.complete.contains(at)
+            && let payload = batch.payload(at)
+            && run.len() + RUN_ENTRY + payload.len() <= space.room
         {
-            run.push(&open.message.payload);
+            run.push(payload);
             next += 1;
         }
         run.finish();
@@ -261,16 +290,14 @@ impl Outbox {
         match content {
             Content::Fragment { stream, message, offset, len } => {
                 let stream = self.streams.get_mut(&stream);
-                if let Some(open) = stream.and_then(|stream| stream.open_mut(message.0)) {
-                    open.note_acked(offset, len);
+                if let Some((batch, at)) = stream.and_then(|stream| stream.find(message.0)) {
+                    batch.note_arrived(at, offset, len);
                 }
             }
             Content::Run { stream, first, count } => {
-                let Some(stream) = self.streams.get_mut(&stream) else { return };
-                for id in first.0..first.0 + u64::from(count) {
-                    if let Some(open) = stream.open_mut(id) {
-                        open.note_complete();
-                    }
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    let ids = first.0..first.0 + u64::from(count);
+                    stream.find_all(ids, |batch, part| batch.note_complete(part));
                 }
             }
             Content::Accepted { .. } => {}
@@ -284,9 +311,8 @@ impl Outbox {
             Content::Run { stream, first, count } => (stream, first.0, u64::from(count)),
             Content::Accepted { .. } => return,
         };
-        let Some(stream) = self.streams.get_mut(&stream) else { return };
-        let mut numbers = first..first + count;
-        if numbers.any(|id| stream.open_mut(id).is_some_and(|open| !open.complete)) {
+        let Some(stream) = self.streams.get(&stream) else { return };
+        if stream.missing(first..first + count).is_some() {
             self.resends.push(content, via);
         }
     }
@@ -310,7 +336,7 @@ impl Outbox {
             return accepted.floor.0 == 0 && accepted.bitmap.iter().all(|&byte| byte == 0);
         };
         // A message can't be accepted before all of it was sent.
-        let sent = stream.next_id() - u64::from(stream.current().is_some());
+        let sent = stream.next_id - u64::from(stream.current.is_some());
         let set = accepted.bitmap.iter().enumerate().rev().find(|(_, byte)| **byte != 0);
         let floor = accepted.floor.0;
         let end = set.map_or(floor, |(index, byte)| {
@@ -323,35 +349,30 @@ impl Outbox {
             self.credit = self.credit.max(accepted.credit_in_all);
         }
         stream.credit = stream.credit.max(accepted.credit);
-        let mut freed = 0;
-        let mut close = |open: &mut Open| {
-            if !core::mem::replace(&mut open.closed, true) {
-                freed += open.total as usize + super::MESSAGE_COST as usize;
-                open.note_complete();
-                if !open.reported {
-                    self.fates.push_back((open.message.token, Fate::Delivered));
-                }
+        let fates = &mut self.fates;
+        let mut told = |tokens: Range<u64>| {
+            // Nobody asks for the cluster's own.
+            if accepted.stream != CLUSTER_STREAM {
+                fates.push_back((tokens, Fate::Delivered));
             }
         };
-        while stream.base < floor
-            && let Some(mut open) = stream.open.pop_front()
-        {
-            stream.base += 1;
-            close(&mut open);
-        }
-        for (index, byte) in accepted.bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0) {
-            for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
-                if let Some(open) = stream.open_mut(floor + index as u64 * 8 + bit) {
-                    close(open);
+        let mut freed = stream.close(stream.base..floor, &mut told);
+        stream.base = stream.base.max(floor);
+        // Row by row of ones.
+        let mut row = floor..floor;
+        for (at, byte) in (floor..).step_by(8).zip(accepted.bitmap).filter(|(_, byte)| **byte != 0) {
+            for id in (0..8).filter(|bit| byte >> bit & 1 == 1).map(|bit| at + bit) {
+                if id > row.end {
+                    freed += stream.close(row, &mut told);
+                    row = id..id;
                 }
+                row.end = id + 1;
             }
         }
+        freed += stream.close(row, &mut told);
         stream.queued_bytes -= freed;
         if accepted.stream != CLUSTER_STREAM {
             self.queued_bytes -= freed;
-        } else {
-            // Nobody asks for these.
-            self.fates.clear();
         }
         true
     }
@@ -365,51 +386,37 @@ impl Outbox {
     /// Messages whose deadline passed: those not opened are dropped, the others go on without a report.
     pub(crate) fn expire(&mut self, now: Instant) {
         if self.earliest.is_some_and(|earliest| earliest <= now) {
-            self.give_up(Fate::Expired, |message| message.late(now));
+            let late = |queued: &Queued| queued.deadline.is_some_and(|deadline| deadline <= now);
+            self.give_up(Fate::Expired, |queued| if late(queued) { 0..queued.payloads.len() } else { 0..0 });
         }
     }
 
-    /// The sender wants a message no more: it is dropped, or goes on without a report. Whether it was there.
-    pub(crate) fn cancel(&mut self, token: u64) -> bool {
+    /// The sender wants messages no more: they are dropped, or go on without a report. Whether any was there.
+    pub(crate) fn cancel(&mut self, tokens: Range<u64>) -> bool {
         let before = self.fates.len();
-        self.give_up(Fate::Expired, |message| message.token == token);
+        self.give_up(Fate::Expired, |queued| {
+            let place = |token: u64| token.saturating_sub(queued.token).min(queued.payloads.len() as u64);
+            place(tokens.start) as usize..place(tokens.end) as usize
+        });
         self.fates.len() > before
     }
 
     /// The peer was given up. Messages that are open stay, without a report: should the peer come back in the same
     /// life, it waits for their numbers.
     pub(crate) fn abandon(&mut self) {
-        self.give_up(Fate::Abandoned, |_| true);
+        self.give_up(Fate::Abandoned, |queued| 0..queued.payloads.len());
     }
 
-    fn give_up(&mut self, fate: Fate, which: impl Fn(&Queued) -> bool) {
+    fn give_up(&mut self, fate: Fate, which: impl Fn(&Queued) -> Range<usize>) {
         let mut earliest = None;
         for (&id, stream) in self.streams.iter_mut().filter(|(id, _)| **id != CLUSTER_STREAM) {
-            let mut freed = 0;
-            stream.queue.retain(|message| {
-                let given_up = which(message);
-                if given_up {
-                    freed += message.cost();
-                    if message.mode != MessageMode::Unreliable {
-                        self.fates.push_back((message.token, fate));
-                    }
-                }
-                !given_up
-            });
-            for open in stream.open.iter_mut().filter(|open| !open.reported && !open.closed) {
-                if which(&open.message) {
-                    open.reported = true;
-                    self.fates.push_back((open.message.token, fate));
-                }
-            }
+            let freed = stream.give_up(&which, |tokens| self.fates.push_back((tokens, fate)));
             stream.queued_bytes -= freed;
             self.queued_bytes -= freed;
-            if stream.queue.is_empty() && !stream.in_pieces() {
+            if !stream.has_unsent() {
                 self.turns.retain(|&turn| turn != id);
             }
-            let open = stream.open.iter().filter(|open| !open.reported).map(|open| &open.message);
-            earliest =
-                stream.queue.iter().chain(open).filter_map(|message| message.deadline).chain(earliest).min();
+            earliest = stream.next_deadline().into_iter().chain(earliest).min();
         }
         self.earliest = earliest;
     }
@@ -421,16 +428,12 @@ impl Outbox {
         self.refused = old.refused;
         self.earliest = old.earliest;
         for (id, stream) in old.streams.into_iter().filter(|&(id, _)| id != CLUSTER_STREAM) {
-            let open = stream.open.into_iter().filter(|open| !open.reported && !open.closed);
-            self.fates.extend(open.map(|open| (open.message.token, Fate::PeerLostState)));
-            if stream.queue.is_empty() {
-                continue;
+            let stream = stream.restart(|tokens| self.fates.push_back((tokens, Fate::PeerLostState)));
+            if stream.has_unsent() {
+                self.queued_bytes += stream.queued_bytes;
+                self.turns.push_back(id);
+                self.streams.insert(id, Box::new(stream));
             }
-            let queued_bytes = stream.queue.iter().map(Queued::cost).sum();
-            self.queued_bytes += queued_bytes;
-            self.turns.push_back(id);
-            let stream = OutStream { queue: stream.queue, queued_bytes, ..OutStream::new() };
-            self.streams.insert(id, Box::new(stream));
         }
     }
 

@@ -1,137 +1,41 @@
 //! One stream's messages on their way.
 
 use alloc::collections::VecDeque;
+use core::ops::Range;
 
 use bytes::Bytes;
+use overlan_wire::MessageMode;
 use overlan_wire::limits::MESSAGE_WINDOW;
-use overlan_wire::{Fragment, MessageId, MessageMode};
-use rangemap::RangeSet;
 
-use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST};
+use super::batch::{Batch, Queued, cost};
+use crate::delivery::INITIAL_CREDIT;
 use crate::time::Instant;
 
-/// A message as the application gave it.
-#[derive(Clone, Debug)]
-pub(crate) struct Queued {
-    pub(crate) mode: MessageMode,
-    pub(crate) redelivered: bool,
-    pub(crate) payload: Bytes,
-    pub(crate) token: u64,
-    pub(crate) deadline: Option<Instant>,
-}
-
-impl Queued {
-    pub(super) fn cost(&self) -> usize {
-        self.payload.len() + MESSAGE_COST as usize
-    }
-
-    pub(super) fn late(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
-    }
-}
-
-/// A reliable message whose number is given, until the peer's consumer accepted it.
+/// An unreliable message that is on its way in pieces.
 #[derive(Debug)]
-pub(super) struct Open {
-    pub(super) message: Queued,
-    pub(super) order: u64,
-    pub(super) total: u32,
-    /// Bytes below it were sent at least once.
+pub(super) struct Piece {
+    pub(super) payload: Bytes,
+    pub(super) redelivered: bool,
     pub(super) sent: u32,
-    /// Bytes below it are acknowledged.
-    acked_below: u32,
-    /// And these above it.
-    acked: RangeSet<u32>,
-    /// All bytes are acknowledged; the payload is freed.
-    pub(super) complete: bool,
-    /// Its fate was reported.
-    pub(super) reported: bool,
-    /// Accepted, and only kept for the numbers before it.
-    pub(super) closed: bool,
-}
-
-impl Open {
-    pub(super) fn new(message: Queued, order: u64, sent: u32) -> Self {
-        Open {
-            order,
-            total: message.payload.len() as u32,
-            message,
-            sent,
-            acked_below: 0,
-            acked: RangeSet::new(),
-            complete: false,
-            reported: false,
-            closed: false,
-        }
-    }
-
-    pub(super) fn fragment(&self, stream: u16, id: MessageId, offset: u32, len: u32) -> Fragment<'_> {
-        Fragment {
-            message: id,
-            mode: self.message.mode,
-            redelivered: self.message.redelivered,
-            stream,
-            order: self.order,
-            total: self.total,
-            offset,
-            payload: &self.message.payload[offset as usize..(offset + len) as usize],
-        }
-    }
-
-    /// The first bytes within these that are not acknowledged: offset and length.
-    pub(super) fn gap(&self, offset: u32, len: u32) -> Option<(u32, u32)> {
-        if self.complete {
-            return None;
-        }
-        if self.total == 0 {
-            return Some((0, 0));
-        }
-        let range = offset.max(self.acked_below)..offset + len;
-        if range.is_empty() {
-            return None;
-        }
-        self.acked.gaps(&range).next().map(|gap| (gap.start, gap.end - gap.start))
-    }
-
-    /// These bytes arrived.
-    pub(super) fn note_acked(&mut self, offset: u32, len: u32) {
-        if self.complete {
-            return;
-        }
-        let end = offset + len;
-        if offset <= self.acked_below {
-            self.acked_below = self.acked_below.max(end);
-            while let Some(next) = self.acked.first().filter(|next| next.start <= self.acked_below).cloned() {
-                self.acked_below = self.acked_below.max(next.end);
-                self.acked.remove(next);
-            }
-        } else {
-            self.acked.insert(offset..end);
-        }
-        if self.acked_below == self.total {
-            self.note_complete();
-        }
-    }
-
-    /// All of it arrived.
-    pub(super) fn note_complete(&mut self) {
-        self.complete = true;
-        self.message.payload = Bytes::new();
-        self.acked = RangeSet::new();
-    }
 }
 
 /// One stream to a peer.
 #[derive(Debug)]
 pub(super) struct OutStream {
-    /// Waiting for a number.
-    pub(super) queue: VecDeque<Queued>,
-    /// Messages from number `base` on.
-    pub(super) open: VecDeque<Open>,
+    /// Reliable messages: batches before `next` are open, that one partly, those behind it wait for their numbers.
+    pub(super) reliable: VecDeque<Batch>,
+    pub(super) next: usize,
+    /// Unreliable messages that wait.
+    pub(super) unreliable: VecDeque<Batch>,
+    /// Batches that came.
+    turns: u64,
+    /// The bytes that left of the last message opened, where that is not all of them.
+    pub(super) current: Option<u32>,
+    /// An unreliable message whose bytes were not all sent yet.
+    pub(super) piece: Option<Piece>,
     /// All below it were accepted.
     pub(super) base: u64,
-    /// An unreliable message whose bytes were not all sent yet.
-    pub(super) unreliable: Option<(Queued, u32)>,
+    pub(super) next_id: u64,
     pub(super) next_unreliable: u64,
     pub(super) next_order: u64,
     pub(super) opened_cost: u64,
@@ -143,10 +47,14 @@ pub(super) struct OutStream {
 impl OutStream {
     pub(super) fn new() -> Self {
         OutStream {
-            queue: VecDeque::new(),
-            open: VecDeque::new(),
+            reliable: VecDeque::new(),
+            next: 0,
+            unreliable: VecDeque::new(),
+            turns: 0,
+            current: None,
+            piece: None,
             base: 0,
-            unreliable: None,
+            next_id: 0,
             next_unreliable: 0,
             next_order: 0,
             opened_cost: 0,
@@ -155,40 +63,149 @@ impl OutStream {
         }
     }
 
-    pub(super) fn next_id(&self) -> u64 {
-        self.base + self.open.len() as u64
-    }
-
-    /// The open message that was not wholly sent yet.
-    pub(super) fn current(&self) -> Option<&Open> {
-        self.open.back().filter(|open| open.sent < open.total)
+    /// Queues messages, at least one.
+    pub(super) fn push(&mut self, queued: Queued) {
+        let unreliable = queued.mode == MessageMode::Unreliable;
+        let batch = Batch::new(queued, self.turns);
+        self.turns += 1;
+        if unreliable { &mut self.unreliable } else { &mut self.reliable }.push_back(batch);
     }
 
     /// Whether a message is on its way in pieces.
     pub(super) fn in_pieces(&self) -> bool {
-        self.unreliable.is_some() || self.current().is_some()
+        self.piece.is_some() || self.current.is_some()
     }
 
-    /// Whether the next message may be opened, if the peer's credit in all leaves `room`.
-    pub(super) fn may_open(&self, room: u64) -> bool {
-        self.queue.front().is_some_and(|next| {
-            let cost = next.cost() as u64;
-            next.mode == MessageMode::Unreliable
-                || (self.open.len() as u64) < MESSAGE_WINDOW
+    /// Whether something was not sent yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.in_pieces() || self.next < self.reliable.len() || !self.unreliable.is_empty()
+    }
+
+    /// The batch with the next message that may be opened, if the peer's credit in all leaves `room`.
+    pub(super) fn head(&self, room: u64) -> Option<&Batch> {
+        let reliable = self.reliable.get(self.next).filter(|batch| {
+            batch.next().is_some_and(|next| {
+                let cost = cost(next) as u64;
+                self.next_id - self.base < MESSAGE_WINDOW
                     && cost <= room
                     && self.opened_cost + cost <= self.credit
+            })
+        });
+        reliable.into_iter().chain(self.unreliable.front()).min_by_key(|batch| batch.turn)
+    }
+
+    /// Messages of batches from this place on may have the number, those before may not.
+    fn place(&self, id: u64) -> usize {
+        self.reliable.partition_point(|batch| batch.first <= id).saturating_sub(1)
+    }
+
+    /// An open message by its number: its batch and its place there.
+    pub(super) fn find(&mut self, id: u64) -> Option<(&mut Batch, u32)> {
+        let at = self.place(id);
+        let batch = self.reliable.get_mut(at)?;
+        let part = batch.part(&(id..id.checked_add(1)?));
+        (!part.is_empty()).then_some((batch, part.start))
+    }
+
+    /// Gives `each` the batches of open messages with these numbers, and their places there.
+    pub(super) fn find_all(&mut self, ids: Range<u64>, mut each: impl FnMut(&mut Batch, Range<u32>)) {
+        let mut at = self.place(ids.start);
+        while let Some(batch) = self.reliable.get_mut(at).filter(|batch| batch.first < ids.end) {
+            let part = batch.part(&ids);
+            if !part.is_empty() {
+                each(batch, part);
+            }
+            at += 1;
+        }
+    }
+
+    /// The first of these messages that has not arrived.
+    pub(super) fn missing(&self, ids: Range<u64>) -> Option<u64> {
+        let batches = self.reliable.range(self.place(ids.start).min(self.reliable.len())..);
+        let mut batches = batches.take_while(|batch| batch.first < ids.end);
+        batches.find_map(|batch| {
+            let gap = batch.complete.next_gap(batch.part(&ids))?;
+            Some(batch.first + u64::from(gap.start))
         })
     }
 
-    /// An open message by its number.
-    pub(super) fn open_mut(&mut self, id: u64) -> Option<&mut Open> {
-        let index = usize::try_from(id.checked_sub(self.base)?).ok()?;
-        self.open.get_mut(index)
+    /// The peer's consumer accepted these messages: gives `told` the tokens of those that had no fate; the bytes that
+    /// are free now.
+    pub(super) fn close(&mut self, ids: Range<u64>, mut told: impl FnMut(Range<u64>)) -> usize {
+        let mut freed = 0;
+        self.find_all(ids, |batch, part| freed += batch.close(part, &mut told));
+        self.drop_closed();
+        freed
+    }
+
+    fn drop_closed(&mut self) {
+        while self.next > 0 && self.reliable.front().is_some_and(Batch::is_closed) {
+            self.reliable.pop_front();
+            self.next -= 1;
+        }
+    }
+
+    /// Messages that `which` names are wanted no more: those that wait are dropped, the open ones go on without a
+    /// report. Gives `told` the tokens of reliable ones that had no fate; the bytes that are free now.
+    pub(super) fn give_up(
+        &mut self,
+        which: impl Fn(&Queued) -> Range<usize>,
+        mut told: impl FnMut(Range<u64>),
+    ) -> usize {
+        let mut freed = 0;
+        for batches in [&mut self.reliable, &mut self.unreliable] {
+            for mut batch in core::mem::take(batches) {
+                let (part, opened) = (which(&batch.queued), batch.opened);
+                let reliable = batch.queued.mode != MessageMode::Unreliable;
+                if reliable {
+                    batch.report(part.start.min(opened) as u32..part.end.min(opened) as u32, &mut told);
+                }
+                let waiting = part.start.max(opened)..part.end.max(opened);
+                let rest = (!waiting.is_empty()).then(|| {
+                    let rest = batch.queued.split_off(waiting.end);
+                    let dropped = batch.queued.split_off(waiting.start);
+                    freed += dropped.cost();
+                    if reliable {
+                        told(dropped.tokens(0..dropped.payloads.len() as u32));
+                    }
+                    Batch::new(rest, batch.turn)
+                });
+                let wanted = |batch: &Batch| batch.len() > 0 && (reliable || !batch.is_opened());
+                batches.extend([batch].into_iter().chain(rest).filter(wanted));
+            }
+        }
+        self.next = self.reliable.iter().take_while(|batch| batch.is_opened()).count();
+        self.drop_closed();
+        freed
+    }
+
+    /// No message whose fate is still to be told, and none that waits, has an earlier deadline.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let pending = self.reliable.iter().filter(|batch| batch.is_pending());
+        pending.chain(&self.unreliable).filter_map(|batch| batch.queued.deadline).min()
+    }
+
+    /// The peer lost what it had: gives `told` the tokens of open messages that had no fate; a stream with those that
+    /// it never saw.
+    pub(super) fn restart(self, mut told: impl FnMut(Range<u64>)) -> Self {
+        let mut fresh = OutStream { turns: self.turns, ..OutStream::new() };
+        for mut batch in self.reliable {
+            batch.report(0..batch.opened as u32, &mut told);
+            let unseen = batch.queued.split_off(batch.opened);
+            fresh.reliable.extend((!unseen.payloads.is_empty()).then(|| Batch::new(unseen, batch.turn)));
+        }
+        for mut batch in self.unreliable {
+            let unseen = batch.queued.split_off(batch.opened);
+            fresh.unreliable.extend((!unseen.payloads.is_empty()).then(|| Batch::new(unseen, batch.turn)));
+        }
+        let waiting = fresh.reliable.iter().chain(&fresh.unreliable);
+        fresh.queued_bytes = waiting.map(|batch| batch.queued.cost()).sum();
+        fresh
     }
 
     /// Gives back memory that a burst took.
     pub(super) fn shrink(&mut self) {
-        self.queue.shrink_to(0);
-        self.open.shrink_to(0);
+        self.reliable.shrink_to(0);
+        self.unreliable.shrink_to(0);
     }
 }

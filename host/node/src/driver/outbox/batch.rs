@@ -1,7 +1,9 @@
 //! One call to send: its messages, the members they go to, and what became of them.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use overlan_core::{Fate, Instant};
+use overlan_core::{Fate, Instant, Marks};
 use overlan_wire::{MessageMode, NodeId};
 use tokio::sync::oneshot;
 
@@ -63,40 +65,12 @@ pub(super) struct Role {
     pub(super) holders: Vec<Holder>,
 }
 
-/// Which messages have a fate; the first 64 take no memory of their own.
-#[derive(Debug, Default)]
-struct Settled {
-    first: u64,
-    rest: Vec<u64>,
-}
-
-impl Settled {
-    fn word(&mut self, index: usize) -> &mut u64 {
-        let Some(word) = (index / 64).checked_sub(1) else { return &mut self.first };
-        if self.rest.len() <= word {
-            self.rest.resize(word + 1, 0);
-        }
-        &mut self.rest[word]
-    }
-
-    fn contains(&mut self, index: usize) -> bool {
-        *self.word(index) >> (index % 64) & 1 == 1
-    }
-
-    /// Whether it was not there yet.
-    fn insert(&mut self, index: usize) -> bool {
-        let word = self.word(index);
-        let before = *word;
-        *word |= 1 << (index % 64);
-        *word != before
-    }
-}
-
 /// The messages of a batch for one member.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) outcome: MemberOutcome,
-    settled: Settled,
+    /// Messages whose fate is known.
+    settled: Marks,
     /// The messages in their order; `None`: all of the batch.
     order: Option<Vec<u32>>,
     /// What was queued, and how many there are.
@@ -106,11 +80,12 @@ pub(super) struct Part {
 
 impl Part {
     fn new(node: NodeId, end: usize) -> Self {
-        Part { outcome: MemberOutcome::new(node), settled: Settled::default(), order: None, next: 0, end }
+        Part { outcome: MemberOutcome::new(node), settled: Marks::default(), order: None, next: 0, end }
     }
 
-    pub(super) fn advance(&mut self) {
-        self.next += 1;
+    /// So many more were queued.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.next += count;
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -125,7 +100,7 @@ pub(super) struct Batch {
     pub(super) stream: u16,
     pub(super) deadline: Option<Instant>,
     count: usize,
-    /// Emptied once nobody may want them any more.
+    /// Emptied once nobody may want them any more; those of a batch for one member and no role: what is not queued.
     payloads: Vec<Bytes>,
     pub(super) role: Option<Role>,
     pub(super) parts: Vec<Part>,
@@ -170,40 +145,49 @@ impl Batch {
         self.id.first_token() + index as u64
     }
 
-    /// The next message of a part that is not queued yet.
-    pub(super) fn peek(&mut self, part: usize) -> Option<usize> {
+    /// The next messages of a part that are not queued yet, with places in the batch one by one; `None`: all are.
+    pub(super) fn peek(&mut self, part: usize) -> Option<Range<usize>> {
         let to = &mut self.parts[part];
-        while to.next < to.end {
-            let index = to.order.as_ref().map_or(to.next, |order| order[to.next] as usize);
-            let gone = |role: &Role| role.holders[index] != Holder::Part(part as u16);
-            if !self.role.as_ref().is_some_and(gone) {
-                return Some(index);
-            }
+        let Some(role) = &self.role else { return (to.next < to.end).then_some(to.next..to.end) };
+        let place = |to: &Part, at: usize| to.order.as_ref().map_or(at, |order| order[at] as usize);
+        let held = |index: usize| role.holders[index] == Holder::Part(part as u16);
+        while to.next < to.end && !held(place(to, to.next)) {
             to.next += 1;
         }
-        None
+        let first = (to.next < to.end).then(|| place(to, to.next))?;
+        let row = (to.next + 1..to.end).zip(first + 1..);
+        let len = 1 + row.take_while(|&(at, index)| place(to, at) == index && held(index)).count();
+        Some(first..first + len)
     }
 
     /// The messages of a part that are queued and have no fate yet.
-    pub(super) fn queued(&mut self, part: usize) -> Vec<usize> {
-        let part = &mut self.parts[part];
-        let order = |at: usize| part.order.as_ref().map_or(at, |order| order[at] as usize);
-        let queued: Vec<usize> = (0..part.next).map(order).collect();
-        queued.into_iter().filter(|index| !part.settled.contains(*index)).collect()
+    pub(super) fn queued(&self, part: usize) -> Vec<Range<usize>> {
+        let part = &self.parts[part];
+        let mut queued = Vec::new();
+        let mut open = |range: Range<u32>| {
+            part.settled.gaps(range, |gap| queued.push(gap.start as usize..gap.end as usize));
+        };
+        match &part.order {
+            None => open(0..part.next as u32),
+            Some(order) => order[..part.next].iter().for_each(|&index| open(index..index + 1)),
+        }
+        queued
     }
 
-    /// A message's bytes: given away where nobody else wants them.
-    pub(super) fn payload(&mut self, index: usize) -> Bytes {
+    /// The bytes of messages: given away where nobody else wants them.
+    pub(super) fn payloads(&mut self, range: Range<usize>) -> Vec<Bytes> {
         if self.parts.len() > 1 || self.role.is_some() {
-            self.payloads[index].clone()
-        } else {
-            std::mem::take(&mut self.payloads[index])
+            return self.payloads[range].to_vec();
         }
+        // What is left of the batch.
+        std::mem::take(&mut self.payloads)
     }
 
     /// Bytes that were not taken.
-    pub(super) fn put_back(&mut self, index: usize, payload: Bytes) {
-        self.payloads[index] = payload;
+    pub(super) fn put_back(&mut self, payloads: Vec<Bytes>) {
+        if self.parts.len() <= 1 && self.role.is_none() {
+            self.payloads = payloads;
+        }
     }
 
     /// The part that a report of `node` on message `index` is about; `None` where that is settled.
@@ -231,34 +215,45 @@ impl Batch {
         }
     }
 
-    /// The last word on a message.
-    pub(super) fn settle(&mut self, part: usize, index: usize, fate: Fate) {
-        if !self.close(part, index) {
-            return;
-        }
-        let outcome = &mut self.parts[part].outcome;
-        match fate {
+    /// The last word on messages.
+    pub(super) fn settle(&mut self, part: usize, range: Range<usize>, fate: Fate) {
+        let role = self.role.is_some();
+        self.close(part, range, |outcome, new| match fate {
             Fate::Delivered => {
-                outcome.delivered += 1;
-                if self.role.is_some() {
-                    outcome.got.push(index);
+                outcome.delivered += new.len();
+                if role {
+                    outcome.got.extend(new);
                 }
             }
-            Fate::Expired | Fate::PeerLostState | Fate::Abandoned => outcome.failed.push((index, fate)),
-        }
+            Fate::Expired | Fate::PeerLostState | Fate::Abandoned => {
+                outcome.failed.extend(new.map(|index| (index, fate)));
+            }
+        });
     }
 
-    /// As [`settle`](Self::settle), of an unreliable message that went its way: nobody will say what became of it.
-    pub(super) fn close(&mut self, part: usize, index: usize) -> bool {
-        if !self.parts[part].settled.insert(index) {
-            return false;
-        }
-        self.open -= 1;
-        if let Some(role) = &mut self.role {
-            role.holders[index] = Holder::Done;
-            self.payloads[index] = Bytes::new();
-        }
-        true
+    /// Unreliable messages went their way: nobody will say what became of them.
+    pub(super) fn forget(&mut self, part: usize, range: Range<usize>) {
+        self.close(part, range, |_, _| {});
+    }
+
+    /// Gives `settled` those of the messages that were open until now.
+    fn close(
+        &mut self,
+        part: usize,
+        range: Range<usize>,
+        mut settled: impl FnMut(&mut MemberOutcome, Range<usize>),
+    ) {
+        let Batch { parts, open, role, payloads, .. } = self;
+        let part = &mut parts[part];
+        part.settled.insert(range.start as u32..range.end as u32, |new| {
+            let new = new.start as usize..new.end as usize;
+            *open -= new.len();
+            if let Some(role) = role {
+                role.holders[new.clone()].fill(Holder::Done);
+                payloads[new.clone()].fill(Bytes::new());
+            }
+            settled(&mut part.outcome, new);
+        });
     }
 
     /// The node stops: whatever has no fate is abandoned.
@@ -266,9 +261,14 @@ impl Batch {
         for index in 0..self.count {
             match self.role.as_ref().map(|role| role.holders[index]) {
                 Some(Holder::Done) => {}
-                Some(Holder::Part(part)) => self.settle(usize::from(part), index, Fate::Abandoned),
-                Some(Holder::Nobody) => self.settle(self.parts.len() - 1, index, Fate::Abandoned),
-                None => (0..self.parts.len()).for_each(|part| self.settle(part, index, Fate::Abandoned)),
+                Some(Holder::Part(part)) => {
+                    self.settle(usize::from(part), index..index + 1, Fate::Abandoned);
+                }
+                Some(Holder::Nobody) => self.settle(self.parts.len() - 1, index..index + 1, Fate::Abandoned),
+                None => {
+                    let parts = 0..self.parts.len();
+                    parts.for_each(|part| self.settle(part, index..index + 1, Fate::Abandoned));
+                }
             }
         }
         self.refuse(SendFailure::Stopped);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlan_core::{Fate, FateReport, Instant, Outgoing as Message, SendError};
+use overlan_core::{Fate, FateReport, Instant, Outgoing as Messages, SendError};
 use overlan_wire::limits::MAX_STREAM;
 use overlan_wire::{MessageMode, NodeId};
 use tokio::sync::oneshot;
@@ -195,39 +195,47 @@ impl Outbox {
         let node = batch.parts[part].outcome.node;
         let redelivered =
             batch.role.is_some() && batch.parts.iter().any(|part| !part.outcome.moved.is_empty());
-        while let Some(index) = batch.peek(part) {
-            let late = batch.deadline.is_some_and(|deadline| deadline <= now);
+        let late = batch.deadline.is_some_and(|deadline| deadline <= now);
+        while let Some(range) = batch.peek(part) {
             if withdrawn || late {
-                batch.parts[part].advance();
-                batch.settle(part, index, if late { Fate::Expired } else { Fate::Abandoned });
+                batch.parts[part].advance(range.len());
+                batch.settle(part, range, if late { Fate::Expired } else { Fate::Abandoned });
                 continue;
             }
-            let message = Message {
+            let messages = Messages {
                 mode: batch.mode,
                 stream: batch.stream,
                 redelivered,
-                payload: batch.payload(index),
-                token: batch.token(index),
+                payloads: batch.payloads(range.clone()),
+                token: batch.token(range.start),
                 lifetime: batch.deadline.map(|deadline| deadline.since(now)),
             };
-            match core.send(now, node, message) {
-                Ok(()) if batch.mode == MessageMode::Unreliable => {
-                    batch.close(part, index);
+            let (queued, error) = match core.send(now, node, messages) {
+                Ok(()) => (range.len(), None),
+                Err((SendError::QueueFull, rest)) => {
+                    let queued = range.len() - rest.payloads.len();
+                    batch.put_back(rest.payloads);
+                    (queued, Some(SendError::QueueFull))
                 }
-                Ok(()) => {}
-                Err((SendError::QueueFull, message)) => {
-                    batch.put_back(index, message.payload);
+                Err((error, _)) => (0, Some(error)),
+            };
+            if batch.mode == MessageMode::Unreliable {
+                batch.forget(part, range.start..range.start + queued);
+            }
+            match error {
+                None => {}
+                Some(SendError::QueueFull) => {
+                    batch.parts[part].advance(queued);
                     return false;
                 }
-                Err((error, message)) => {
-                    batch.put_back(index, message.payload);
+                Some(error) => {
                     if batch.parts.len() == 1 && !batch.parts[part].has_begun() {
                         batch.refuse(failure(error, node));
                     }
-                    batch.settle(part, index, Fate::Abandoned);
+                    batch.settle(part, range.clone(), Fate::Abandoned);
                 }
             }
-            batch.parts[part].advance();
+            batch.parts[part].advance(range.len());
         }
         true
     }
@@ -250,22 +258,31 @@ impl Outbox {
         }
     }
 
-    /// What became of a message.
+    /// What became of messages, all of one batch.
     pub(super) fn handle_fate(&mut self, report: FateReport) {
-        let (id, index) = BatchId::of(report.token);
+        let FateReport { tokens, node, fate } = report;
+        let (id, first) = BatchId::of(tokens.start);
         let Some(batch) = self.batch(id) else { return };
-        let Some(part) = batch.part_of(report.node, index) else { return };
-        let lost = matches!(report.fate, Fate::PeerLostState | Fate::Abandoned);
-        if lost && batch.role.is_some() {
-            batch.take_away(part, index, report.fate);
-            self.homeless.insert(id.slot);
-            self.look_for_owners = true;
+        let range = first..first + (tokens.end - tokens.start) as usize;
+        if batch.role.is_none() {
+            if let Some(part) = batch.part_of(node, range.start) {
+                batch.settle(part, range, fate);
+            }
         } else {
-            batch.settle(part, index, report.fate);
-            if batch.tell() {
-                self.release(id);
+            let lost = matches!(fate, Fate::PeerLostState | Fate::Abandoned);
+            for index in range {
+                match batch.part_of(node, index) {
+                    None => {}
+                    Some(part) if lost => batch.take_away(part, index, fate),
+                    Some(part) => batch.settle(part, index..index + 1, fate),
+                }
+            }
+            if lost {
+                self.homeless.insert(id.slot);
+                self.look_for_owners = true;
             }
         }
+        self.conclude(id);
     }
 
     /// Another plan is in force: what an owner of before has not accepted goes to the new one.
@@ -281,7 +298,7 @@ impl Outbox {
                     let (before, token) = (batch.parts[part].outcome.node, batch.token(index));
                     batch.take_away(part, index, Fate::Expired);
                     // Its report fits no message any more.
-                    core.cancel(now, before, token);
+                    core.cancel(now, before, token..token + 1);
                     self.homeless.insert(slot);
                 }
             }
@@ -329,7 +346,9 @@ impl Outbox {
             if let Some(role) = &batch.role {
                 let nobody = |index: &usize| role.holders[*index] == Holder::Nobody;
                 let waiting: Vec<usize> = (0..role.holders.len()).filter(nobody).collect();
-                waiting.into_iter().for_each(|index| batch.settle(parts - 1, index, Fate::Expired));
+                waiting
+                    .into_iter()
+                    .for_each(|index| batch.settle(parts - 1, index..index + 1, Fate::Expired));
             }
             self.homeless.remove(&slot);
             for part in 0..parts {
@@ -345,8 +364,8 @@ impl Outbox {
         // What waits here expires now, and so does what the core has: it reports that.
         for part in 0..batch.parts.len() {
             let (node, queued) = (batch.parts[part].outcome.node, batch.queued(part));
-            for index in queued {
-                core.cancel(now, node, batch.token(index));
+            for range in queued {
+                core.cancel(now, node, batch.token(range.start)..batch.token(range.end));
             }
         }
         batch.deadline = Some(now);
