@@ -107,10 +107,13 @@ pub(crate) fn receive(options: &Options) -> anyhow::Result<()> {
             })
             .await??;
         } else {
-            let mut messages = Vec::new();
-            while listener.recv_many(&mut messages).await > 0 {
-                messages.drain(..).for_each(|message| counts.message(&message.payload));
-            }
+            let counting = async move {
+                let mut messages = Vec::new();
+                while listener.recv_many(&mut messages).await > 0 {
+                    messages.drain(..).for_each(|message| counts.message(&message.payload));
+                }
+            };
+            node.spawn_beside(counting).await?;
         }
         bail!("the node stopped")
     })
@@ -174,7 +177,8 @@ pub(crate) fn send(options: &Options) -> anyhow::Result<()> {
         if options.flag("sample") {
             tokio::spawn(sample(node.clone(), counts));
         }
-        flood(&node, mode, size).await
+        let beside = node.clone();
+        node.spawn_beside(async move { flood(&beside, mode, size).await }).await?
     })
 }
 
