@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 use overlan_core::document::SignedDocument;
@@ -231,14 +231,25 @@ impl World {
 
     /// Sends; `false` where the core refused.
     pub fn send(&mut self, from: usize, to: usize, mode: MessageMode, payload: Vec<u8>, token: u64) -> bool {
-        let to = self.members[to].id;
-        let now = self.now;
-        let sent = self.members[from]
-            .core
-            .as_mut()
-            .is_some_and(|core| core.send(now, to, Outgoing::new(mode, payload, token)).is_ok());
+        self.send_batch(from, to, Outgoing::new(mode, payload, token))
+    }
+
+    /// Sends messages together; `false` where the core refused some.
+    pub fn send_batch(&mut self, from: usize, to: usize, outgoing: Outgoing) -> bool {
+        let (now, to) = (self.now, self.members[to].id);
+        let core = self.members[from].core.as_mut();
+        let sent = core.is_some_and(|core| core.send(now, to, outgoing).is_ok());
         self.pump(from);
         sent
+    }
+
+    /// A member wants messages no more.
+    pub fn cancel(&mut self, from: usize, to: usize, tokens: Range<u64>) {
+        let (now, to) = (self.now, self.members[to].id);
+        if let Some(core) = &mut self.members[from].core {
+            core.cancel(now, to, tokens);
+        }
+        self.pump(from);
     }
 
     /// A member applies a cluster document, as an operator would have it do.

@@ -83,7 +83,7 @@ impl Ack {
 }
 
 /// Whole messages with consecutive numbers, and consecutive places where they are ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Run<'a> {
     /// The stream.
     pub stream: u16,
@@ -97,7 +97,23 @@ pub struct Run<'a> {
     pub order: u64,
     /// The messages, each behind its 16-bit length: at least one, checked by the parser.
     entries: &'a [u8],
+    /// Counted once: for each run that arrives it is asked for.
     count: u16,
+}
+
+impl core::fmt::Debug for Run<'_> {
+    /// What stands in the frame.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Run { stream, mode, redelivered, first, order, entries, count: _ } = self;
+        f.debug_struct("Run")
+            .field("stream", stream)
+            .field("mode", mode)
+            .field("redelivered", redelivered)
+            .field("first", first)
+            .field("order", order)
+            .field("entries", entries)
+            .finish()
+    }
 }
 
 impl<'a> Run<'a> {

@@ -44,8 +44,8 @@ fn packets() {
                     assert!(ack.ranges.windows(2).all(|pair| pair[1].1 < pair[0].0));
                 }
                 Frame::Run(run) => {
-                    let bytes: usize = run.payloads().map(|payload| payload.len() + 2).sum();
-                    assert_eq!(bytes, run.len());
+                    assert_eq!(run.payloads().count(), usize::from(run.count()));
+                    assert_eq!(run.payloads().map(<[u8]>::len).sum::<usize>(), run.bytes());
                 }
                 Frame::Accepted(accepted) => assert!(accepted.bitmap.len() <= MAX_ACCEPT_BITMAP),
                 Frame::Buckets { first, hashes } => assert!(usize::from(*first) + hashes.len() <= 256),

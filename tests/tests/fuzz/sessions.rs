@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use overlan_core::{Config, Fate};
+use overlan_core::{Config, Fate, Outgoing};
 use overlan_seal::Keyring;
 use overlan_sim::{Insider, Network, World};
 use overlan_tests::corpus::from_hex;
@@ -110,7 +110,20 @@ impl<'a> Play<'a> {
         let (member, other) = (first & 1, 1 - (first & 1));
         let world = &mut self.world;
         match act {
-            0 => self.send(member, [MessageMode::Reliable, MessageMode::Ordered][second & 1], second >> 1),
+            0 => {
+                let mode = [MessageMode::Reliable, MessageMode::Ordered][second & 1];
+                let few = 1 + (first as u64 >> 1 & 7);
+                match first >> 4 & 3 {
+                    0 => self.send(member, mode, second >> 1, few, None),
+                    1 => self.send(member, MessageMode::Unreliable, second >> 1, few, None),
+                    2 => self.send(member, mode, second >> 1, 20, Some(20 * MILLISECOND)),
+                    _ => {
+                        let unwanted = self.sent + few;
+                        self.send(member, mode, second >> 1, 20, None);
+                        self.world.cancel(member, other, unwanted..unwanted + 5);
+                    }
+                }
+            }
             1 => world.run_for(second as u32 * Duration::from_micros(100)),
             2 => world.run_for(second as u32 * 20 * MILLISECOND),
             3 if world.members[member].core.is_some() => world.kill(member),
@@ -156,11 +169,18 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn send(&mut self, from: usize, mode: MessageMode, size: usize) {
-        let mut payload = self.sent.to_be_bytes().to_vec();
-        payload.resize(8 + SIZES[size % SIZES.len()], 0);
-        self.world.send(from, 1 - from, mode, payload, self.sent);
-        self.sent += 1;
+    /// Sends some messages together.
+    fn send(&mut self, from: usize, mode: MessageMode, size: usize, count: u64, lifetime: Option<Duration>) {
+        let message = |token: u64| {
+            let mut payload = token.to_be_bytes().to_vec();
+            payload.resize(8 + SIZES[size % SIZES.len()], 0);
+            payload.into()
+        };
+        let payloads = (self.sent..self.sent + count).map(message).collect();
+        let (stream, redelivered, token) = (0, false, self.sent);
+        let outgoing = Outgoing { mode, stream, redelivered, payloads, token, lifetime };
+        self.world.send_batch(from, 1 - from, outgoing);
+        self.sent += count;
     }
 
     /// All is well again: so must be what comes of it.
@@ -176,7 +196,7 @@ impl<'a> Play<'a> {
         }
         assert!(world.run_until(120 * SECOND, World::converged), "the members do not meet again");
         let last = self.sent;
-        (0..INSIDER).for_each(|from| self.send(from, MessageMode::Ordered, 1));
+        (0..INSIDER).for_each(|from| self.send(from, MessageMode::Ordered, 1, 1, None));
         let world = &mut self.world;
         let delivered = |world: &World| {
             let fates = |from: usize| world.members[from].fates.get(&(last + from as u64));
@@ -218,7 +238,9 @@ fn session_frame(script: &mut Script<'_>) -> Frame<'static> {
 
 /// Scripts to start from: each act alone in some traffic, and well-formed frames for the insider to send.
 fn corpus() -> Vec<Vec<u8>> {
-    let traffic = [[0, 0, 3], [0, 1, 4], [1, 0, 30], [0, 0, 9], [0, 1, 10], [2, 0, 10]].concat();
+    let traffic =
+        [[0, 0, 3], [0, 1, 4], [1, 0, 30], [0, 12, 9], [0, 0x35, 10], [0, 0x1c, 3], [0, 0x21, 2], [2, 0, 10]]
+            .concat();
     let around = |acts: &[u8]| [&traffic[..], acts, &traffic].concat();
     let mut corpus = vec![
         around(&[]),

@@ -32,19 +32,17 @@ pub(crate) enum Payloads {
 }
 
 impl Payloads {
+    #[inline]
     fn next(&mut self) -> Option<Bytes> {
+        if let Payloads::Run(entries) = self {
+            let len = usize::from(entries.try_get_u16().ok()?);
+            if len < entries.len() {
+                return Some(entries.split_to(len));
+            }
+        }
         match core::mem::replace(self, Payloads::Empty) {
             Payloads::Empty => None,
-            Payloads::One(payload) => Some(payload),
-            Payloads::Run(mut entries) => {
-                let len = usize::from(entries.try_get_u16().ok()?);
-                if len >= entries.len() {
-                    return Some(entries);
-                }
-                let payload = entries.split_to(len);
-                *self = Payloads::Run(entries);
-                Some(payload)
-            }
+            Payloads::One(payload) | Payloads::Run(payload) => Some(payload),
         }
     }
 
@@ -91,6 +89,7 @@ impl<'a> Arrivals<'a> {
     }
 
     /// The next one's number and bytes.
+    #[inline]
     pub fn next_payload(&mut self) -> Option<(MessageId, Bytes)> {
         let payload = self.ready.payloads.next()?;
         let id = self.ready.id;

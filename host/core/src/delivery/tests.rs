@@ -10,7 +10,7 @@ use overlan_wire::limits::{CLUSTER_STREAM, MAX_MESSAGE};
 use overlan_wire::{Frame, MessageId, MessageMode, PathId};
 
 use super::inbox::{Inbox, Taken, TakenRun};
-use super::outbox::{Outbox, Queued, Space, Take};
+use super::outbox::{Next, Outbox, Queued, Space, Take};
 use super::pool::Pool;
 use super::{Content, INITIAL_CREDIT};
 use crate::event::Fate;
@@ -87,7 +87,7 @@ fn what_was_not_sent_cannot_be_accepted() {
             assert!(!outbox.handle_accepted(&accepted));
         }
     }
-    assert!(outbox.has_work(TAKE));
+    assert!(outbox.next(TAKE) != Next::Nothing);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_message_that_expires_in_the_queue_leaves_no_gap() {
     assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 11);
     accept(&mut inbox, &mut outbox);
     assert_eq!(fates(&mut outbox), [Fate::Delivered; 2]);
-    assert!(!outbox.has_work(TAKE));
+    assert!(outbox.next(TAKE) == Next::Nothing);
 }
 
 /// With no credit left for applications, the cluster's own messages pass, once each.
@@ -116,10 +116,10 @@ fn the_clusters_own_need_no_credit_of_applications() {
     outbox.push(APPLICATION, message(MAX_MESSAGE)).unwrap();
     datagram(&mut outbox, 17 << 20);
     outbox.push(APPLICATION, message(10)).unwrap();
-    assert!(!outbox.has_work(TAKE));
+    assert!(outbox.next(TAKE) == Next::Nothing);
     for _ in 0..1_000 {
         outbox.push(CLUSTER_STREAM, message(100)).unwrap();
-        while outbox.has_work(TAKE) {
+        while outbox.next(TAKE) != Next::Nothing {
             deliver(&mut inbox, &datagram(&mut outbox, 110).0);
         }
         accept(&mut inbox, &mut outbox);
@@ -136,7 +136,7 @@ fn a_stream_that_stands_still_leaves_room_to_others() {
     for round in 0..200 {
         while outbox.push(1, message(1 << 20)).is_ok() {}
         outbox.push(2, message(1 << 20)).unwrap();
-        while outbox.has_work(TAKE) {
+        while outbox.next(TAKE) != Next::Nothing {
             deliver(&mut inbox, &datagram(&mut outbox, 60_000).0);
         }
         assert!(inbox.pop_ready(|stream| stream == 2).is_some(), "round {round}");
@@ -150,7 +150,7 @@ fn what_a_sender_may_open_is_bounded() {
     let mut outbox = Outbox::new(64 << 20);
     while outbox.push(APPLICATION, message(1 << 16)).is_ok() {}
     let mut sent = 0;
-    while outbox.has_work(TAKE) {
+    while outbox.next(TAKE) != Next::Nothing {
         sent += datagram(&mut outbox, 1_400).0.len();
     }
     assert!(sent as u64 <= INITIAL_CREDIT + INITIAL_CREDIT / 16);
@@ -167,7 +167,7 @@ fn a_lost_run_goes_again() {
     let [content @ Content::Run { stream, count: 3, .. }] = lost[..] else { panic!("{lost:?}") };
     outbox.handle_lost(content, super::outbox::Via::Any);
     outbox.handle_acked(Content::Run { stream, first: MessageId(2), count: 1 });
-    while outbox.has_work(TAKE) {
+    while outbox.next(TAKE) != Next::Nothing {
         deliver(&mut inbox, &datagram(&mut outbox, 400).0);
     }
     assert_eq!(inbox.pop_ready(|_| true).unwrap().payload.len(), 300);
@@ -182,7 +182,102 @@ fn a_cancelled_message_is_reported_once() {
     assert!(outbox.cancel(5..6));
     assert!(!outbox.cancel(5..6));
     assert_eq!(outbox.poll_fate(), Some((5..6, Fate::Expired)));
-    assert!(!outbox.has_work(TAKE));
+    assert!(outbox.next(TAKE) == Next::Nothing);
     outbox.push(APPLICATION, message(10)).unwrap();
-    assert!(outbox.has_work(TAKE));
+    assert!(outbox.next(TAKE) != Next::Nothing);
+}
+
+/// Messages with these tokens, as long as their tokens say.
+fn batch(tokens: core::ops::Range<u64>) -> Queued {
+    let payloads = tokens.clone().map(|token| vec![7; token as usize].into()).collect();
+    Queued { payloads, token: tokens.start, ..message(0) }
+}
+
+fn reports(outbox: &mut Outbox) -> Vec<(core::ops::Range<u64>, Fate)> {
+    core::iter::from_fn(|| outbox.poll_fate()).collect()
+}
+
+/// Part of a batch has left when some of it is wanted no more: that which left goes on without a further word, that
+/// which did not is dropped, and the rest arrives in its order.
+#[test]
+fn some_of_a_batch_is_wanted_no_more() {
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    outbox.push(APPLICATION, batch(10..30)).unwrap();
+    let (first, contents) = datagram(&mut outbox, 200);
+    let [Content::Run { count, .. }] = contents[..] else { panic!("{contents:?}") };
+    let left = 10 + u64::from(count);
+    assert!((12..25).contains(&left), "{left}");
+    assert!(outbox.cancel(left - 1..left + 3));
+    assert_eq!(reports(&mut outbox), [(left - 1..left, Fate::Expired), (left..left + 3, Fate::Expired)]);
+    deliver(&mut inbox, &first);
+    while outbox.next(TAKE) != Next::Nothing {
+        deliver(&mut inbox, &datagram(&mut outbox, 200).0);
+    }
+    let arrived: Vec<u64> = core::iter::from_fn(|| inbox.pop_ready(|_| true))
+        .map(|message| message.payload.len() as u64)
+        .collect();
+    assert_eq!(arrived, (10..left).chain(left + 3..30).collect::<Vec<u64>>());
+    accept(&mut inbox, &mut outbox);
+    assert_eq!(reports(&mut outbox), [(10..left - 1, Fate::Delivered), (left + 3..30, Fate::Delivered)]);
+    assert!(outbox.is_settled());
+}
+
+/// A batch that the queue has no room for comes back in part, and what a restarted peer has not seen is not lost.
+#[test]
+fn a_batch_may_be_queued_in_part() {
+    let mut outbox = Outbox::new(4 * 500);
+    let rest = outbox.push(APPLICATION, batch(10..30)).unwrap_err();
+    assert_eq!((rest.token, rest.payloads.len()), (17, 13), "the share of the stream is 500 bytes");
+    assert!(outbox.push(APPLICATION, rest).is_err());
+    let (_, contents) = datagram(&mut outbox, 60);
+    let [Content::Run { count: 2, .. }] = contents[..] else { panic!("{contents:?}") };
+    outbox.restart();
+    assert_eq!(reports(&mut outbox), [(10..12, Fate::PeerLostState)]);
+    let mut inbox = Inbox::new(0, Pool::new());
+    deliver(&mut inbox, &datagram(&mut outbox, 400).0);
+    inbox.take_ready(
+        overlan_wire::NodeId([1; 16]),
+        |_| true,
+        |arrivals| {
+            assert_eq!(arrivals.next().unwrap().payload.len(), 12);
+            core::ops::ControlFlow::Continue(())
+        },
+    );
+    accept(&mut inbox, &mut outbox);
+    assert_eq!(reports(&mut outbox), [(12..13, Fate::Delivered)]);
+    assert_eq!(outbox.take_writable(), None, "more than half of its share is taken");
+    let arrived: Vec<usize> =
+        core::iter::from_fn(|| inbox.pop_ready(|_| true)).map(|message| message.payload.len()).collect();
+    assert_eq!(arrived, [13, 14, 15, 16]);
+    accept(&mut inbox, &mut outbox);
+    assert_eq!(outbox.take_writable(), Some(APPLICATION));
+}
+
+/// What arrives is taken row by row where it came in order, and one by one where it did not.
+#[test]
+fn runs_in_any_order_arrive_in_theirs() {
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    outbox.push(APPLICATION, batch(0..40)).unwrap();
+    outbox.push(APPLICATION, Queued { mode: MessageMode::Reliable, ..batch(40..60) }).unwrap();
+    let mut datagrams: Vec<_> =
+        core::iter::from_fn(|| (outbox.next(TAKE) != Next::Nothing).then(|| datagram(&mut outbox, 200).0))
+            .collect();
+    let middle = datagrams.len() / 2;
+    datagrams.swap(1, middle);
+    for bytes in &datagrams {
+        deliver(&mut inbox, bytes);
+        accept(&mut inbox, &mut outbox);
+    }
+    let arrived = core::iter::from_fn(|| inbox.pop_ready(|_| true));
+    let (ordered, others): (Vec<_>, Vec<_>) =
+        arrived.partition(|message| message.mode == MessageMode::Ordered);
+    let lengths =
+        |messages: &[crate::Message]| messages.iter().map(|message| message.payload.len()).collect();
+    let (ordered, mut others): (Vec<usize>, Vec<usize>) = (lengths(&ordered), lengths(&others));
+    others.sort_unstable();
+    assert_eq!((ordered, others), ((0..40).collect(), (40..60).collect()));
+    accept(&mut inbox, &mut outbox);
+    let delivered: u64 = reports(&mut outbox).iter().map(|(tokens, _)| tokens.end - tokens.start).sum();
+    assert_eq!(delivered, 60);
+    assert!(outbox.is_settled());
 }

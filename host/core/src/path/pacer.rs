@@ -33,13 +33,27 @@ impl Pacer {
         if self.rate == 0 {
             return usize::MAX;
         }
-        let full = BURST.max(self.time_of(BURST_DATAGRAMS * datagram));
+        let least = BURST_DATAGRAMS * datagram;
+        let full = if self.bytes_in(BURST) >= least { BURST } else { BURST.max(self.time_of(least)) };
         self.empty_at = self.empty_at.max(now - full);
         let waited = now.since(self.empty_at);
-        let room = u128::from(self.rate) * waited.as_nanos() / 1_000_000_000;
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let room = self.bytes_in(waited);
         // However slow, one datagram leaves in the longest time that one waits.
-        if waited >= self.time_of(datagram) { room.max(datagram) } else { room }
+        if room < datagram && waited >= self.time_of(datagram) { datagram } else { room }
+    }
+
+    /// Bytes that a time brings.
+    fn bytes_in(&self, time: Duration) -> usize {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // Asked for each datagram: the narrow product nearly always does.
+        let bytes = match self.rate.checked_mul(nanos) {
+            Some(product) => product / 1_000_000_000,
+            None => {
+                let wide = u128::from(self.rate) * u128::from(nanos) / 1_000_000_000;
+                u64::try_from(wide).unwrap_or(u64::MAX)
+            }
+        };
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// How long that many bytes take; at most a second.

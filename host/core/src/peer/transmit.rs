@@ -13,7 +13,7 @@ use overlan_wire::{Frame, PathId};
 use super::Peer;
 use crate::crypto::Aead;
 use crate::delivery::Content;
-use crate::delivery::outbox::{MIN_FRAGMENT, Space, Take};
+use crate::delivery::outbox::{MIN_FRAGMENT, Next, Space, Take};
 use crate::event::Transmit;
 use crate::path::recovery::Contents;
 use crate::time::Instant;
@@ -175,28 +175,28 @@ impl<A: Aead> Peer<A> {
         let datagram = self.paths[at].datagram();
         let most = (self.paths[at].sizing.burst as usize).clamp(datagram, MAX_DATAGRAM);
         let mut transmit: Option<Transmit> = None;
-        let mut payload = None;
+        let (mut payload, mut next) = (None, self.outbox.next(take));
         for _ in 0..MAX_SEGMENTS {
             let limit = transmit.map_or(datagram, |transmit| transmit.segment);
             let full = buffer.len() + limit > most && transmit.is_some();
-            if full || !self.outbox.has_work(take) {
+            if full {
                 break;
             }
-            // Small ones, each in a datagram of its own, make segments where they are equal.
-            let next = self.outbox.next_whole(take);
             // Pieces of large messages wait for a window that takes whole datagrams; little goes while it fits.
-            let least = match next {
-                Some(len) => (MIN_DATAGRAM + len).min(datagram),
-                None if self.outbox.repeats(take) => MIN_DATAGRAM,
-                None => datagram,
+            let (whole, least) = match next {
+                Next::Nothing => break,
+                Next::Again => (None, MIN_DATAGRAM),
+                Next::Whole(len) => (Some(len), (MIN_DATAGRAM + len).min(datagram)),
+                Next::Piece => (None, datagram),
             };
             if self.paths[at].recovery.room(datagram, now) < least {
                 break;
             }
-            if limit < datagram && next != payload {
+            // Small ones, each in a datagram of its own, make segments where they are equal.
+            if limit < datagram && whole != payload {
                 break;
             }
-            payload = next;
+            payload = whole;
             let mut draft = self.start(at, limit, buffer);
             if transmit.is_none() {
                 self.put_control(&mut draft, now, buffer);
@@ -206,7 +206,8 @@ impl<A: Aead> Peer<A> {
                 buffer.truncate(draft.start);
                 break;
             }
-            let more = self.outbox.has_work(take);
+            next = self.outbox.next(take);
+            let more = next != Next::Nothing;
             if more && !enough {
                 // Equal segments: zero bytes are padding.
                 buffer.resize(draft.start + limit - TAG, 0);

@@ -103,7 +103,10 @@ impl OutStream {
             return Some(Sent { content: None, forgotten });
         }
         let (message, offset) = (MessageId(self.next_id - 1), self.current?);
-        let (batch, at) = self.find(message.0)?;
+        // The last one opened: of the batch that is partly open, or of the one before.
+        let partly = self.reliable.get(self.next).is_some_and(|batch| batch.opened > 0);
+        let batch = self.reliable.get((self.next + usize::from(partly)).checked_sub(1)?)?;
+        let at = batch.opened.checked_sub(1)? as u32;
         let total = batch.payload(at).len() as u32;
         let len = fitting(total - offset)?;
         Frame::Fragment(batch.fragment(id, at, offset, len)).emit(out);

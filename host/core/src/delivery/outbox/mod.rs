@@ -42,6 +42,18 @@ pub(crate) struct Space {
     pub(crate) budget: usize,
 }
 
+/// What would leave next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Nothing,
+    /// Something that was sent before.
+    Again,
+    /// A message of so many bytes, of which nothing was sent yet.
+    Whole(usize),
+    /// More of a message.
+    Piece,
+}
+
 /// All messages to one peer.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -142,24 +154,17 @@ impl Outbox {
         self.fates.pop_front()
     }
 
-    /// Whether the path may take something now.
-    pub(crate) fn has_work(&self, take: Take) -> bool {
-        self.resends.fits(take) || take.fresh && self.next_stream().is_some()
-    }
-
-    /// Whether something that was sent before goes first.
-    pub(crate) fn repeats(&self, take: Take) -> bool {
-        self.resends.fits(take)
-    }
-
-    /// Payload bytes of the message that would leave next, if it leaves for the first time and whole.
-    pub(crate) fn next_whole(&self, take: Take) -> Option<usize> {
+    /// What the path may take now.
+    pub(crate) fn next(&self, take: Take) -> Next {
         if self.resends.fits(take) {
-            return None;
+            return Next::Again;
         }
-        let id = self.next_stream()?;
-        let stream = self.streams.get(&id).filter(|stream| !stream.in_pieces())?;
-        stream.head(self.room(id))?.next().map(|next| next.len())
+        let Some(id) = self.next_stream().filter(|_| take.fresh) else { return Next::Nothing };
+        let stream = &self.streams[&id];
+        match stream.head(self.room(id)).and_then(|batch| batch.next()) {
+            Some(next) if !stream.in_pieces() => Next::Whole(next.len()),
+            _ => Next::Piece,
+        }
     }
 
     /// What the peer's credit in all leaves for a stream.
@@ -201,8 +206,12 @@ impl Outbox {
         let sent = sent?;
         self.queued_bytes -= sent.forgotten;
         // The next one's turn.
+        let unsent = stream.has_unsent();
+        if unsent && self.turns.len() == 1 {
+            return Some(sent.content);
+        }
         self.turns.retain(|&turn| turn != id);
-        if stream.has_unsent() {
+        if unsent {
             self.turns.push_back(id);
         }
         Some(sent.content)

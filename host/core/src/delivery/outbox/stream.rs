@@ -96,6 +96,10 @@ impl OutStream {
 
     /// Messages of batches from this place on may have the number, those before may not.
     fn place(&self, id: u64) -> usize {
+        // Mostly the oldest.
+        if self.reliable.get(1).is_none_or(|second| second.first > id) {
+            return 0;
+        }
         self.reliable.partition_point(|batch| batch.first <= id).saturating_sub(1)
     }
 
