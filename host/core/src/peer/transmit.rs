@@ -26,6 +26,8 @@ const MAX_CROSS_ACKS: usize = 3;
 const CROSS_ACK_MEMORY: Duration = Duration::from_secs(1);
 /// Room that the frames of a little content take in a datagram.
 const MIN_DATAGRAM: usize = DATA_HEADER + TAG + FRAGMENT_HEADER + MIN_FRAGMENT;
+/// Ciphers take whole blocks of so many bytes fastest: a full datagram is filled with no part of one.
+const CIPHER_BLOCK: usize = 16;
 /// Shares of paths are counted in this fraction of a byte per weight.
 const SHARE_SCALE: u128 = 1_000_000;
 
@@ -174,10 +176,11 @@ impl<A: Aead> Peer<A> {
     fn bulk(&mut self, at: usize, take: Take, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let datagram = self.paths[at].datagram();
         let most = (self.paths[at].sizing.burst as usize).clamp(datagram, MAX_DATAGRAM);
+        let spare = (datagram - DATA_HEADER - TAG) % CIPHER_BLOCK;
         let mut transmit: Option<Transmit> = None;
         let (mut payload, mut next) = (None, self.outbox.next(take));
         for _ in 0..MAX_SEGMENTS {
-            let limit = transmit.map_or(datagram, |transmit| transmit.segment);
+            let limit = transmit.map_or(datagram - spare, |transmit| transmit.segment);
             let full = buffer.len() + limit > most && transmit.is_some();
             if full {
                 break;
@@ -193,7 +196,7 @@ impl<A: Aead> Peer<A> {
                 break;
             }
             // Small ones, each in a datagram of its own, make segments where they are equal.
-            if limit < datagram && whole != payload {
+            if limit < datagram - spare && whole != payload {
                 break;
             }
             payload = whole;
