@@ -112,6 +112,14 @@ impl<C: Crypto> Core<C> {
         self.documents.agreed == self.documents.id()
     }
 
+    /// Live members that are not known to hold the document that is held here; none once all do.
+    pub fn document_missing(&self) -> Vec<NodeId> {
+        let id = self.documents.id();
+        let mut missing = if self.document_agreed() { Vec::new() } else { self.live_peers() };
+        missing.retain(|peer| self.documents.known.get(peer) != Some(&id));
+        missing
+    }
+
     pub(super) fn document_status(&self) -> DocumentStatus {
         let id = self.documents.id();
         let signed = self.documents.held.as_ref().is_some_and(|held| held.signed_part().is_some());
