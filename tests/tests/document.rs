@@ -272,7 +272,7 @@ fn an_operators_cluster_takes_what_the_operator_signed() {
     let made = run(["keygen", "--operator", "--out", key]);
     let public = made.stderr.split('"').nth(1).expect("it tells the public key").to_owned();
     made.ok();
-    let cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
+    let mut cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
     let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
     let refused = cluster.nodes[0].run(&["apply", &document]).fails(1);
     assert!(refused.contains("overlan apply --sign KEYFILE"), "{refused}");
@@ -281,7 +281,24 @@ fn an_operators_cluster_takes_what_the_operator_signed() {
     assert_eq!(cluster.nodes[1].listing("status")["document"]["signed"], true);
     let unsigned = cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat"]).fails(1);
     assert!(unsigned.contains("signed by its operator"), "{unsigned}");
-    cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat", "--sign", key]).ok();
+    // Nothing is applied while a member has another key: it would take what the others refuse.
+    let config = cluster.config(2);
+    cluster.start(2, config);
+    cluster.wait_settled();
+    let differs = |node: &Node| node.problems().contains("operator_key differs");
+    let told = || cluster.nodes.iter().all(differs);
+    wait_until("all to tell that the keys differ", LIMIT, told, |told| *told);
+    let push = ["policy", "push", "failover", "builtin:knet-compat", "--sign", key];
+    for node in &cluster.nodes {
+        let refused = node.run(&push).fails(1);
+        assert!(refused.contains("none at c") || refused.contains("none here"), "{refused}");
+    }
+    cluster.nodes[2].config.operator_key.clone_from(&public);
+    cluster.nodes[2].restart();
+    let told = || cluster.nodes.iter().any(differs);
+    wait_until("no member to differ", LIMIT, told, |told| !told);
+    wait_document(&cluster, 1);
+    cluster.nodes[1].run(&push).ok();
     wait_document(&cluster, 2);
     cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:knet-compat")));
 }

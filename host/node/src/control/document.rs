@@ -32,6 +32,7 @@ impl From<ApplyFailure> for ApiError {
     fn from(failure: ApplyFailure) -> Self {
         let (status, hint) = match &failure {
             ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "overlan get"),
+            ApplyFailure::Refused(ApplyError::OperatorsDiffer(_)) => (StatusCode::CONFLICT, "overlan status"),
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
             ApplyFailure::NoComponent(_) | ApplyFailure::Member { .. } => {
