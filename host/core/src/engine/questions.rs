@@ -11,6 +11,7 @@ use rand::Rng;
 
 use super::Core;
 use crate::crypto::Crypto;
+use crate::event::Event;
 use crate::peer::Surroundings;
 use crate::policy::{Answer, Fault, Question, Ticket, fallback};
 use crate::time::Instant;
@@ -119,8 +120,12 @@ impl<C: Crypto> Core<C> {
     pub fn handle_policy_change(&mut self, now: Instant, kind: Kind, digest: Digest) {
         self.now = now;
         self.plugin_digests[kind as usize] = digest;
+        self.events.push_back(Event::Policy { kind, digest });
         match kind {
-            Kind::Assignment => self.facts_changed = true,
+            Kind::Assignment => {
+                self.config.assignment_pending = false;
+                self.facts_changed = true;
+            }
             Kind::Sizing => {
                 for peer in self.peers.values_mut() {
                     peer.ask_sizing = peer.paths.iter().map(|path| path.id).collect();

@@ -9,7 +9,7 @@ use overlan_wire::{Digest, DocumentId, NodeId};
 
 use super::question::{document_digest, plan_digest};
 use super::wire::{Opinion, Proposal, Vote};
-use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, Planner};
+use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, PENDING, Planner};
 use crate::status::Ownership;
 use crate::time::Instant;
 
@@ -234,6 +234,10 @@ impl Planner {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
         }
         let Some(question) = plan.question.clone() else { return };
+        if facts.plugin_pending {
+            plan.opinion = Opinion::Pending(String::from(PENDING));
+            return;
+        }
         if plan.asked_plugin == Some(facts.plugin_digest) {
             return;
         }
