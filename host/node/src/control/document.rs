@@ -14,7 +14,8 @@ use overlan_core::document::SignedDocument;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::api::{Answer, ApiError, body, ok};
+use super::api::{Answer, ApiError, ok};
+use super::body::body;
 use crate::document::{ApplyFailure, Content};
 use crate::handle::NodeHandle;
 
