@@ -20,7 +20,8 @@ pub(super) struct InForce {
     /// As it came, to be passed on.
     pub(super) bytes: Vec<u8>,
     pub(super) digest: Digest,
-    pub(super) document: Digest,
+    /// Digest of the responsibilities, where no cluster document names them.
+    pub(super) duties: Option<Digest>,
     places: BTreeMap<String, usize>,
     /// The question, as soon as this member's table lets it be rebuilt.
     pub(super) question: Option<Question>,
@@ -43,7 +44,7 @@ impl InForce {
         let names = proposal.responsibilities.iter().map(|duty| duty.name.clone());
         InForce {
             digest,
-            document: document_digest(&proposal.responsibilities),
+            duties: (proposal.document.version == 0).then(|| document_digest(&proposal.responsibilities)),
             places: names.zip(0..).collect(),
             bytes,
             proposal,
@@ -305,7 +306,7 @@ impl Planner {
         if facts.document.version > 0 || plan.proposal.document.version > 0 {
             return facts.document != plan.proposal.document;
         }
-        !facts.responsibilities.is_empty() && document_digest(&facts.responsibilities) != plan.document
+        !facts.responsibilities.is_empty() && plan.duties != Some(document_digest(&facts.responsibilities))
     }
 
     /// The vote as it stands now.

@@ -221,8 +221,17 @@ impl Planner {
         self.started.get_or_insert(now);
         let Facts { nodes, responsibilities, live, .. } = facts;
         let (ids, nodes, refused_nodes) = question::checked_nodes(nodes, &live);
-        let (responsibilities, refused_duties) = question::checked_document(responsibilities);
-        self.counters.facts_refused += (refused_nodes + refused_duties) as u64;
+        let known = self.facts.take().map(|facts| (facts.document, facts.responsibilities));
+        let (document_changed, responsibilities) = match known {
+            // One document has one content, which was checked before.
+            Some((id, known)) if id == facts.document && id.version > 0 => (false, known),
+            known => {
+                let (checked, refused) = question::checked_document(responsibilities);
+                self.counters.facts_refused += refused as u64;
+                (known.is_some_and(|(id, known)| id != facts.document || known != checked), checked)
+            }
+        };
+        self.counters.facts_refused += refused_nodes as u64;
         self.inputs = question::inputs_digest(&nodes, &live, facts.plugin_digest, facts.plugin_pending);
         self.ids = ids;
         self.since.retain(|node, (boot, _)| live.get(node) == Some(boot));
@@ -235,8 +244,6 @@ impl Planner {
             None => ids_contain(&self.ids, *node),
         });
         self.lead.forget_absent(&live);
-        let known = self.facts.as_ref().map(|facts| (facts.document, &facts.responsibilities));
-        let document_changed = known.is_some_and(|known| known != (facts.document, &responsibilities));
         self.facts = Some(Facts { nodes, responsibilities, live, ..facts });
         self.lead.note_change(now);
         self.follow_leader(now, document_changed);
