@@ -9,7 +9,7 @@ use common::{config, eventually, free_port};
 use overlan_guests::{assignment, sizing};
 use overlan_node::config::{PluginSource, PolicyChoice};
 use overlan_node::document::{Applied, ApplyFailure, Content};
-use overlan_node::policy_host::{Limits, ProbationConfig};
+use overlan_node::policy_host::{BreakerConfig, Limits, ProbationConfig};
 use overlan_node::{Kind, Node, NodeHandle, OperatorKey, PolicyStatus, plugins};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
@@ -197,6 +197,7 @@ async fn members_whose_limits_differ_are_named_and_nothing_changes() {
         config: Vec::new(),
         limits,
         probation: ProbationConfig::default(),
+        breaker: BreakerConfig::default(),
     }];
     let second = Node::start(other).await.unwrap();
     two(&first, &second).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use overlan_contract::Violation;
+use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_node::Kind;
 use overlan_node::policy_host::{Answered, Assignment, Engine, Failover, Fault, Limits, Plugin, Sizing};
 use overlan_plugin_sdk::testkit::Fixture;
@@ -39,9 +40,10 @@ struct Outcome {
 
 fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut plugin =
-        Plugin::<P>::load(&Engine::new()?, &given.name, &given.wasm, &args.config, Limits::default())
-            .with_context(|| will_not_do(&args.plugin))?;
+    // A node waits no longer for a plan.
+    let limits = Limits { assignment_deadline: ANSWER_DEADLINE, ..Limits::default() };
+    let mut plugin = Plugin::<P>::load(&Engine::new()?, &given.name, &given.wasm, &args.config, limits)
+        .with_context(|| will_not_do(&args.plugin))?;
     let loaded = begun.elapsed();
     let shipped = P::fixtures().into_iter().map(|Fixture { name, question }| Case {
         name: name.to_owned(),

@@ -72,10 +72,11 @@ pub(super) fn start<P: Decision>(
     answers: &mpsc::UnboundedSender<Answered>,
     commands: &mpsc::WeakSender<Command>,
     board: &Arc<Board>,
+    breaker: BreakerConfig,
 ) -> std::io::Result<std_mpsc::Sender<Work>> {
     let (sender, receiver) = std_mpsc::channel();
     let mut worker = Worker::<P> {
-        slot: Slot::new(BreakerConfig::default()),
+        slot: Slot::new(breaker),
         facts: Default::default(),
         probation: None,
         shadow: None,
@@ -348,7 +349,8 @@ mod tests {
         });
         let (answers, mut answered) = unbounded_channel();
         let (commands, _commands) = mpsc::channel(1);
-        let worker = start::<Assignment>(&answers, &commands.downgrade(), &board).unwrap();
+        let worker =
+            start::<Assignment>(&answers, &commands.downgrade(), &board, BreakerConfig::default()).unwrap();
         let question = Arc::new(Question::Assignment(assignment::Question::default()));
         let now = Instant::now();
         for (ticket, asked) in [(1, now.checked_sub(ANSWER_DEADLINE).unwrap()), (2, now)] {
