@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Apply(crate::document::ApplyArgs),
     /// The cluster document in force, as `apply` takes it
     Get(Query),
-    /// Print what happens: responsibilities this member gains and loses, members, plans, documents
+    /// Print what happens: responsibilities this member gains and loses, members, plans, policies, documents
     Watch(Query),
     /// Remove a dead member's entry for good
     Forget(ForgetArgs),

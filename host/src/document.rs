@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use overlan_node::document::{Applied, Content, DocumentView, compose};
@@ -9,7 +10,7 @@ use overlan_node::{DocumentId, OperatorKey};
 
 use crate::args::Query;
 use crate::list::control;
-use crate::table::{out, print_json};
+use crate::table::{out, print_json, unread};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ApplyArgs {
@@ -22,7 +23,10 @@ pub(crate) struct ApplyArgs {
     query: Query,
 }
 
-pub(crate) async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
+/// Exit status where a document is in force, and not all live members have confirmed yet that they hold it.
+const NOT_CONFIRMED: u8 = 3;
+
+pub(crate) async fn apply(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let text = match args.file.as_os_str() == "-" {
         true => std::io::read_to_string(std::io::stdin())?,
         false => std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?,
@@ -76,12 +80,31 @@ fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {
     OperatorKey::parse(&text).with_context(|| path.display().to_string())
 }
 
-pub(crate) fn report(applied: &Applied, query: &Query) -> anyhow::Result<()> {
-    if query.json.json {
+/// Tells what came of it; the exit status says whether all live members hold it.
+pub(crate) fn report(applied: &Applied, query: &Query) -> anyhow::Result<ExitCode> {
+    unread(print(applied, query.json.json))?;
+    if applied.agreed {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let missing = match &applied.missing[..] {
+        [] => "not all live members have".to_owned(),
+        [one] => format!("{one} has not"),
+        [most @ .., last] => format!("{} and {last} have not", most.join(", ")),
+    };
+    eprintln!(
+        "overlan: version {} is in force here and on its way to all, but {missing} said so in time: `overlan status` \
+         tells when all hold it, and what is in the way",
+        applied.version
+    );
+    Ok(ExitCode::from(NOT_CONFIRMED))
+}
+
+fn print(applied: &Applied, json: bool) -> anyhow::Result<()> {
+    if json {
         return print_json(applied);
     }
     let agreed =
-        if applied.agreed { "all live members hold it" } else { "not all live members have said so yet" };
+        if applied.agreed { "all live members hold it" } else { "not all live members have said so" };
     out!("version {} is in force ({agreed}), digest {}", applied.version, applied.digest);
     if !applied.without.is_empty() {
         out!("went away before they were ready: {}", applied.without.join(", "));

@@ -1,6 +1,7 @@
 //! The `overlan` binary: runs a member, and is a client of running ones.
 //!
-//! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration).
+//! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration), 3 in force but not confirmed by all members
+//! yet (`apply` and `policy push`).
 
 mod args;
 mod bench;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         }
     };
     let status = runtime.block_on(dispatch(args.command)).unwrap_or_else(|error| {
-        if is_broken_pipe(&error) {
+        if table::is_broken_pipe(&error) {
             // `overlan listen | head`: whoever read has had enough.
             return ExitCode::SUCCESS;
         }
@@ -61,14 +62,14 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Table(args) => list::table(&args).await?,
         Command::Paths(args) => list::paths(&args).await?,
         Command::Plan(args) => list::plan(&args).await?,
-        Command::Apply(args) => document::apply(&args).await?,
+        Command::Apply(args) => return document::apply(&args).await,
         Command::Get(args) => document::get(&args).await?,
         Command::Watch(args) => watch::run(&args).await?,
         Command::Forget(args) => list::forget(&args).await?,
         Command::Leave(args) => list::leave(&args).await?,
         Command::Send(args) => return messages::send(args).await,
         Command::Listen(args) => messages::listen(&args).await?,
-        Command::Policy(args) => policy::run(&args).await?,
+        Command::Policy(args) => return policy::run(&args).await,
         Command::Bench(args) => return bench::run(args).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -80,13 +81,6 @@ fn explain(error: &anyhow::Error) -> String {
         cause if text.contains(&cause) => text,
         cause => format!("{text}: {cause}"),
     })
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A running node tells what happens; other commands only what goes wrong. `RUST_LOG` says otherwise.

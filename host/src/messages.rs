@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::args::{ListenArgs, SendArgs};
+use crate::table::{print_json, unread};
 
 /// Messages sent and not yet answered.
 const MAX_OPEN: usize = 65_536;
@@ -79,7 +80,7 @@ async fn with_hint<T>(answers: impl Future<Output = T>) -> T {
 
 fn report(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        crate::table::print_json(summary)?;
+        unread(print_json(summary))?;
     }
     if summary.failed == 0 {
         return Ok(ExitCode::SUCCESS);

@@ -52,6 +52,19 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether whoever read standard output has gone.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Of a command with a verdict: its exit status tells that also where nobody reads what it prints.
+pub(crate) fn unread(printed: anyhow::Result<()>) -> anyhow::Result<()> {
+    printed.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
+}
+
 /// Milliseconds for people.
 pub(crate) fn ago(ms: u64) -> String {
     let rounded = if ms < 10_000 { ms } else { ms / 1000 * 1000 };

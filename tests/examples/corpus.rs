@@ -6,7 +6,8 @@ use overlan_tests::corpus::{Kind, to_hex};
 use overlan_wire::frame::{Accepted, RunWriter};
 use overlan_wire::{
     Ack, Adapter, AdapterStatus, BootId, Digest, DocumentId, Entry, Forgotten, Fragment, Frame, Header,
-    KeyId, MessageId, MessageMode, NodeId, PacketNumber, PathId, Record, SessionId, SignedRecord,
+    KeyId, MessageId, MessageMode, NodeId, OperatorId, PacketNumber, PathId, Record, RefusedDocument,
+    SessionId, SignedRecord,
 };
 
 fn main() {
@@ -99,6 +100,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
                 epoch: 12,
                 agreed: digest(2),
                 documents: Default::default(),
+                refused: None,
             }]),
         ),
         (
@@ -108,6 +110,20 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
                 epoch: 12,
                 agreed: digest(2),
                 documents: [4, 3].map(|version| DocumentId { version, digest: digest(version as u8) }),
+                refused: None,
+            }]),
+        ),
+        (
+            "summary-refused",
+            packet(&[Frame::Summary {
+                digest: digest(1),
+                epoch: 12,
+                agreed: digest(2),
+                documents: Default::default(),
+                refused: Some(RefusedDocument {
+                    document: DocumentId { version: 5, digest: digest(5) },
+                    code: RefusedDocument::UNSIGNED,
+                }),
             }]),
         ),
         ("buckets", packet(&[Frame::Buckets { first: 250, hashes: vec![0, 1, u64::MAX, 3, 4, 5] }])),
@@ -190,6 +206,7 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
         ],
         attributes: vec![("site".into(), "x".into()), ("rack".into(), String::new())],
         left: false,
+        operator: None,
     };
     let small = Entry { name: "b".into(), adapters: vec![], attributes: vec![], left: true, ..entry.clone() };
     let forgotten = Forgotten { id: NodeId([0x1d; 16]), version: 3, by_key: [0x52; 32] };
@@ -202,7 +219,8 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
     newer.extend_from_slice(&[0x5e; 64]);
     vec![
         ("entry", signed(Record::Entry(entry))),
-        ("entry-left", signed(Record::Entry(small))),
+        ("entry-left", signed(Record::Entry(small.clone()))),
+        ("entry-operator", signed(Record::Entry(Entry { operator: Some(OperatorId([0x09; 8])), ..small }))),
         ("entry-newer", newer),
         ("forgotten", signed(Record::Forgotten(forgotten))),
     ]

@@ -110,7 +110,21 @@ pub fn run_in<S: AsRef<std::ffi::OsStr>>(namespace: &str, arguments: impl IntoIt
 /// # Panics
 /// Where it cannot be started or does not end; it is killed then.
 pub fn finish(command: &mut Command) -> Ran {
-    let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    finish_with(command, Stdio::piped())
+}
+
+/// As [`finish`], with nobody who reads standard output.
+///
+/// # Panics
+/// As there.
+pub fn finish_unread(command: &mut Command) -> Ran {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    finish_with(command, writer.into())
+}
+
+fn finish_with(command: &mut Command, stdout: Stdio) -> Ran {
+    let started = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn();
     let mut child = started.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (ended, watch) = std::sync::mpsc::channel::<()>();

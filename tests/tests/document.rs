@@ -1,13 +1,13 @@
 //! The cluster document, through the program: apply, get, watch, signatures, and policies pushed to every member.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use overlan_tests::binary::{overlan, run};
+use overlan_tests::binary::{Ran, finish, finish_unread, overlan, run};
 use overlan_tests::cluster::Cluster;
 use overlan_tests::config::Responsibility;
 use overlan_tests::json::{number, rows, text};
@@ -272,7 +272,7 @@ fn an_operators_cluster_takes_what_the_operator_signed() {
     let made = run(["keygen", "--operator", "--out", key]);
     let public = made.stderr.split('"').nth(1).expect("it tells the public key").to_owned();
     made.ok();
-    let cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
+    let mut cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
     let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
     let refused = cluster.nodes[0].run(&["apply", &document]).fails(1);
     assert!(refused.contains("overlan apply --sign KEYFILE"), "{refused}");
@@ -281,7 +281,69 @@ fn an_operators_cluster_takes_what_the_operator_signed() {
     assert_eq!(cluster.nodes[1].listing("status")["document"]["signed"], true);
     let unsigned = cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat"]).fails(1);
     assert!(unsigned.contains("signed by its operator"), "{unsigned}");
-    cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat", "--sign", key]).ok();
+    // Nothing is applied while a member has another key: it would take what the others refuse.
+    let config = cluster.config(2);
+    cluster.start(2, config);
+    cluster.wait_settled();
+    let differs = |node: &Node| node.problems().contains("operator_key differs");
+    let told = || cluster.nodes.iter().all(differs);
+    wait_until("all to tell that the keys differ", LIMIT, told, |told| *told);
+    let push = ["policy", "push", "failover", "builtin:knet-compat", "--sign", key];
+    for node in &cluster.nodes {
+        let refused = node.run(&push).fails(1);
+        assert!(refused.contains("none at c") || refused.contains("none here"), "{refused}");
+    }
+    cluster.nodes[2].config.operator_key.clone_from(&public);
+    cluster.nodes[2].restart();
+    let told = || cluster.nodes.iter().any(differs);
+    wait_until("no member to differ", LIMIT, told, |told| !told);
+    wait_document(&cluster, 1);
+    cluster.nodes[1].run(&push).ok();
     wait_document(&cluster, 2);
     cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:knet-compat")));
+}
+
+/// `overlan apply` against a control socket that gives this one answer; `read`: whether what it prints is read.
+fn apply_answered(folder: &Path, answer: &str, read: bool) -> Ran {
+    let (socket, document) = (folder.join("control.sock"), folder.join("document.toml"));
+    let _ = fs::remove_file(&socket);
+    fs::write(&document, "[[responsibility]]\nname = \"leader\"\n").expect("a file");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let mut command = Command::new(overlan());
+    command.args(["apply", "--json", "--socket"]).arg(&socket).arg(&document);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = listener.accept().expect("the program connects").0;
+            let mut request = BufReader::new(stream.try_clone().expect("the stream twice"));
+            let (mut line, mut body) = (String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                request.read_line(&mut line).expect("a request");
+                let length = line.to_lowercase();
+                body = length
+                    .strip_prefix("content-length:")
+                    .map_or(body, |n| n.trim().parse().expect("a number"));
+            }
+            request.read_exact(&mut vec![0; body]).expect("its body");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+            stream.write_all(&[head.as_bytes(), answer.as_bytes()].concat()).expect("an answer");
+        });
+        if read { finish(&mut command) } else { finish_unread(&mut command) }
+    })
+}
+
+#[test]
+fn a_document_that_not_all_confirmed_has_an_exit_status_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let answer = |agreed, missing| {
+        format!(r#"{{"version":7,"digest":"ab","agreed":{agreed},"missing":{missing},"without":[]}}"#)
+    };
+    let late = answer(false, r#"["b","c","d"]"#);
+    let applied = apply_answered(folder.path(), &late, true);
+    assert_eq!(serde_json::from_str::<Value>(&applied.stdout).expect("JSON")["agreed"], false);
+    let told = applied.fails(3);
+    assert!(told.contains("version 7 is in force here") && told.contains("b, c and d have not"), "{told}");
+    // Nobody reads the listing: the status tells all the same.
+    assert_eq!(apply_answered(folder.path(), &late, false).status, Some(3));
+    apply_answered(folder.path(), &answer(true, "[]"), true).ok();
 }

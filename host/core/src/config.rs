@@ -54,6 +54,10 @@ pub struct Config {
     pub document: Option<Bytes>,
     /// The Ed25519 public key that cluster documents must be signed with; `None`: none need be.
     pub operator_key: Option<[u8; 32]>,
+    /// The assignment policy is being made ready. Until it is told of one
+    /// ([`Core::handle_policy_change`](crate::Core::handle_policy_change)), this node asks none what a plan should be,
+    /// reports so, and leads with the plan in force where it still fits. Default false.
+    pub assignment_pending: bool,
     /// What a minority may own.
     pub quorum: Quorum,
     /// The node ids that may join; `None`: whoever has the cluster key.
@@ -91,6 +95,7 @@ impl Config {
             cluster: String::new(),
             document: None,
             operator_key: None,
+            assignment_pending: false,
             quorum: Quorum::None,
             allow: None,
             last_version: 0,

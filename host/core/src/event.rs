@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use bytes::Bytes;
+use overlan_contract::Kind;
 use overlan_contract::failover::PathState;
 use overlan_wire::limits::MAX_STREAM;
 use overlan_wire::{Digest, DocumentId, MessageId, MessageMode, NodeId};
@@ -191,6 +192,13 @@ pub enum Event {
     Document(DocumentId),
     /// All live members hold this cluster document.
     DocumentAgreed(DocumentId),
+    /// Another policy answers this kind.
+    Policy {
+        /// Which decision.
+        kind: Kind,
+        /// Of the plugin and what its answers depend on; zero for the native fallback.
+        digest: Digest,
+    },
     /// A full send queue has room again.
     Writable {
         /// The peer.

@@ -80,6 +80,9 @@ pub struct TableEntry {
     pub adapters: Vec<AdapterEntry>,
     /// What its owner says of it.
     pub attributes: Attributes,
+    /// First 16 hexadecimal digits of the `[cluster] operator_key` that its owner is configured with.
+    #[serde(default)]
+    pub operator: Option<String>,
 }
 
 /// The address table.

@@ -294,6 +294,7 @@ impl World {
             live,
             members: MEMBERS,
             table_digest: Digest(table_digest),
+            plugin_pending: false,
             plugin_digest: Digest([member.version; 32]),
             document: member.cluster,
             responsibilities: self.duties(node).clone(),

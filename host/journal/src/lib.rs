@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Each record is written by one system call, so that a process that is killed leaves all records whole but the last.
-//! What was written survives the process, not a power cut: nothing is forced to the disk. A reader takes whole records
-//! and stops at the first that is not ([`Damage`]); a writer cuts an unfinished record off and goes on behind the last whole
+//! What was written survives the process, not a power cut: nothing is forced to the disk. A reader takes whole records,
+//! and skips what is none up to the next ([`Damage`]); a writer cuts an unfinished record off and goes on behind the last whole
 //! one, and leaves a file that is damaged otherwise as the previous one.
 //!
 //! This crate has no clock, threads or runtime of its own: the node writes from a thread, the simulator

@@ -163,7 +163,7 @@ fn a_file_damaged_in_its_midst_is_kept_as_it_is() {
         fs::write(file(CURRENT), &bytes).unwrap();
         write(folder.path(), 1 << 20, 5..6);
         assert_eq!(fs::read(file(PREVIOUS)).unwrap(), bytes);
-        assert_eq!(numbers(folder.path()), [0, 5]);
+        assert_eq!(numbers(folder.path()), [0, 2, 3, 4, 5], "only what is damaged is lost");
         fs::remove_file(file(CURRENT)).unwrap();
     }
 }
@@ -192,18 +192,51 @@ fn damage_is_told() {
     let path = folder.path().join(CURRENT);
     let whole = fs::read(&path).unwrap();
     let second = HEADER.len() + encode(&record(0)).unwrap().len();
+    let length = encode(&record(1)).unwrap().len();
     let damage = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = whole.clone();
         change(&mut bytes);
         fs::write(&path, bytes).unwrap();
         let journal = read(&path).unwrap();
-        assert_eq!(journal.records.len(), 1);
+        assert_eq!(journal.records, [record(0), record(2)]);
+        assert_eq!((journal.damage.len(), journal.damage[0].lost_bytes), (1, length as u64));
         journal.damage[0].clone()
     };
     assert_eq!(damage(&|bytes| bytes[second + 20] ^= 1).kind, DamageKind::Checksum);
     assert_eq!(damage(&|bytes| bytes[second + 3] = 0xff).kind, DamageKind::Length);
+    assert_eq!(damage(&|bytes| bytes[second + 1] ^= 0x80).kind, DamageKind::Cut);
+    assert_eq!(damage(&|bytes| bytes[second..second + length].fill(0)).kind, DamageKind::Checksum);
     let said = damage(&|bytes| bytes[second + 20] ^= 1).to_string();
-    assert!(said.contains("wrong checksum") && said.contains("read the 1 records before it"), "{said}");
+    assert!(said.contains("wrong checksum") && said.contains("behind 1 whole ones"), "{said}");
+}
+
+#[test]
+fn what_is_damaged_costs_itself_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 1 << 20, 0..40);
+    let path = folder.path().join(CURRENT);
+    let mut bytes = fs::read(&path).unwrap();
+    let mut starts = vec![HEADER.len()];
+    for number in 0..40 {
+        starts.push(starts[number as usize] + encode(&record(number)).unwrap().len());
+    }
+    assert_eq!(starts[40], bytes.len());
+    // A flipped bit, two in a row, one whose length reaches into the next, a hole, and the last one.
+    bytes[starts[3] + 15] ^= 4;
+    bytes[starts[7] + 30] ^= 1;
+    bytes[starts[8] + 5] ^= 1;
+    bytes[starts[12]] ^= 0x40;
+    bytes.drain(starts[20] + 9..starts[22] + 5);
+    bytes.pop();
+    fs::write(&path, &bytes).unwrap();
+    let lost = [3, 7, 8, 12, 20, 21, 22, 39];
+    let kept: Vec<u64> = (0..40).filter(|number| !lost.contains(number)).collect();
+    assert_eq!(numbers(&path), kept);
+    let journal = read(&path).unwrap();
+    assert_eq!(journal.damage.len(), 5, "{:?}", journal.damage);
+    let skipped: u64 = journal.damage.iter().map(|damage| damage.lost_bytes).sum();
+    let whole: usize = kept.iter().map(|&number| encode(&record(number)).unwrap().len()).sum();
+    assert_eq!(skipped as usize, bytes.len() - HEADER.len() - whole);
 }
 
 #[test]
@@ -287,7 +320,7 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bits_lose_nothing_before_them(flip: prop::sample::Index, bit in 0..8_u8) {
+    fn a_flipped_bit_loses_its_record_alone(flip: prop::sample::Index, bit in 0..8_u8) {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), 1 << 20, 0..5);
         let path = folder.path().join(CURRENT);
@@ -296,11 +329,10 @@ proptest! {
         bytes[at] ^= 1 << bit;
         fs::write(&path, bytes).unwrap();
         let journal = read(&path).unwrap();
+        prop_assert_eq!(journal.damage.len(), 1);
         let damage = &journal.damage[0];
-        prop_assert!(damage.offset as usize <= at);
-        prop_assert_eq!(journal.records.len(), damage.records);
-        for (index, found) in journal.records.iter().enumerate() {
-            prop_assert_eq!(found, &record(index as u64));
-        }
+        prop_assert!((damage.offset..damage.offset + damage.lost_bytes).contains(&(at as u64)));
+        let flipped = damage.records as u64;
+        prop_assert_eq!(journal.records, (0..5).filter(|number| *number != flipped).map(record).collect::<Vec<_>>());
     }
 }

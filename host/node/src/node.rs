@@ -201,6 +201,9 @@ async fn start(
         &commands.downgrade(),
         journal(&config),
     )?;
+    let rollout = Rollout::new(&config.state_dir);
+    let restoring = rollout.restore(state.document(), &policies);
+    let plugins = plugins.into_iter().filter(|plugin| !restoring.contains(&plugin.kind)).collect();
     load_plugins(&policies, plugins).await?;
     let (events, _) = broadcast::channel(MAX_EVENTS);
     let (remotes_sender, remotes) = watch::channel(Vec::new());
@@ -224,7 +227,8 @@ async fn start(
         wake: wake.clone(),
     };
     let id = identity.node_id();
-    let (runtime, driver) = spawn_driver(&config, keyring, state, identity, ports).await?;
+    let pending = restoring.contains(&Kind::Assignment);
+    let (runtime, driver) = spawn_driver(&config, keyring, state, identity, ports, pending).await?;
     let adapters = tokio::spawn(kernel::watch_adapters(config.clone(), commands.downgrade(), kernel_sender));
     let routes = tokio::spawn(kernel::keep_routes(
         config.clone(),
@@ -247,7 +251,7 @@ async fn start(
             remotes,
             report,
             policies,
-            rollout: Rollout::new(&config.state_dir),
+            rollout,
             keyring: Mutex::default(),
             stop,
             stopped,
@@ -288,12 +292,14 @@ async fn spawn_driver(
     state: StateDir,
     identity: Identity,
     ports: Ports,
+    assignment_pending: bool,
 ) -> Result<(Handle, oneshot::Receiver<()>), StartError> {
     let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
     core_config.quorum = config.quorum;
+    core_config.assignment_pending = assignment_pending;
     core_config.congestion = config.congestion;
     core_config.allow.clone_from(&config.allow);
     core_config.last_version = state.last_version();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use overlan_contract::Kind;
 use overlan_core::Event;
 use overlan_core::status::{MemberState, Ownership};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,15 @@ pub enum WatchEvent {
         /// The new state.
         state: MemberState,
     },
+    /// Another policy answers on this member.
+    Policy {
+        /// Which decision.
+        kind: Kind,
+        /// Which plugin; `native` for the fallback.
+        plugin: String,
+        /// If it came back because a new one failed its probation: what gave way to what and why.
+        rolled_back: Option<String>,
+    },
     /// Another cluster document is in force here.
     Document {
         /// Its version.
@@ -66,6 +76,8 @@ pub struct Watch {
     node: NodeHandle,
     events: broadcast::Receiver<Event>,
     owned: BTreeMap<String, Ownership>,
+    /// Roll-backs of each kind that were told, or came before.
+    rollbacks: BTreeMap<Kind, u64>,
     /// Set while `owned` may be out of date.
     stale: bool,
     waiting: VecDeque<WatchEvent>,
@@ -78,7 +90,10 @@ impl NodeHandle {
     /// The node has stopped.
     pub async fn watch_lines(&self) -> Result<Watch, Stopped> {
         let (events, owned) = (self.watch(), BTreeMap::new());
-        let mut watch = Watch { node: self.clone(), events, owned, stale: true, waiting: VecDeque::new() };
+        let rollbacks =
+            self.policy_list().into_iter().map(|status| (status.kind, status.rollbacks)).collect();
+        let waiting = VecDeque::new();
+        let mut watch = Watch { node: self.clone(), events, owned, rollbacks, stale: true, waiting };
         watch.look().await?;
         Ok(watch)
     }
@@ -117,6 +132,7 @@ impl Watch {
                 Event::Member { node, name, state } => {
                     self.waiting.push_back(WatchEvent::Member { name, id: node.to_string(), state });
                 }
+                Event::Policy { kind, .. } => self.look_at_policy(kind),
                 Event::Document(id) => {
                     let (version, digest) = (id.version, id.digest.to_string());
                     self.waiting.push_back(WatchEvent::Document { version, digest });
@@ -128,6 +144,14 @@ impl Watch {
                 _ => {}
             }
         }
+    }
+
+    fn look_at_policy(&mut self, kind: Kind) {
+        let shown = self.node.policy_list().into_iter().find(|status| status.kind == kind);
+        let Some(status) = shown else { return };
+        let told = self.rollbacks.insert(kind, status.rollbacks).unwrap_or_default();
+        let rolled_back = status.last_rollback.filter(|_| status.rollbacks > told);
+        self.waiting.push_back(WatchEvent::Policy { kind, plugin: status.plugin, rolled_back });
     }
 
     /// Compares what this member owns with what was told: nothing is told twice or forgotten, whatever was missed.

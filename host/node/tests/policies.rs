@@ -5,7 +5,9 @@ mod common;
 use common::{config, eventually, free_port};
 use overlan_guests::{self as guests, sizing};
 use overlan_node::config::PluginSource;
-use overlan_node::{Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus, Responsibility};
+use overlan_node::{
+    Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus, Responsibility, WatchEvent,
+};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -25,12 +27,21 @@ async fn bad_plugins_are_rolled_back_or_refused() {
     let swapped = set(&first, "traps", traps.clone()).await.unwrap();
     assert_eq!((&*swapped.plugin, swapped.previous.as_deref()), ("traps", Some("builtin:mtu-fit")));
     assert!(swapped.probation.is_some() && swapped.limits["memory_bytes"].used > Some(0));
+    let mut watch = first.watch_lines().await.unwrap();
     let second = Node::start(config(folder.path(), 81, 2, port)).await.unwrap();
     eventually("the roll-back", || async { status(&first, Kind::Sizing).rollbacks == 1 }).await;
     let after = status(&first, Kind::Sizing);
     assert_eq!((&*after.plugin, after.previous.as_deref()), ("builtin:mtu-fit", Some("traps")));
     assert_eq!(after.totals.faults["trap"], 1);
-    assert!(after.probation.is_none() && after.last_rollback.unwrap().starts_with("traps gave way"));
+    let why = after.last_rollback.unwrap();
+    assert!(after.probation.is_none() && why.starts_with("traps gave way"));
+    assert_eq!(after.last_rollback_digest.unwrap(), swapped.digest);
+    let told = loop {
+        if let WatchEvent::Policy { kind, plugin, rolled_back } = watch.next().await.unwrap() {
+            break (kind, plugin, rolled_back);
+        }
+    };
+    assert_eq!(told, (Kind::Sizing, "builtin:mtu-fit".to_owned(), Some(why)));
     // The question that it failed on is asked again of the plugin that came back.
     eventually("its answers", || async { status(&first, Kind::Sizing).answers > 0 }).await;
 

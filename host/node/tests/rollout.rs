@@ -9,8 +9,8 @@ use common::{config, eventually, free_port};
 use overlan_guests::{assignment, sizing};
 use overlan_node::config::{PluginSource, PolicyChoice};
 use overlan_node::document::{Applied, ApplyFailure, Content};
-use overlan_node::policy_host::{Limits, ProbationConfig};
-use overlan_node::{Kind, Node, NodeHandle, OperatorKey, PolicyStatus};
+use overlan_node::policy_host::{BreakerConfig, Limits, ProbationConfig};
+use overlan_node::{Kind, Node, NodeHandle, OperatorKey, PolicyStatus, plugins};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -80,6 +80,17 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
     let told = problems(&first).await;
     assert!(told.contains(rolled_back) && !told.contains("trying again"), "{told}");
 
+    // Nor does a restart try it again.
+    first.leave().await;
+    let first = Node::start(config(folder.path(), 85, 1, port)).await.unwrap();
+    two(&first, &second).await;
+    other_failover(&first).await;
+    eventually("its answers", || async { status(&first, Kind::Sizing).answers > 0 }).await;
+    let after = status(&first, Kind::Sizing);
+    assert_eq!((&*after.plugin, after.rollbacks, after.totals.faults.len()), ("builtin:mtu-fit", 0, 0));
+    assert!(problems(&first).await.contains(rolled_back), "{}", problems(&first).await);
+    assert!(folder.path().join("state-1/rolled-back.json").exists());
+
     // Another sizing; and what a document put in force in part goes, too, with what it named.
     let good = section(&first, Kind::Sizing, "good", sizing(1_400, 0, 65_536).component()).await;
     apply(&first, &good).await.unwrap();
@@ -91,6 +102,9 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
         })
         .await;
     }
+
+    eventually("nothing to remember", || async { !folder.path().join("state-1/rolled-back.json").exists() })
+        .await;
 
     // One member's own choice stands, and is told, until a document names another.
     first.policy_rollback(Kind::Sizing).await.unwrap();
@@ -109,6 +123,66 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
     }
 }
 
+/// From its first answer on a member answers as the document says; what it was configured with is not even loaded.
+#[tokio::test]
+async fn a_restarted_member_answers_as_the_document_says_or_else_as_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 89, 1, port)).await.unwrap();
+    let second = Node::start(config(folder.path(), 89, 2, port)).await.unwrap();
+    two(&first, &second).await;
+    let weighted = plugins::find("weighted").unwrap().wasm;
+    // With a section that says nothing: a component that no release ships.
+    let weighted = [weighted, &[0, 4, 3, b'a', b'b', b'c']].concat();
+    let weighted = section(&first, Kind::Assignment, "pushed", weighted).await;
+    let small = section(&first, Kind::Sizing, "small", sizing(1_400, 0, 65_536).component()).await;
+    let duties = "[[responsibility]]\nname = \"duty-{0..7}\"\n";
+    assert!(apply(&first, &format!("{duties}{weighted}{small}")).await.unwrap().agreed);
+    let one_plan = || async {
+        let (plan, other) = (first.plan().await.unwrap(), second.plan().await.unwrap());
+        let votes = plan.votes.iter().chain(&other.votes).all(|vote| vote.verdict == "same");
+        plan.document_version == 1 && plan.digest == other.digest && plan.votes.len() == 2 && votes
+    };
+    eventually("one plan", one_plan).await;
+    let digest = first.plan().await.unwrap().digest;
+    second.leave().await;
+
+    let second = Node::start(config(folder.path(), 89, 2, port)).await.unwrap();
+    let answers = || async { status(&second, Kind::Sizing).answers > 0 };
+    eventually("its answers", answers).await;
+    for (kind, plugin) in [(Kind::Assignment, "pushed"), (Kind::Sizing, "small")] {
+        eventually("the document's policy", || async { status(&second, kind).plugin == plugin }).await;
+        let status = status(&second, kind);
+        assert_eq!((status.previous, status.faults), (None, 0), "{kind}: nothing answered before it");
+    }
+    assert_eq!(status(&second, Kind::Failover).plugin, "builtin:fast");
+    let one_plan = || async {
+        let (plan, other) = (first.plan().await.unwrap(), second.plan().await.unwrap());
+        let differs = plan.votes.iter().chain(&other.votes).find(|vote| vote.verdict == "differs");
+        assert_eq!(differs, None, "it does not answer as configured meanwhile");
+        plan.digest == digest
+            && other.digest == digest
+            && plan.votes.iter().all(|vote| vote.verdict == "same")
+    };
+    eventually("one plan again", one_plan).await;
+    second.leave().await;
+
+    // A component that is damaged, and nobody there who has it.
+    first.leave().await;
+    for component in std::fs::read_dir(folder.path().join("state-2/components")).unwrap() {
+        std::fs::write(component.unwrap().path(), "damaged").unwrap();
+    }
+    let second = Node::start(config(folder.path(), 89, 2, port)).await.unwrap();
+    eventually("what it is configured with", || async {
+        status(&second, Kind::Assignment).plugin == "builtin:rendezvous"
+            && status(&second, Kind::Sizing).plugin == "builtin:mtu-fit"
+    })
+    .await;
+    let told = problems(&second).await;
+    assert!(told.contains("policy.assignment of cluster document 1 is not in force here"), "{told}");
+    second.leave().await;
+}
+
 #[tokio::test]
 async fn members_whose_limits_differ_are_named_and_nothing_changes() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,6 +197,7 @@ async fn members_whose_limits_differ_are_named_and_nothing_changes() {
         config: Vec::new(),
         limits,
         probation: ProbationConfig::default(),
+        breaker: BreakerConfig::default(),
     }];
     let second = Node::start(other).await.unwrap();
     two(&first, &second).await;
@@ -182,7 +257,7 @@ async fn what_the_operator_did_not_sign_is_not_even_fetched() {
     two(&first, &second).await;
     let section = section(&first, Kind::Sizing, "unsigned", sizing(1_400, 0, 65_536).component()).await;
     let refused = apply(&first, &section).await.unwrap_err().to_string();
-    assert!(refused.starts_with("m2: ") && refused.contains("signed by its operator"), "{refused}");
+    assert!(refused.contains("operator_key differs") && refused.contains("at m2"), "{refused}");
     assert!(!folder.path().join("state-2/components").exists());
     for node in [&first, &second] {
         assert_eq!(status(node, Kind::Sizing).plugin, "builtin:mtu-fit");

@@ -220,7 +220,7 @@ fn nobody_but_the_leader_says_what_all_hold() {
     for version in 2..12 {
         let digest = Digest([version as u8; 32]);
         let documents = [id, DocumentId { version, digest }];
-        let summary = Frame::Summary { digest, epoch: 0, agreed: digest, documents };
+        let summary = Frame::Summary { digest, epoch: 0, agreed: digest, documents, refused: None };
         for honest in (0..3).filter(|index| *index != liar) {
             insider.cluster_frame(&mut world, honest, &summary);
             world.run_for(Duration::from_millis(5));
@@ -244,21 +244,110 @@ fn only_what_the_operator_signed_is_taken() {
     assert!(matches!(world.apply(0, sign(&elsewhere, &operator)), Err(ApplyError::OtherCluster(_))));
     let id = world.apply(0, sign(&document, &operator)).expect("it is the operator's");
     assert!(world.run_until(30 * SECOND, |world| settled(world, id)));
-    // A member whose configuration lacks the key takes anything; the others refuse it, and count.
-    world.kill(2);
-    world.configure(2, |config| config.operator_key = None);
-    world.start(2);
-    assert!(world.run_until(60 * SECOND, |world| settled(world, id)));
-    let forged = world.apply(2, unsigned(&next(&world, 2, 5, "forged"))).expect("it knows no operator");
-    world.run_for(20 * SECOND);
-    assert_eq!([0, 1, 2].map(|index| held(&world, index)), [id, id, forged]);
-    // It is fetched once, whoever leads, and the status tells.
-    for index in 0..2 {
-        let core = world.members[index].core.as_ref().expect("it runs");
-        let status = core.status(world.now);
-        assert_eq!(status.counters.documents_refused, 1);
-        let told = |problem: &String| problem.starts_with("version 2 of the cluster document");
-        assert!(status.problems.iter().any(told), "{:?}", status.problems);
+}
+
+/// What the status of a member says is wrong.
+fn problems(world: &World, index: usize) -> String {
+    world.members[index].core.as_ref().expect("it runs").status(world.now).problems.join("\n")
+}
+
+/// Whether all running members are in one plan.
+fn one_plan(world: &World) -> bool {
+    let mut plans = world.members.iter().filter_map(|member| Some(member.core.as_ref()?.plan()));
+    let first = plans.next().expect("one runs");
+    plans.all(|plan| (plan.epoch, &plan.digest) == (first.epoch, &first.digest)) && first.epoch > 0
+}
+
+#[test]
+fn members_of_different_operators_apply_nothing_and_say_so() {
+    let operator = SigningKey::from_bytes(&[1; 32]);
+    let key = operator.verifying_key().to_bytes();
+    for odd in 0..3 {
+        let mut world = world(odd as u64, Network::with_delay(Duration::from_millis(1)), |config| {
+            let index = config.name.as_bytes()[1] - b'0';
+            config.operator_key = (usize::from(index) != odd).then_some(key);
+        });
+        assert!(world.run_until(20 * SECOND, one_plan));
+        for index in 0..3 {
+            let document = sign(&next(&world, index, 2, "signed"), &operator);
+            let refused = world.apply(index, document).expect_err("the members differ").to_string();
+            let named =
+                if index == odd { "none here" } else { &format!("none at m{odd}, 8a88e3dd7409f195... here") };
+            for told in [&refused, &problems(&world, index)] {
+                assert!(told.contains("operator_key differs") && told.contains(named), "{index}: {told}");
+            }
+            assert_eq!(held(&world, index), DocumentId::default());
+        }
+        world.kill(odd);
+        world.configure(odd, |config| config.operator_key = Some(key));
+        world.start(odd);
+        let alike = |world: &World| (0..3).all(|index| !problems(world, index).contains("operator"));
+        assert!(world.run_until(30 * SECOND, |world| world.converged() && alike(world)), "member {odd}");
+        let id =
+            world.apply(odd, sign(&next(&world, odd, 2, "signed"), &operator)).expect("all want the same");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, id)), "member {odd}");
+    }
+}
+
+#[test]
+fn what_a_member_applied_alone_and_others_refuse_is_told_at_both_ends_until_it_is_gone() {
+    let operator = SigningKey::from_bytes(&[1; 32]);
+    let key = operator.verifying_key().to_bytes();
+    for (odd, address) in ADDRESSES.into_iter().enumerate() {
+        let mut world = world(odd as u64, Network::with_delay(Duration::from_millis(1)), |config| {
+            config.operator_key = Some(key);
+        });
+        let signed =
+            world.apply(odd, sign(&next(&world, odd, 2, "signed"), &operator)).expect("it is the operator's");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, signed)), "member {odd}");
+        // Its file loses the key while nobody else sees it, and it takes anything.
+        world.network.dead.insert(address.parse().expect("an address"));
+        world.kill(odd);
+        world.configure(odd, |config| config.operator_key = None);
+        world.start(odd);
+        world.run_for(20 * SECOND);
+        let forged =
+            world.apply(odd, unsigned(&next(&world, odd, 5, "forged"))).expect("it knows no operator");
+        world.network.dead.clear();
+        let others: Vec<usize> = (0..3).filter(|index| *index != odd).collect();
+        let told = |world: &World| {
+            let here = problems(world, odd);
+            let names = others.iter().all(|index| here.contains(&format!("m{index}")));
+            let elsewhere =
+                format!("version 2 of the cluster document, which m{odd} holds, was refused here");
+            let refused = "refuse version 2 of the cluster document, which this member holds: the operator";
+            here.contains(refused)
+                && names
+                && others.iter().all(|at| problems(world, *at).contains(&elsewhere))
+        };
+        let met = |world: &World| world.converged() && one_plan(world) && told(world);
+        assert!(world.run_until(60 * SECOND, met), "member {odd}: {}", problems(&world, odd));
+        let epoch = world.members[0].core.as_ref().expect("it runs").plan().epoch;
+        world.run_for(30 * SECOND);
+        assert!(met(&world), "member {odd}");
+        assert_eq!(world.members[0].core.as_ref().expect("it runs").plan().epoch, epoch, "the plan stands");
+        for index in 0..3 {
+            assert_eq!(held(&world, index), if index == odd { forged } else { signed });
+            let core = world.members[index].core.as_ref().expect("it runs");
+            let refused = core.status(world.now).counters.documents_refused;
+            assert_eq!(refused, u64::from(index != odd), "it is fetched once, whoever leads");
+            assert!(!core.document_agreed() && !core.document_missing().is_empty(), "not all hold it");
+        }
+        // With the key again its own document is worth nothing to it, and it takes the others'.
+        world.kill(odd);
+        world.configure(odd, |config| config.operator_key = Some(key));
+        world.start(odd);
+        assert!(
+            problems(&world, odd).contains("version 2 of the cluster document, which this member had stored")
+        );
+        let mended = |world: &World| {
+            let quiet = (0..3).all(|index| !problems(world, index).contains("cluster document"));
+            settled(world, signed) && quiet
+        };
+        assert!(world.run_until(60 * SECOND, mended), "member {odd}: {}", problems(&world, odd));
+        let later =
+            world.apply(odd, sign(&next(&world, odd, 3, "later"), &operator)).expect("all want the same");
+        assert!(world.run_until(30 * SECOND, |world| settled(world, later)), "member {odd}");
     }
 }
 

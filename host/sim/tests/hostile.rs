@@ -186,6 +186,7 @@ fn nobody_writes_anothers_entry_or_removes_the_living() {
             adapters: vec![],
             attributes: vec![],
             left: false,
+            operator: None,
         };
         let forged = sign(&mallory, Record::Entry(forged));
         let by_key = mallory.seal.sign_key();

@@ -14,6 +14,7 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use overlan_node::policy_host::Limits;
@@ -24,31 +25,32 @@ use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
 use crate::table::{Table, out, print_json};
 
-pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        PolicyCommand::List(query) => list(query).await,
+        PolicyCommand::Push(args) => return push::run(args).await,
+        PolicyCommand::List(query) => list(query).await?,
         PolicyCommand::Show { kind, query } => {
-            show(query, control(&query.socket)?.get(&format!("/v1/policy/{kind}")).await?)
+            show(query, control(&query.socket)?.get(&format!("/v1/policy/{kind}")).await?)?
         }
         PolicyCommand::Set { kind, plugin, config, limits, query } => {
-            show(query, upload(&format!("/v1/policy/{kind}"), plugin, config, limits, query).await?)
+            show(query, upload(&format!("/v1/policy/{kind}"), plugin, config, limits, query).await?)?
         }
-        PolicyCommand::Shadow(args) => shadow::run(args).await,
-        PolicyCommand::Push(args) => push::run(args).await,
+        PolicyCommand::Shadow(args) => shadow::run(args).await?,
         PolicyCommand::Unset { kind, query } => {
-            show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)
+            show(query, control(&query.socket)?.delete(&format!("/v1/policy/{kind}")).await?)?
         }
         PolicyCommand::Rollback { kind, query } => {
             let path = format!("/v1/policy/{kind}/rollback");
-            show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)
+            show(query, control(&query.socket)?.post(&path, "text/plain", "").await?)?
         }
-        PolicyCommand::Replay(args) => replay::run(args),
-        PolicyCommand::New(args) => new::run(args),
-        PolicyCommand::Build { dir, out } => build::run(dir, out.as_deref()),
-        PolicyCommand::Test(args) => test::run(args),
-        PolicyCommand::Bench(args) => bench::run(args),
-        PolicyCommand::Check { file, config, json } => check::run(file, config, json.json),
+        PolicyCommand::Replay(args) => replay::run(args)?,
+        PolicyCommand::New(args) => new::run(args)?,
+        PolicyCommand::Build { dir, out } => build::run(dir, out.as_deref())?,
+        PolicyCommand::Test(args) => test::run(args)?,
+        PolicyCommand::Bench(args) => bench::run(args)?,
+        PolicyCommand::Check { file, config, json } => check::run(file, config, json.json)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(query: &Query) -> anyhow::Result<()> {

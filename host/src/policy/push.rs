@@ -1,6 +1,7 @@
 //! `overlan policy push`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use overlan_node::Kind;
@@ -32,7 +33,7 @@ pub(crate) struct PushArgs {
     query: Query,
 }
 
-pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     let control = control(&args.query.socket)?;
     let config = Pairs(args.config.iter().cloned().collect());
     let policy = if args.plugin.starts_with("builtin:") {

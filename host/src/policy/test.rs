@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use overlan_contract::Violation;
+use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_node::Kind;
 use overlan_node::policy_host::{Answered, Assignment, Engine, Failover, Fault, Limits, Plugin, Sizing};
 use overlan_plugin_sdk::testkit::Fixture;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::trial::{Case, Given, Trial, will_not_do};
 use crate::args::TestArgs;
-use crate::table::{Table, out, print_json};
+use crate::table::{Table, out, print_json, unread};
 
 pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let given = Given::read(&args.plugin)?;
@@ -39,9 +40,10 @@ struct Outcome {
 
 fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let mut plugin =
-        Plugin::<P>::load(&Engine::new()?, &given.name, &given.wasm, &args.config, Limits::default())
-            .with_context(|| will_not_do(&args.plugin))?;
+    // A node waits no longer for a plan.
+    let limits = Limits { assignment_deadline: ANSWER_DEADLINE, ..Limits::default() };
+    let mut plugin = Plugin::<P>::load(&Engine::new()?, &given.name, &given.wasm, &args.config, limits)
+        .with_context(|| will_not_do(&args.plugin))?;
     let loaded = begun.elapsed();
     let shipped = P::fixtures().into_iter().map(|Fixture { name, question }| Case {
         name: name.to_owned(),
@@ -59,21 +61,21 @@ fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
         outcomes.push(ask_in_a_row(&mut plugin, &cases));
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count();
-    if args.json.json {
+    let loaded_ms = loaded.as_millis();
+    unread(if args.json.json {
         print_json(&json!({
             "plugin": given.name,
             "kind": P::KIND,
             "sha256": plugin.sha256(),
-            "load_ms": loaded.as_millis(),
+            "load_ms": loaded_ms,
             "passed": outcomes.len() - failed,
             "failed": failed,
             "fixtures": outcomes.iter().map(as_json).collect::<Vec<_>>(),
-        }))?;
+        }))
     } else {
-        print(&outcomes)?;
-        out!("{} policy {}, loaded in {} ms", P::KIND, given.name, loaded.as_millis());
-        out!("{} fixtures passed, {failed} failed", outcomes.len() - failed);
-    }
+        let plugin = format!("{} policy {}, loaded in {loaded_ms} ms", P::KIND, given.name);
+        print(&outcomes, &plugin, failed)
+    })?;
     anyhow::ensure!(
         failed == 0,
         "{} breaks the contract on {failed} of {} fixtures",
@@ -251,7 +253,7 @@ fn as_json(outcome: &Outcome) -> Value {
     })
 }
 
-fn print(outcomes: &[Outcome]) -> anyhow::Result<()> {
+fn print(outcomes: &[Outcome], plugin: &str, failed: usize) -> anyhow::Result<()> {
     let mut table = Table::new(&["fixture", "", "fuel", "memory", "time", "moved"]);
     for outcome in outcomes {
         let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -270,5 +272,7 @@ fn print(outcomes: &[Outcome]) -> anyhow::Result<()> {
             out!("{}: {violation}", outcome.name);
         }
     }
+    out!("{plugin}");
+    out!("{} fixtures passed, {failed} failed", outcomes.len() - failed);
     Ok(())
 }

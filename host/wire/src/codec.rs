@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         }
         let bytes = self.take(len, what)?;
         let text = core::str::from_utf8(bytes).map_err(|_| DecodeError::NotText(what))?;
-        if text.chars().all(is_printable) { Ok(text.into()) } else { Err(DecodeError::NotText(what)) }
+        if is_printable_text(text) { Ok(text.into()) } else { Err(DecodeError::NotText(what)) }
     }
 
     /// Takes an address: 4 or 6, then its bytes.
@@ -146,9 +146,24 @@ pub fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Whether all of a text is [printable](is_printable).
+pub fn is_printable_text(text: &str) -> bool {
+    is_printable_ascii(text) || text.chars().all(is_printable)
+}
+
+/// Most text is, and documents hold much of it.
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// Appends text behind a length byte, cut at a character boundary to `max` (at most 255) bytes, with U+FFFD in
 /// the place of what is not [printable](is_printable).
 pub fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
+    if text.len() <= max.min(255) && is_printable_ascii(text) {
+        out.push(text.len() as u8);
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     let at = out.len();
     out.push(0);
     for c in text.chars().map(|c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER }) {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::codec::{DecodeError, Reader, put_block, put_ip, put_text};
-use crate::ids::{BootId, NodeId};
+use crate::ids::{BootId, NodeId, OperatorId};
 use crate::limits::{
     MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_REMOVED_VERSION, MAX_TEXT,
     MAX_VERSION,
@@ -18,6 +18,8 @@ use crate::limits::{
 
 /// Bytes of the signature at the end of a record.
 pub const SIGNATURE: usize = 64;
+const FLAG_LEFT: u8 = 1;
+const FLAG_OPERATOR: u8 = 2;
 
 /// The owner's word on an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +78,8 @@ pub struct Entry {
     pub attributes: Vec<(String, String)>,
     /// The node left on purpose; it is not a failure.
     pub left: bool,
+    /// The operator whose signature it wants under cluster documents; `None`: it takes any.
+    pub operator: Option<OperatorId>,
 }
 
 /// A member's entry was removed for good, up to a version; a later version brings the member back.
@@ -203,7 +207,9 @@ fn emit_entry(entry: &Entry, out: &mut Vec<u8>) {
     out.extend_from_slice(&entry.id.0);
     out.extend_from_slice(&entry.boot.0);
     out.extend_from_slice(&entry.version.to_be_bytes());
-    out.push(u8::from(entry.left));
+    let left = if entry.left { FLAG_LEFT } else { 0 };
+    let operator = if entry.operator.is_some() { FLAG_OPERATOR } else { 0 };
+    out.push(left | operator);
     put_text(out, &entry.name, MAX_NODE_NAME);
     out.extend_from_slice(&entry.sign_key);
     out.extend_from_slice(&entry.exchange_key);
@@ -218,6 +224,9 @@ fn emit_entry(entry: &Entry, out: &mut Vec<u8>) {
         put_text(out, key, MAX_TEXT);
         put_text(out, value, MAX_TEXT);
     }
+    if let Some(operator) = entry.operator {
+        out.extend_from_slice(&operator.0);
+    }
 }
 
 fn parse_version(reader: &mut Reader<'_>, max: u64) -> Result<u64, DecodeError> {
@@ -229,7 +238,7 @@ fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     let id = NodeId(reader.array("node id")?);
     let boot = BootId(reader.array("boot id")?);
     let version = parse_version(reader, MAX_VERSION)?;
-    let left = reader.u8("left")? & 1 == 1;
+    let flags = reader.u8("flags")?;
     let name = reader.text(MAX_NODE_NAME, "name")?;
     if name.is_empty() {
         return Err(DecodeError::OutOfRange("name"));
@@ -253,7 +262,12 @@ fn parse_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     for _ in 0..count {
         attributes.push((reader.text(MAX_TEXT, "attribute key")?, reader.text(MAX_TEXT, "attribute value")?));
     }
-    Ok(Entry { id, boot, version, name, sign_key, exchange_key, adapters, attributes, left })
+    let operator = match flags & FLAG_OPERATOR {
+        0 => None,
+        _ => Some(OperatorId(reader.array("operator")?)),
+    };
+    let left = flags & FLAG_LEFT != 0;
+    Ok(Entry { id, boot, version, name, sign_key, exchange_key, adapters, attributes, left, operator })
 }
 
 fn emit_adapter(adapter: &Adapter, out: &mut Vec<u8>) {

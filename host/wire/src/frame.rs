@@ -255,6 +255,8 @@ pub enum Frame<'a> {
         agreed: Digest,
         /// The sender's cluster document, and the latest that it knows all live members to hold.
         documents: [DocumentId; 2],
+        /// A cluster document above its own that it will not take.
+        refused: Option<RefusedDocument>,
     },
     /// Hashes of consecutive buckets of the sender's table.
     Buckets {
@@ -395,15 +397,16 @@ impl Frame<'_> {
                 out.push(*code);
             }
             Frame::Membership(bytes) | Frame::Record(bytes) => out.extend_from_slice(bytes),
-            Frame::Summary { digest, epoch, agreed, documents } => {
+            Frame::Summary { digest, epoch, agreed, documents, refused } => {
                 out.extend_from_slice(&digest.0);
                 out.extend_from_slice(&epoch.to_be_bytes());
                 out.extend_from_slice(&agreed.0);
-                if *documents != <[DocumentId; 2]>::default() {
-                    for document in documents {
-                        out.extend_from_slice(&document.version.to_be_bytes());
-                        out.extend_from_slice(&document.digest.0);
-                    }
+                if *documents != <[DocumentId; 2]>::default() || refused.is_some() {
+                    documents.iter().for_each(|document| emit_document(document, out));
+                }
+                if let Some(RefusedDocument { document, code }) = refused {
+                    emit_document(document, out);
+                    out.push(*code);
                 }
             }
             Frame::Buckets { first, hashes } => {
@@ -536,7 +539,17 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
             digest: Digest(body.array("digest")?),
             epoch: body.u64("epoch")?,
             agreed: Digest(body.array("agreed digest")?),
-            documents: parse_documents(&mut body)?,
+            documents: match body.is_empty() {
+                true => Default::default(),
+                false => [parse_document(&mut body)?, parse_document(&mut body)?],
+            },
+            refused: match body.is_empty() {
+                true => None,
+                false => Some(RefusedDocument {
+                    document: parse_document(&mut body)?,
+                    code: body.u8("refusal code")?,
+                }),
+            },
         },
         code::BUCKETS => parse_buckets(&mut body)?,
         code::LEAVES => parse_leaves(&mut body)?,
@@ -577,20 +590,19 @@ fn parse_all<'a, T>(
 }
 
 /// A member that knows no documents, or has none, ends here.
-fn parse_documents(body: &mut Reader<'_>) -> Result<[DocumentId; 2], DecodeError> {
-    let mut documents = <[DocumentId; 2]>::default();
-    if !body.is_empty() {
-        for document in &mut documents {
-            document.version = body.u64("document version")?;
-            document.digest = Digest(body.array("document digest")?);
-            if document.version > MAX_VERSION
-                || (document.version == 0 && document.digest != Digest::default())
-            {
-                return Err(DecodeError::OutOfRange("document version"));
-            }
-        }
+fn emit_document(document: &DocumentId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&document.version.to_be_bytes());
+    out.extend_from_slice(&document.digest.0);
+}
+
+fn parse_document(body: &mut Reader<'_>) -> Result<DocumentId, DecodeError> {
+    let document =
+        DocumentId { version: body.u64("document version")?, digest: Digest(body.array("document digest")?) };
+    let none = document.version == 0 && document.digest != Digest::default();
+    if document.version > MAX_VERSION || none {
+        return Err(DecodeError::OutOfRange("document version"));
     }
-    Ok(documents)
+    Ok(document)
 }
 
 fn parse_buckets<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
@@ -707,6 +719,36 @@ fn parse_accepted<'a>(body: &mut Reader<'a>) -> Result<Accepted<'a>, DecodeError
         return Err(DecodeError::OutOfRange("accepted bitmap"));
     }
     Ok(Accepted { stream, floor, credit, credit_in_all, bitmap })
+}
+
+/// A cluster document that a member will not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedDocument {
+    /// Which.
+    pub document: DocumentId,
+    /// See [`RefusedDocument::UNSIGNED`] and the codes below it.
+    pub code: u8,
+}
+
+impl RefusedDocument {
+    /// The operator whose key the member is configured with did not sign it.
+    pub const UNSIGNED: u8 = 1;
+    /// It bears another cluster's name.
+    pub const OTHER_CLUSTER: u8 = 2;
+    /// The member cannot read it.
+    pub const UNREADABLE: u8 = 3;
+
+    /// Why, in words; codes travel.
+    pub fn why(&self) -> &'static str {
+        match self.code {
+            Self::UNSIGNED => {
+                "the operator whose key is configured there ([cluster] operator_key) did not sign it"
+            }
+            Self::OTHER_CLUSTER => "it is for a cluster of another name ([cluster] name)",
+            Self::UNREADABLE => "that member's release cannot read it",
+            _ => "for a reason that this release does not know",
+        }
+    }
 }
 
 /// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text

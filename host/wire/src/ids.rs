@@ -73,6 +73,12 @@ id_bytes! {
     Digest, 32
 }
 
+id_bytes! {
+    /// An operator: the first bytes of the Ed25519 public key that cluster documents are signed with. It only tells
+    /// members that are configured alike from others; the whole key checks signatures.
+    OperatorId, 8
+}
+
 macro_rules! id_number {
     ($(#[$doc:meta])* $name:ident, $inner:ty) => {
         $(#[$doc])*

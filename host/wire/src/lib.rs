@@ -20,6 +20,8 @@ pub mod packet;
 
 pub use codec::{DecodeError, Reader};
 pub use entry::{Adapter, AdapterStatus, Entry, Forgotten, Record, SignedRecord};
-pub use frame::{Ack, Fragment, Frame, MessageMode};
-pub use ids::{BootId, Digest, DocumentId, KeyId, MessageId, NodeId, PacketNumber, PathId, SessionId};
+pub use frame::{Ack, Fragment, Frame, MessageMode, RefusedDocument};
+pub use ids::{
+    BootId, Digest, DocumentId, KeyId, MessageId, NodeId, OperatorId, PacketNumber, PathId, SessionId,
+};
 pub use packet::{Header, Kind};

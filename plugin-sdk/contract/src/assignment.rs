@@ -1,6 +1,6 @@
 //! Who is responsible for what.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -103,8 +103,13 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
         );
         return violations.finish();
     }
+    // Most duties require the same of a node.
+    let mut eligible: BTreeMap<&Attributes, usize> = BTreeMap::new();
     for (index, (duty, owners)) in question.responsibilities.iter().zip(&answer.owners).enumerate() {
-        validate_owners(question, index, duty, owners, &mut violations);
+        let eligible = *eligible.entry(&duty.requires).or_insert_with(|| {
+            question.nodes.iter().filter(|node| node.live && node.meets(&duty.requires)).count()
+        });
+        validate_owners(question, index, duty, eligible, owners, &mut violations);
     }
     violations.finish()
 }
@@ -113,11 +118,11 @@ fn validate_owners(
     question: &Question,
     index: usize,
     duty: &Responsibility,
+    eligible: usize,
     owners: &[u32],
     violations: &mut Violations,
 ) {
-    let eligible = |node: &&Node| node.live && node.meets(&duty.requires);
-    let wanted = question.nodes.iter().filter(eligible).count().min(duty.replicas as usize);
+    let wanted = eligible.min(duty.replicas as usize);
     if owners.len() != wanted {
         violations.add(
             format!("owners[{index}] ({})", duty.name),
@@ -128,7 +133,6 @@ fn validate_owners(
             ),
         );
     }
-    let mut seen = BTreeSet::new();
     for (place, &owner) in owners.iter().enumerate().take(MAX_REPLICAS as usize) {
         let field = || format!("owners[{index}][{place}] ({})", duty.name);
         match question.nodes.get(owner as usize) {
@@ -141,7 +145,9 @@ fn validate_owners(
             Some(node) if !node.meets(&duty.requires) => {
                 violations.add(field(), owner, format!("node {} lacks a required attribute", node.name));
             }
-            Some(_) if !seen.insert(owner) => violations.add(field(), owner, "an owner is named only once"),
+            Some(_) if owners[..place].contains(&owner) => {
+                violations.add(field(), owner, "an owner is named only once")
+            }
             Some(_) => {}
         }
     }

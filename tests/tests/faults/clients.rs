@@ -186,3 +186,65 @@ fn clients_that_went_or_stay_keep_nobody_out() {
     let again = || exchange(node, PREFACE).is_empty();
     wait_until("a place for another stream", Duration::from_secs(20), again, |&again| again);
 }
+
+/// As many clients as are served at a time, and more, that send this and then nothing.
+fn hang(node: &Node, bytes: &[u8]) -> Vec<UnixStream> {
+    let begin = |_| {
+        let mut stream = connect(node);
+        stream.write_all(bytes).expect("it listens");
+        stream
+    };
+    (0..300).map(begin).collect()
+}
+
+fn serves(node: &Node) {
+    assert_eq!(node.run(&["status", "--json"]).status, Some(0));
+}
+
+#[test]
+fn bodies_that_never_end_keep_nobody_out() {
+    let cluster = two();
+    let node = &cluster.nodes[0];
+    let small = "content-length: 1000\r\n\r\nx";
+    let large = "content-length: 9000000\r\n\r\nx";
+    let unknown = "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+    for (path, length) in [("policy/failover", large), ("document", unknown), ("keys", small)] {
+        let hanging = hang(node, format!("POST /v1/{path} HTTP/1.1\r\nhost: x\r\n{length}").as_bytes());
+        serves(node);
+        // Each is told why, whether it waited in vain for a place or for its own bytes.
+        let answers: Vec<Vec<u8>> = hanging.into_iter().map(answer).collect();
+        let told =
+            |status: &str| answers.iter().filter(|answer| answer.starts_with(status.as_bytes())).count();
+        let (late, busy) = (told("HTTP/1.1 408"), told("HTTP/1.1 503"));
+        assert_eq!(
+            (late + busy, busy > 0),
+            (300, length != small),
+            "{path}: {late} late, {busy} without a place"
+        );
+    }
+    // Nor do they keep others from uploading for long.
+    let kept = hang(node, b"POST /v1/components HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n");
+    let component =
+        b"POST /v1/components HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\nconnection: close\r\n\r\n";
+    let component = [&component[..], &[7; 70_000]].concat();
+    let upload = || exchange(node, &component);
+    wait_until("a place for an upload", Duration::from_secs(20), upload, |answer| {
+        answer.starts_with(b"HTTP/1.1 200")
+    });
+    drop(kept);
+}
+
+#[test]
+fn answers_that_nobody_reads_keep_nobody_out() {
+    let cluster = two();
+    let node = &cluster.nodes[0];
+    let request = b"GET /v1/policy HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    let deaf: Vec<UnixStream> = hang(node, b"");
+    for mut stream in &deaf {
+        stream.set_nonblocking(true).expect("a socket");
+        // Until neither end takes any more.
+        while stream.write(&request).is_ok() {}
+    }
+    serves(node);
+    drop(deaf);
+}

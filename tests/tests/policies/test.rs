@@ -1,6 +1,8 @@
 //! `overlan policy test`.
 
-use overlan_tests::binary::run;
+use std::process::Command;
+
+use overlan_tests::binary::{finish_unread, overlan, run};
 use overlan_tests::json::{row, rows};
 
 const SHIPPED: [(&str, &str); 6] = [
@@ -37,6 +39,12 @@ fn movement_is_measured_and_bounded() {
     let ran = run(["policy", "test", "builtin:balanced", "--max-moved", "0"]);
     assert!(ran.stdout.contains("moved_share is"), "the field is named: {}", ran.stdout);
     assert!(ran.fails(1).contains("breaks the contract"), "and the verdict is given");
+    let mut unread = Command::new(overlan());
+    unread.args(["policy", "test", "builtin:balanced", "--max-moved", "0"]);
+    assert!(
+        finish_unread(&mut unread).fails(1).contains("breaks the contract"),
+        "also where nobody reads on"
+    );
 }
 
 #[test]

@@ -243,8 +243,8 @@ impl<C: Crypto> Core<C> {
             Frame::HelloDone { echo } => self.handle_hello_done(origin, *echo),
             Frame::Refused { echo, code } => self.handle_refused(*echo, *code),
             Frame::Membership(data) => self.handle_membership(origin, data),
-            Frame::Summary { digest, epoch, agreed, documents } => {
-                self.handle_summary(origin, *digest, (*epoch, *agreed), *documents);
+            Frame::Summary { digest, epoch, agreed, documents, refused } => {
+                self.handle_summary(origin, *digest, (*epoch, *agreed), *documents, *refused);
             }
             Frame::Buckets { first, hashes } => self.handle_buckets(origin, *first, hashes),
             Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),

@@ -57,6 +57,12 @@ pub enum ApplyError {
     /// It bears another cluster's name.
     #[error("the document is for the cluster `{0}`, which is another one")]
     OtherCluster(String),
+    /// Live members want another operator's signature than this one: whatever one takes, another would refuse.
+    #[error(
+        "[cluster] operator_key differs among the live members, so that not all would take the document: {0}; write the \
+         same key into every member's file, start those again, and apply it then"
+    )]
+    OperatorsDiffer(String),
     /// The member that was asked sees no majority, and [`Quorum::Majority`] is configured.
     #[error(
         "this member sees no more than half of the members ([cluster] quorum = \"majority\"), and what the others \
@@ -68,16 +74,14 @@ pub enum ApplyError {
 /// What this member knows of cluster documents.
 #[derive(Debug, Default)]
 pub(super) struct Documents {
-    held: Option<SignedDocument>,
+    pub(super) held: Option<SignedDocument>,
     /// The latest held here that the leader found with all live members.
     pub(super) agreed: DocumentId,
     /// What the others hold.
-    known: BTreeMap<NodeId, DocumentId>,
+    pub(super) known: BTreeMap<NodeId, DocumentId>,
     /// Who was asked for a document lately, and when.
     asked: BTreeMap<NodeId, Instant>,
     answered: BTreeMap<NodeId, Instant>,
-    /// The last that another member holds and this one may not take: it is not fetched again.
-    refused: Option<DocumentId>,
 }
 
 impl Documents {
@@ -109,7 +113,15 @@ impl<C: Crypto> Core<C> {
 
     /// Whether all live members are known to hold the document that is held here.
     pub fn document_agreed(&self) -> bool {
-        self.documents.agreed == self.documents.id()
+        self.documents.agreed == self.documents.id() && !self.contested()
+    }
+
+    /// Live members that are not known to hold the document that is held here; none once all do.
+    pub fn document_missing(&self) -> Vec<NodeId> {
+        let id = self.documents.id();
+        let mut missing = if self.document_agreed() { Vec::new() } else { self.live_peers() };
+        missing.retain(|peer| self.documents.known.get(peer) != Some(&id));
+        missing
     }
 
     pub(super) fn document_status(&self) -> DocumentStatus {
@@ -121,22 +133,6 @@ impl<C: Crypto> Core<C> {
             agreed: self.document_agreed(),
             signed,
         }
-    }
-
-    /// Tells of a document above the own that others hold and this member refuses.
-    pub(super) fn document_problem(&self) -> Option<String> {
-        let own = self.documents.id();
-        let refused = self.documents.refused.filter(|refused| *refused > own)?;
-        let goes_on = if self.leader() == self.id { "leads with" } else { "goes on with" };
-        let own = match own.version {
-            0 => String::from("none"),
-            version => format!("version {version}"),
-        };
-        Some(format!(
-            "version {} of the cluster document, which other members hold, was refused here, and this member {goes_on} \
-             {own}: give it the same [cluster] operator_key and name and the same release as the others, and restart it",
-            refused.version
-        ))
     }
 
     /// Puts in force a document made from the one that is held.
@@ -162,6 +158,9 @@ impl<C: Crypto> Core<C> {
     /// See [`ApplyError`].
     pub fn check_offer(&self, offered: &SignedDocument) -> Result<(), ApplyError> {
         self.check_document(offered)?;
+        if let Some(operators) = self.operators() {
+            return Err(ApplyError::OperatorsDiffer(operators));
+        }
         if self.config.quorum == Quorum::Majority && !self.planner.quorate() {
             return Err(ApplyError::NoQuorum);
         }
@@ -193,8 +192,14 @@ impl<C: Crypto> Core<C> {
     pub(super) fn restore_document(&mut self) {
         let Some(bytes) = self.config.document.take() else { return };
         match SignedDocument::parse(bytes) {
-            Ok(document) if self.check_document(&document).is_ok() => self.documents.held = Some(document),
-            _ => self.counters.documents_refused += 1,
+            Ok(document) => match self.check_document(&document) {
+                Ok(()) => self.documents.held = Some(document),
+                Err(why) => {
+                    self.counters.documents_refused += 1;
+                    self.refusals.note_stored(document.id(), &why);
+                }
+            },
+            Err(_) => self.counters.documents_refused += 1,
         }
     }
 
@@ -213,6 +218,7 @@ impl<C: Crypto> Core<C> {
         let id = document.id();
         self.documents.held = Some(document);
         self.documents.asked.clear();
+        self.refusals.outdate(id);
         self.facts_changed = true;
         self.events.push_back(Event::Document(id));
         for peer in self.live_peers().into_iter().take(DIRECT) {
@@ -233,7 +239,10 @@ impl<C: Crypto> Core<C> {
             // A late comer that caught up learns at once that all hold it.
             self.summarize_to(from);
         }
-        if held > self.documents.id() && Some(held) != self.documents.refused {
+        if self.refusals.is_refused(held) {
+            // Who holds what is refused here is to know.
+            self.summarize_to(from);
+        } else if held > self.documents.id() {
             self.fetch_document(from);
         }
         self.check_document_agreement();
@@ -276,8 +285,11 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_malformed += 1;
             // Of a later release, if it is what the sender says that it holds; others may have that one whole.
             let known = self.documents.known.get(&from);
-            if let Some(id) = known.filter(|id| id.digest == document::digest(&bytes)) {
-                self.documents.refused = Some(*id);
+            if let Some(id) =
+                known.filter(|id| **id > self.documents.id() && id.digest == document::digest(&bytes))
+            {
+                self.refusals.note_unreadable(*id);
+                self.summarize_to(from);
             }
             return;
         };
@@ -285,9 +297,10 @@ impl<C: Crypto> Core<C> {
         if document.id() <= self.documents.id() {
             return;
         }
-        if self.check_document(&document).is_err() {
+        if let Err(why) = self.check_document(&document) {
             self.counters.documents_refused += 1;
-            self.documents.refused = Some(document.id());
+            self.refusals.note(document.id(), &why);
+            self.summarize_to(from);
             return;
         }
         self.hold(document);

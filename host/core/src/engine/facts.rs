@@ -178,6 +178,7 @@ impl<C: Crypto> Core<C> {
             members: self.table.entries().filter(|entry| !entry.left).count(),
             table_digest: self.table.digest(),
             plugin_digest: self.plugin_digests[Kind::Assignment as usize],
+            plugin_pending: self.config.assignment_pending,
             document: self.documents.id(),
             responsibilities: document
                 .map_or(&self.config.responsibilities, |held| &held.responsibilities)

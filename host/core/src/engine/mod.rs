@@ -9,6 +9,7 @@ mod inputs;
 mod own;
 mod questions;
 mod records;
+mod refusals;
 mod session;
 mod snapshot;
 mod sync;
@@ -45,6 +46,7 @@ use documents::Documents;
 use hello::Hellos;
 use own::OwnQueue;
 use questions::Pending;
+use refusals::Refusals;
 use session::{Handshakes, Secrets};
 use sync::Agreement;
 
@@ -91,6 +93,7 @@ pub struct Core<C: Crypto> {
     senders: Senders<C::Aead>,
     agreement: Agreement,
     documents: Documents,
+    refusals: Refusals,
     /// What this member owns and stands by for, as last told.
     owned: BTreeMap<String, Ownership>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
@@ -139,6 +142,7 @@ impl<C: Crypto> Core<C> {
             senders: Senders::new(&crypto, config.boot),
             agreement: Agreement::new(now),
             documents: Documents::default(),
+            refusals: Refusals::default(),
             owned: BTreeMap::new(),
             own: OwnQueue::new(config.send_queue_bytes),
             crypto,

@@ -1,16 +1,16 @@
 //! Policy questions: asked by ticket, answered later, validated like network input.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use overlan_contract::{Kind, assignment, failover, sizing};
+use overlan_contract::{Kind, failover, sizing};
 use overlan_wire::{Digest, NodeId, PathId};
 use rand::Rng;
 
 use super::Core;
 use crate::crypto::Crypto;
+use crate::event::Event;
 use crate::peer::Surroundings;
 use crate::policy::{Answer, Fault, Question, Ticket, fallback};
 use crate::time::Instant;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What a ticket's answer is for.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Assignment { planner: u64, question: assignment::Question },
+    Assignment { planner: u64 },
     Sizing { node: NodeId, path: PathId, question: Box<sizing::Question> },
     Failover { node: NodeId, paths: Vec<PathId>, question: failover::Question },
 }
@@ -41,9 +41,18 @@ impl<C: Crypto> Core<C> {
             self.counters.policy_faults += 1;
         }
         match pending {
-            Pending::Assignment { planner, question } => {
-                let answer = answer.and_then(|answer| self.check_assignment(&question, answer));
+            Pending::Assignment { planner } => {
+                let answer = answer.and_then(|answer| match answer {
+                    Answer::Assignment(answer) => Ok(answer),
+                    Answer::Sizing(_) | Answer::Failover(_) => {
+                        self.counters.policy_invalid += 1;
+                        Err("the policy answered another kind of question".into())
+                    }
+                });
+                // It checks the answer.
+                let invalid = self.planner.counters().policy_invalid;
                 self.planner.handle_answer(now, planner, answer);
+                self.counters.policy_invalid += self.planner.counters().policy_invalid - invalid;
             }
             Pending::Sizing { node, path, question } => {
                 if let Ok(Answer::Sizing(answer)) = answer {
@@ -74,24 +83,6 @@ impl<C: Crypto> Core<C> {
         self.pump();
     }
 
-    fn check_assignment(
-        &mut self,
-        question: &assignment::Question,
-        answer: Answer,
-    ) -> Result<assignment::Answer, String> {
-        let Answer::Assignment(answer) = answer else {
-            self.counters.policy_invalid += 1;
-            return Err("the policy answered another kind of question".into());
-        };
-        match assignment::validate(question, &answer) {
-            Ok(()) => Ok(answer),
-            Err(violations) => {
-                self.counters.policy_invalid += 1;
-                Err(alloc::format!("invalid answer: {}", violations[0]))
-            }
-        }
-    }
-
     fn apply_failover(
         &mut self,
         now: Instant,
@@ -119,8 +110,12 @@ impl<C: Crypto> Core<C> {
     pub fn handle_policy_change(&mut self, now: Instant, kind: Kind, digest: Digest) {
         self.now = now;
         self.plugin_digests[kind as usize] = digest;
+        self.events.push_back(Event::Policy { kind, digest });
         match kind {
-            Kind::Assignment => self.facts_changed = true,
+            Kind::Assignment => {
+                self.config.assignment_pending = false;
+                self.facts_changed = true;
+            }
             Kind::Sizing => {
                 for peer in self.peers.values_mut() {
                     peer.ask_sizing = peer.paths.iter().map(|path| path.id).collect();
@@ -135,8 +130,7 @@ impl<C: Crypto> Core<C> {
     /// Asks what changed facts call for.
     pub(super) fn pump_questions(&mut self) {
         while let Some((planner, question)) = self.planner.poll_question() {
-            let pending = Pending::Assignment { planner, question: question.clone() };
-            self.ask(pending, Question::Assignment(question));
+            self.ask(Pending::Assignment { planner }, Question::Assignment(question));
         }
         let touched: Vec<NodeId> = self.to_schedule.iter().copied().collect();
         for node in touched {

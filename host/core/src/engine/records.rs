@@ -5,6 +5,7 @@ use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
+use super::refusals::operator_id;
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
@@ -45,6 +46,7 @@ impl<C: Crypto> Core<C> {
             adapters: self.adapters.clone(),
             attributes: self.config.attributes.clone(),
             left: self.left,
+            operator: self.config.operator_key.map(operator_id),
         }
     }
 
@@ -265,6 +267,7 @@ impl<C: Crypto> Core<C> {
         self.seen.remove(&id);
         self.agreement.forget(id);
         self.documents.forget(id);
+        self.refusals.forget(id);
         self.to_schedule.insert(id);
         self.refresh_members();
     }

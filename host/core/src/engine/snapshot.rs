@@ -61,13 +61,7 @@ impl<C: Crypto> Core<C> {
                 self.counters.dropped_unknown_key, key.0
             ));
         }
-        if self.counters.documents_refused > 0 {
-            problems.push(format!(
-                "{} cluster documents were refused: not signed by [cluster] operator_key, or of another cluster",
-                self.counters.documents_refused
-            ));
-        }
-        problems.extend(self.document_problem());
+        problems.extend(self.document_problems());
         if self.counters.dropped_forged > 0 {
             problems.push(format!(
                 "{} datagrams failed authentication: damaged or forged, or from a cluster with the same key and \
@@ -195,6 +189,7 @@ fn table_entry(entry: &Entry) -> TableEntry {
         left: entry.left,
         adapters: entry.adapters.iter().map(adapter_entry).collect(),
         attributes: entry.attributes.clone(),
+        operator: entry.operator.map(|operator| operator.to_string()),
     }
 }
 

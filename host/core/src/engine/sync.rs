@@ -13,7 +13,7 @@ use core::time::Duration;
 use overlan_wire::frame::FRAME_HEADER;
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
-use overlan_wire::{Digest, DocumentId, Frame, NodeId};
+use overlan_wire::{Digest, DocumentId, Frame, NodeId, RefusedDocument};
 use rand::Rng;
 
 use super::Core;
@@ -112,6 +112,7 @@ impl<C: Crypto> Core<C> {
             epoch: self.agreement.epoch,
             agreed: self.agreement.digest,
             documents: [self.documents.id(), self.documents.agreed],
+            refused: self.refusals.highest(),
         }
     }
 
@@ -131,8 +132,10 @@ impl<C: Crypto> Core<C> {
         digest: Digest,
         (epoch, agreed): (u64, Digest),
         documents: [DocumentId; 2],
+        refused: Option<RefusedDocument>,
     ) {
         if let Some(&from) = self.boots.get(&origin.boot) {
+            self.refusals.note_elsewhere(from, refused);
             self.agreement.digests.insert(from, digest);
             // Two that both took themselves for the leader may have agreed as often: one of the two counts
             // everywhere, and where that is not the table, the leader says so in the next.

@@ -9,7 +9,7 @@ use overlan_wire::{Digest, DocumentId, NodeId};
 
 use super::question::{document_digest, plan_digest};
 use super::wire::{Opinion, Proposal, Vote};
-use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, Planner};
+use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, PENDING, Planner};
 use crate::status::Ownership;
 use crate::time::Instant;
 
@@ -20,7 +20,8 @@ pub(super) struct InForce {
     /// As it came, to be passed on.
     pub(super) bytes: Vec<u8>,
     pub(super) digest: Digest,
-    pub(super) document: Digest,
+    /// Digest of the responsibilities, where no cluster document names them.
+    pub(super) duties: Option<Digest>,
     places: BTreeMap<String, usize>,
     /// The question, as soon as this member's table lets it be rebuilt.
     pub(super) question: Option<Question>,
@@ -43,7 +44,7 @@ impl InForce {
         let names = proposal.responsibilities.iter().map(|duty| duty.name.clone());
         InForce {
             digest,
-            document: document_digest(&proposal.responsibilities),
+            duties: (proposal.document.version == 0).then(|| document_digest(&proposal.responsibilities)),
             places: names.zip(0..).collect(),
             bytes,
             proposal,
@@ -234,6 +235,10 @@ impl Planner {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
         }
         let Some(question) = plan.question.clone() else { return };
+        if facts.plugin_pending {
+            plan.opinion = Opinion::Pending(String::from(PENDING));
+            return;
+        }
         if plan.asked_plugin == Some(facts.plugin_digest) {
             return;
         }
@@ -301,7 +306,7 @@ impl Planner {
         if facts.document.version > 0 || plan.proposal.document.version > 0 {
             return facts.document != plan.proposal.document;
         }
-        !facts.responsibilities.is_empty() && document_digest(&facts.responsibilities) != plan.document
+        !facts.responsibilities.is_empty() && plan.duties != Some(document_digest(&facts.responsibilities))
     }
 
     /// The vote as it stands now.

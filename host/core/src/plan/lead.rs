@@ -12,8 +12,8 @@ use super::fallback::fallback_assignment;
 use super::question::{carried_over, document_digest, question_digest};
 use super::wire::{Ballot, MAX_EPOCH, MAX_WHY, Opinion, PlanMessage, Proposal, Vote};
 use super::{
-    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, Planner,
-    REPORT_WAIT, ids_contain,
+    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, PENDING,
+    POLICY_WAIT, Planner, REPORT_WAIT, ids_contain,
 };
 use crate::time::Instant;
 
@@ -187,7 +187,9 @@ impl Planner {
         let rest = (self.lead.changed_at + DEBOUNCE).max(self.reports_due(now));
         let fetched = self.lead.fetching.map_or(Instant::ZERO, |(_, until)| until);
         let document = if self.lacks_document() { since + DOCUMENT_WAIT } else { Instant::ZERO };
-        let due = rest.min(since + DEBOUNCE_MAX).max(fetched).max(document);
+        let pending = self.facts.as_ref().is_some_and(|facts| facts.plugin_pending);
+        let policy = if pending { since + POLICY_WAIT } else { Instant::ZERO };
+        let due = rest.min(since + DEBOUNCE_MAX).max(fetched).max(document).max(policy);
         self.lead.due = Some(due);
     }
 
@@ -268,10 +270,14 @@ impl Planner {
             attributes: Vec::new(),
         };
         let nodes = self.ids.iter().map(|id| (*id, facts.live.get(id).copied())).collect();
-        let (plugin, held) = (facts.plugin_digest, facts.document);
-        let ticket = self.ask(question.clone());
+        let (plugin, document, pending) = (facts.plugin_digest, facts.document, facts.plugin_pending);
         let deadline = now + ANSWER_DEADLINE;
-        self.lead.asking = Some(Asking { ticket, deadline, inputs, nodes, question, plugin, document: held });
+        let mut asking = Asking { ticket: 0, deadline, inputs, nodes, question, plugin, document };
+        if pending {
+            return self.propose(now, asking, Err(String::from(PENDING)));
+        }
+        asking.ticket = self.ask(asking.question.clone());
+        self.lead.asking = Some(asking);
     }
 
     /// Takes an answer to the leader's question; false where it is for another.

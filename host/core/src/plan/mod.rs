@@ -71,6 +71,10 @@ pub const REPORT_WAIT: Duration = Duration::from_millis(500);
 pub const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// How long a leader waits for the cluster document that a plan it knows was made for.
 pub const DOCUMENT_WAIT: Duration = Duration::from_secs(3);
+/// How long a leader waits for its policy to be made ready before it goes on without.
+pub const POLICY_WAIT: Duration = Duration::from_secs(3);
+/// Why a plan is nobody's answer, or there is none yet to compare it with.
+const PENDING: &str = "its policy is being made ready";
 /// When a policy's answer is late.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// A member whose plan does not fit what it sees reminds its leader after this long; then after twice as
@@ -98,6 +102,8 @@ pub struct Facts {
     pub table_digest: Digest,
     /// Digest of the assignment plugin and its configuration.
     pub plugin_digest: Digest,
+    /// The assignment plugin is being made ready, and is asked nothing.
+    pub plugin_pending: bool,
     /// The cluster document held here; the default where none was applied.
     pub document: DocumentId,
     /// The document's duties. Without a document those this member is configured with; empty where it leaves them to
@@ -215,9 +221,18 @@ impl Planner {
         self.started.get_or_insert(now);
         let Facts { nodes, responsibilities, live, .. } = facts;
         let (ids, nodes, refused_nodes) = question::checked_nodes(nodes, &live);
-        let (responsibilities, refused_duties) = question::checked_document(responsibilities);
-        self.counters.facts_refused += (refused_nodes + refused_duties) as u64;
-        self.inputs = question::inputs_digest(&nodes, &live, facts.plugin_digest);
+        let known = self.facts.take().map(|facts| (facts.document, facts.responsibilities));
+        let (document_changed, responsibilities) = match known {
+            // One document has one content, which was checked before.
+            Some((id, known)) if id == facts.document && id.version > 0 => (false, known),
+            known => {
+                let (checked, refused) = question::checked_document(responsibilities);
+                self.counters.facts_refused += refused as u64;
+                (known.is_some_and(|(id, known)| id != facts.document || known != checked), checked)
+            }
+        };
+        self.counters.facts_refused += refused_nodes as u64;
+        self.inputs = question::inputs_digest(&nodes, &live, facts.plugin_digest, facts.plugin_pending);
         self.ids = ids;
         self.since.retain(|node, (boot, _)| live.get(node) == Some(boot));
         for (&node, &boot) in &live {
@@ -229,8 +244,6 @@ impl Planner {
             None => ids_contain(&self.ids, *node),
         });
         self.lead.forget_absent(&live);
-        let known = self.facts.as_ref().map(|facts| (facts.document, &facts.responsibilities));
-        let document_changed = known.is_some_and(|known| known != (facts.document, &responsibilities));
         self.facts = Some(Facts { nodes, responsibilities, live, ..facts });
         self.lead.note_change(now);
         self.follow_leader(now, document_changed);

@@ -48,10 +48,15 @@ pub(crate) fn plan_digest(nodes: &[NodeId], document: &[Responsibility], owners:
 }
 
 /// SHA-256 over what a new plan is made for, apart from the document.
-pub(crate) fn inputs_digest(nodes: &[Node], live: &BTreeMap<NodeId, BootId>, plugin: Digest) -> Digest {
+pub(crate) fn inputs_digest(
+    nodes: &[Node],
+    live: &BTreeMap<NodeId, BootId>,
+    plugin: Digest,
+    plugin_pending: bool,
+) -> Digest {
     let nodes = postcard::to_allocvec(nodes).expect("plain data of known lengths always encodes");
     let live: Vec<u8> = live.iter().flat_map(|(node, boot)| node.0.into_iter().chain(boot.0)).collect();
-    sha256("overlan inputs 1", &[&nodes, &live, &plugin.0])
+    sha256("overlan inputs 1", &[&nodes, &live, &plugin.0, &[u8::from(plugin_pending)]])
 }
 
 /// Keeps the responsibilities that a question may carry, and says how many it may not: too many or too

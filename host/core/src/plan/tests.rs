@@ -170,6 +170,7 @@ fn facts(me: u16, nodes: u16, duties: usize) -> Facts {
         members: usize::from(nodes),
         nodes: question.nodes,
         table_digest: Digest::default(),
+        plugin_pending: false,
         plugin_digest: Digest::default(),
         document: DocumentId::default(),
         responsibilities: question.responsibilities,
@@ -251,4 +252,60 @@ fn a_restarted_leader_outbids_what_is_in_force() {
     }
     assert!(proposed.contains(&(node(2), PlanMessage::Fetch.emit())));
     assert_eq!(planner.poll_changed(), Some(58));
+}
+
+#[test]
+fn while_its_policy_is_made_ready_a_member_is_asked_nothing_and_a_leader_keeps_what_fits() {
+    // A plan that no policy of ours would make: the second of its owners goes first.
+    let mut leader = joined_planner(1);
+    let due = leader.poll_timeout().expect("a plan is wanted");
+    leader.handle_timeout(due);
+    let (ticket, question) = leader.poll_question().expect("its policy is asked");
+    let mut odd = fallback_assignment(&question);
+    odd.owners.iter_mut().for_each(|owners| owners.reverse());
+    leader.handle_answer(due, ticket, Ok(odd));
+    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send()).collect();
+    let proposal =
+        sent.iter().rfind(|(to, _)| *to == node(2)).map(|(_, bytes)| bytes.clone()).expect("it is sent");
+    let plan = leader.status(|id| id.to_string());
+
+    let pending = Facts { plugin_pending: true, ..facts(2, 4, 5) };
+    let mut member = Planner::new(node(2), 1);
+    member.handle_facts(due, pending.clone());
+    assert_eq!(member.handle_message(due, node(1), &proposal), Ok(()));
+    assert_eq!(member.poll_question(), None);
+    let own = |member: &Planner| {
+        let id = node(2).to_string();
+        let votes = member.status(|id| id.to_string()).votes;
+        votes.into_iter().find(|vote| vote.id == id).map(|vote| (vote.verdict, vote.why)).expect("its own")
+    };
+    assert_eq!(own(&member), ("pending".into(), PENDING.into()));
+
+    // The leader goes, and the member leads: it waits, then gives away what nobody alive owns, and no more.
+    let lose = |facts: &mut Facts| assert!(facts.live.remove(&node(1)).is_some());
+    let mut alone = pending;
+    lose(&mut alone);
+    member.handle_facts(due, alone);
+    let mut now = due;
+    while let Some(next) =
+        member.poll_timeout().filter(|_| member.status(|id| id.to_string()).epoch == plan.epoch)
+    {
+        now = next;
+        member.handle_timeout(now);
+        assert_eq!(member.poll_question(), None);
+    }
+    assert!(now.since(due) >= POLICY_WAIT);
+    let kept = member.status(|id| id.to_string());
+    assert_eq!(own(&member), ("fault".into(), PENDING.into()));
+    assert_eq!(kept.duties.len(), plan.duties.len());
+
+    // It is ready: the plan is made anew, by its answer.
+    let mut ready = Facts { plugin_digest: Digest([7; 32]), ..facts(2, 4, 5) };
+    lose(&mut ready);
+    member.handle_facts(now, ready);
+    member.handle_timeout(member.poll_timeout().expect("a plan is wanted"));
+    let (ticket, question) = member.poll_question().expect("its policy is asked");
+    member.handle_answer(now, ticket, Ok(fallback_assignment(&question)));
+    assert_eq!(own(&member), ("same".into(), String::new()));
+    assert_eq!(member.status(|id| id.to_string()).epoch, kept.epoch + 1);
 }

@@ -89,6 +89,8 @@ pub(super) struct PolicySection {
     pub(super) limits: BTreeMap<String, Spanned<i64>>,
     #[serde(default)]
     pub(super) probation: ProbationSection,
+    #[serde(default)]
+    pub(super) breaker: BreakerSection,
 }
 
 #[derive(Default, Deserialize)]
@@ -97,6 +99,14 @@ pub(super) struct ProbationSection {
     pub(super) answers: Option<Spanned<i64>>,
     pub(super) seconds: Option<Spanned<i64>>,
     pub(super) faults: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BreakerSection {
+    pub(super) faults: Option<Spanned<i64>>,
+    pub(super) seconds: Option<Spanned<i64>>,
+    pub(super) max_seconds: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -107,7 +107,12 @@ fn allowed(key: &str) -> &'static str {
         "policy.assignment.probation" | "policy.sizing.probation" | "policy.failover.probation" => {
             "a table of whole numbers, such as { answers = 3, seconds = 60, faults = 1 }"
         }
-        _ if key.starts_with("policy.") && (key.contains(".limits.") || key.contains(".probation.")) => {
+        "policy.assignment.breaker" | "policy.sizing.breaker" | "policy.failover.breaker" => {
+            "a table of whole numbers, such as { faults = 3, seconds = 1, max_seconds = 300 }"
+        }
+        _ if key.starts_with("policy.")
+            && [".limits.", ".probation.", ".breaker."].iter().any(|of| key.contains(of)) =>
+        {
             "a whole number"
         }
         "responsibility" => "a list of tables, each headed [[responsibility]]",

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use overlan_contract::assignment::Responsibility;
 use overlan_contract::{Attributes, Kind};
 use overlan_core::config::{Congestion, Quorum};
-use overlan_policy::{Limits, ProbationConfig};
+use overlan_policy::{BreakerConfig, Limits, ProbationConfig};
 use overlan_wire::NodeId;
 
 pub(crate) use expand::expand;
@@ -127,6 +127,8 @@ pub struct PolicyChoice {
     pub limits: Limits,
     /// How a plugin that is swapped in has to prove itself.
     pub probation: ProbationConfig,
+    /// When a plugin that keeps failing is not asked any more, and for how long.
+    pub breaker: BreakerConfig,
 }
 
 /// Where a plugin's component comes from.

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use overlan_contract::assignment::{MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
 use overlan_contract::{Attributes, Kind};
-use overlan_policy::{Limits, ProbationConfig};
+use overlan_policy::{BreakerConfig, Limits, ProbationConfig};
 use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES};
 use toml::Spanned;
 
 use super::expand::expand;
 use super::file::{
-    AdapterSection, File, PolicySection, ProbationSection, ResponsibilitySection, RouteSection, Text,
+    AdapterSection, BreakerSection, File, PolicySection, ProbationSection, ResponsibilitySection,
+    RouteSection, Text,
 };
 use super::{
     AdapterChoice, Config, ConfigError, DEFAULT_JOURNAL_BYTES, DEFAULT_PORT, Overrides, PluginSource,
@@ -23,6 +24,10 @@ use super::{
 
 /// Most answers, seconds and faults of a probation.
 const MAX_PROBATION: i64 = 1_000_000;
+/// Most faults in a row that a breaker waits for.
+const MAX_BREAKER_FAULTS: i64 = 1_000;
+/// Longest time that a breaker stays open, in seconds: a day.
+const MAX_BREAKER_SECONDS: i64 = 86_400;
 /// Largest weight of a responsibility; its thousandths must fit the contract's type.
 const MAX_WEIGHT: f64 = 1_000_000.0;
 
@@ -46,12 +51,12 @@ impl Config {
     /// The first thing that is wrong, with its place and what is allowed.
     pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let source = Source { text, path };
-        let file: File = toml::from_str(text).map_err(|error| source.refused(&error))?;
         if let Some((span, message)) =
             keys::date(text).and_then(|span| Some((span.clone(), keys::explain(text, &span)?)))
         {
             return Err(source.error(Some(span), message));
         }
+        let file: File = toml::from_str(text).map_err(|error| source.refused(&error))?;
         Reading { source, overrides }.config(file)
     }
 }
@@ -318,7 +323,28 @@ impl Reading<'_> {
             self.source.at(value, set)?;
         }
         let config = section.config.clone().into_iter().collect();
-        Ok(PolicyChoice { kind, source, config, limits, probation: self.probation(&section.probation)? })
+        let (probation, breaker) = (self.probation(&section.probation)?, self.breaker(&section.breaker)?);
+        Ok(PolicyChoice { kind, source, config, limits, probation, breaker })
+    }
+
+    fn breaker(&self, section: &BreakerSection) -> Result<BreakerConfig, ConfigError> {
+        let number = |what: &str, given: &Option<Spanned<i64>>, range: RangeInclusive<i64>| {
+            optional(given, |number| {
+                self.source.at(number, value::integer::<u32>(what, *number.get_ref(), range.clone()))
+            })
+        };
+        let seconds = |number: Option<u32>| number.map(|seconds| Duration::from_secs(seconds.into()));
+        let default = BreakerConfig::default();
+        let first = seconds(number("seconds", &section.seconds, 1..=MAX_BREAKER_SECONDS)?);
+        let first_backoff = first.unwrap_or(default.first_backoff);
+        let least = first_backoff.as_secs() as i64;
+        let most = seconds(number("max_seconds", &section.max_seconds, least..=MAX_BREAKER_SECONDS)?);
+        Ok(BreakerConfig {
+            faults_to_open: number("faults", &section.faults, 1..=MAX_BREAKER_FAULTS)?
+                .unwrap_or(default.faults_to_open),
+            first_backoff,
+            max_backoff: most.unwrap_or(default.max_backoff).max(first_backoff),
+        })
     }
 
     fn probation(&self, section: &ProbationSection) -> Result<ProbationConfig, ConfigError> {

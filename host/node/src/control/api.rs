@@ -1,33 +1,27 @@
 //! The control API; `CONTROL.md` documents it for people.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody as _};
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use overlan_contract::Kind;
 use overlan_wire::KeyId;
 use overlan_wire::limits::MAX_DOCUMENT;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::timeout;
 
+use super::body::{MAX_PLUGIN, Uploads, body};
 use super::document;
 use crate::config::PluginSource;
 use crate::handle::{NodeHandle, Stopped};
 use crate::keyring::{KeyringChange, KeyringFailure};
 use crate::policy::PolicyError;
 
-/// Largest component that may be uploaded.
-const MAX_PLUGIN: usize = 64 << 20;
 /// Largest text of a cluster document, which says in words what takes an eighth of it at most.
 const MAX_DOCUMENT_TEXT: usize = 8 * MAX_DOCUMENT;
-/// A component must have come by then.
-const UPLOAD: Duration = Duration::from_secs(60);
 
 /// An error, and what to do next where that is not in the error.
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,6 +128,7 @@ pub(super) fn router(node: NodeHandle) -> Router {
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_PLUGIN))
+        .layer(Extension(Uploads::default()))
         .with_state(node)
 }
 
@@ -200,18 +195,6 @@ const NAME: &str = "name";
 const MAX_PLUGIN_NAME: usize = overlan_core::document::MAX_TEXT;
 /// Before the name of a limit; all other parameters of the query are the plugin's configuration.
 const LIMIT: &str = "limit.";
-
-/// The whole body. One that says it is too large is refused before it comes.
-pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let hint = "a component has at most 64 MiB, the text of a document at most 8 MiB";
-    if request.body().size_hint().lower() > MAX_PLUGIN as u64 {
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", hint));
-    }
-    match timeout(UPLOAD, Bytes::from_request(request, &())).await {
-        Ok(read) => read.map_err(|error| ApiError::new(error.status(), error.body_text(), hint)),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come", "send it again")),
-    }
-}
 
 /// What a request gives to swap in or to shadow with: name, component, configuration, limits.
 type Upload = (String, Vec<u8>, Vec<(String, String)>, Vec<(String, u64)>);

@@ -14,7 +14,8 @@ use overlan_core::document::SignedDocument;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::api::{Answer, ApiError, body, ok};
+use super::api::{Answer, ApiError, ok};
+use super::body::body;
 use crate::document::{ApplyFailure, Content};
 use crate::handle::NodeHandle;
 
@@ -32,6 +33,7 @@ impl From<ApplyFailure> for ApiError {
     fn from(failure: ApplyFailure) -> Self {
         let (status, hint) = match &failure {
             ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "overlan get"),
+            ApplyFailure::Refused(ApplyError::OperatorsDiffer(_)) => (StatusCode::CONFLICT, "overlan status"),
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
             ApplyFailure::NoComponent(_) | ApplyFailure::Member { .. } => {

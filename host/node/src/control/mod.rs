@@ -2,6 +2,7 @@
 //! optional TCP listener for metrics.
 
 mod api;
+mod body;
 mod document;
 mod metrics;
 
@@ -20,6 +21,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::config::Config;
 use crate::handle::NodeHandle;
@@ -33,6 +35,8 @@ const MAX_STREAMS: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A client has this long to say what it wants: silent ones must not keep others waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that takes nothing of its answer for this long is given up.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What listens.
 pub(crate) struct Bound {
@@ -176,6 +180,8 @@ async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     // A client that ends its side after the request still gets its answer.
     server.half_close(true);
     server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_PATIENCE));
     let served = server.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a control client");

@@ -8,6 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Applied, ApplyFailure, Content, DocumentView, compose};
+use crate::driver::NodeCore;
 use crate::handle::{NodeHandle, Stopped};
 use crate::rollout::{Undertaking, prepare_everywhere};
 
@@ -62,10 +63,11 @@ impl NodeHandle {
         let without = undertaking.map(Undertaking::settle).unwrap_or_default();
         let until = Instant::now() + AGREEMENT;
         loop {
-            let (agreed, overtaken) = self.inspect(move |core, _| progress(core, id)).await?;
-            if overtaken {
-                return Err(ApplyFailure::Overtaken(id.version));
-            }
+            let (agreed, missing) = match self.inspect(move |core, _| progress(core, id)).await? {
+                Progress::Agreed => (true, Vec::new()),
+                Progress::Missing(members) => (false, members),
+                Progress::Overtaken => return Err(ApplyFailure::Overtaken(id.version)),
+            };
             let timed_out = agreed || {
                 let next = timeout_at(until, async {
                     loop {
@@ -83,19 +85,34 @@ impl NodeHandle {
             if timed_out {
                 // The others have it as well, or will; what was applied here outlives a restart of all.
                 let _ = self.shared.stored.clone().wait_for(|stored| stored.id >= id).await;
-                return Ok(Applied { version: id.version, digest: id.digest.to_string(), agreed, without });
+                let digest = id.digest.to_string();
+                return Ok(Applied { version: id.version, digest, agreed, missing, without });
             }
         }
     }
 }
 
-/// Whether all hold the document, and whether another took its place that was not made from it.
-fn progress(core: &crate::driver::NodeCore, id: DocumentId) -> (bool, bool) {
+/// How far a document got.
+enum Progress {
+    /// All live members hold it, or one that was made from it.
+    Agreed,
+    /// Members of these names may not hold it yet.
+    Missing(Vec<String>),
+    /// Another took its place that was not made from it.
+    Overtaken,
+}
+
+fn progress(core: &NodeCore, id: DocumentId) -> Progress {
     let held = core.document_id();
     let parent = core.document().map(|document| document.document()).map(|Document { parent, .. }| *parent);
     // A document still later was made from one that was in force: whose, is not told any more.
     let follows =
         held.version > id.version + 1 || held.version == id.version + 1 && parent == Some(id.digest);
-    let agreed = held == id && core.document_agreed() || follows;
-    (agreed, held != id && !follows)
+    if follows || held == id && core.document_agreed() {
+        return Progress::Agreed;
+    }
+    if held != id {
+        return Progress::Overtaken;
+    }
+    Progress::Missing(core.document_missing().into_iter().map(|id| core.name_of(id)).collect())
 }

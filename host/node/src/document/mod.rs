@@ -43,6 +43,9 @@ pub struct Applied {
     pub digest: String,
     /// Whether all live members hold it already.
     pub agreed: bool,
+    /// Names of live members that have not said yet that they hold it; none once all do.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Members that went away while the others made its policies ready; they do so when they come back.
     #[serde(default)]
     pub without: Vec<String>,

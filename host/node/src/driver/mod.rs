@@ -396,6 +396,11 @@ fn log(event: &Event) {
         }
         Event::DocumentAgreed(id) => tracing::info!(version = id.version, "all hold the cluster document"),
         Event::Refused(why) => tracing::warn!(why, "refused"),
-        Event::Table { .. } | Event::Writable { .. } | Event::Version(_) | Event::Routes => {}
+        // Policies are told where they change.
+        Event::Policy { .. }
+        | Event::Table { .. }
+        | Event::Writable { .. }
+        | Event::Version(_)
+        | Event::Routes => {}
     }
 }

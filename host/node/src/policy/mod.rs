@@ -22,7 +22,9 @@ use overlan_contract::Kind;
 use overlan_core::document;
 use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_core::policy::{Question, Ticket};
-use overlan_policy::{AotCache, Assignment, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing};
+use overlan_policy::{
+    AotCache, Assignment, BreakerConfig, Engine, EngineError, Failover, Limits, ProbationConfig, Sizing,
+};
 use overlan_wire::Digest;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -52,6 +54,7 @@ struct Board {
 struct Settings {
     limits: Limits,
     probation: ProbationConfig,
+    breaker: BreakerConfig,
 }
 
 /// The latest questions of each kind, oldest first: what a new plugin is tested on.
@@ -99,19 +102,21 @@ impl Policies {
         journal: Option<Recorder>,
     ) -> Result<Self, EngineError> {
         let board = Arc::new(Board { shown: Mutex::new(Kind::ALL.map(PolicyStatus::native)), journal });
-        let workers = [
-            worker::start::<Assignment>(answers, commands, &board)?,
-            worker::start::<Sizing>(answers, commands, &board)?,
-            worker::start::<Failover>(answers, commands, &board)?,
-        ];
         let settings = Kind::ALL.map(|kind| {
             let choice = choices.iter().find(|choice| choice.kind == kind);
             let of = |choice: &PolicyChoice| Settings {
                 limits: choice.limits.clone(),
                 probation: choice.probation,
+                breaker: choice.breaker,
             };
             choice.map(of).unwrap_or_default()
         });
+        let breaker = |kind| settings[place(kind)].breaker;
+        let workers = [
+            worker::start::<Assignment>(answers, commands, &board, breaker(Kind::Assignment))?,
+            worker::start::<Sizing>(answers, commands, &board, breaker(Kind::Sizing))?,
+            worker::start::<Failover>(answers, commands, &board, breaker(Kind::Failover))?,
+        ];
         Ok(Policies {
             engine: engine(aot_dir)?,
             workers,

@@ -47,6 +47,9 @@ pub struct PolicyStatus {
     pub rollbacks: u64,
     /// The last time, in a sentence.
     pub last_rollback: Option<String>,
+    /// The `digest` of the plugin that gave way then.
+    #[serde(default)]
+    pub last_rollback_digest: Option<String>,
     /// What all plugins of this kind did since the node started.
     pub totals: PolicyTotals,
     /// Each limit by its name in the configuration, and the most that the plugin used of it.
@@ -121,6 +124,7 @@ impl PolicyStatus {
             probation: None,
             rollbacks: 0,
             last_rollback: None,
+            last_rollback_digest: None,
             totals: PolicyTotals::default(),
             limits: BTreeMap::new(),
         }

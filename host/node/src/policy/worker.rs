@@ -55,9 +55,9 @@ struct Worker<P: Decision> {
     facts: [Facts; 2],
     probation: Option<OnProbation>,
     shadow: Option<Tap>,
-    /// How often a plugin failed its probation, and the last time in a sentence.
+    /// How often a plugin failed its probation; the last time in a sentence, and which it was.
     rollbacks: u64,
-    last_rollback: Option<String>,
+    last_rollback: Option<(String, Digest)>,
     origin: Instant,
     /// Something happened since the board was last told, which was then.
     news: bool,
@@ -72,10 +72,11 @@ pub(super) fn start<P: Decision>(
     answers: &mpsc::UnboundedSender<Answered>,
     commands: &mpsc::WeakSender<Command>,
     board: &Arc<Board>,
+    breaker: BreakerConfig,
 ) -> std::io::Result<std_mpsc::Sender<Work>> {
     let (sender, receiver) = std_mpsc::channel();
     let mut worker = Worker::<P> {
-        slot: Slot::new(BreakerConfig::default()),
+        slot: Slot::new(breaker),
         facts: Default::default(),
         probation: None,
         shadow: None,
@@ -269,6 +270,7 @@ impl<P: Decision> Worker<P> {
     /// Brings back what answered before the plugin that failed its probation.
     fn back_out(&mut self, why: &str) {
         let failed = self.slot.active().map_or("native", |plugin| plugin.name()).to_owned();
+        let digest = self.facts[0].digest;
         let native = self.probation.take().is_some_and(|on| on.replaced_native);
         if native || !self.rollback() {
             self.unset();
@@ -276,7 +278,7 @@ impl<P: Decision> Worker<P> {
         let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
         tracing::warn!(kind = %P::KIND, failed, plugin, why, "a new policy failed its probation and was rolled back");
         self.rollbacks = self.rollbacks.saturating_add(1);
-        self.last_rollback = Some(format!("{failed} gave way to {plugin}: {why}"));
+        self.last_rollback = Some((format!("{failed} gave way to {plugin}: {why}"), digest));
         self.announce();
     }
 
@@ -320,7 +322,8 @@ impl<P: Decision> Worker<P> {
             fuel: counters.last_fuel,
             probation: self.probation.as_ref().map(|on| ProbationStatus::new(&on.probation, self.origin)),
             rollbacks: self.rollbacks,
-            last_rollback: self.last_rollback.clone(),
+            last_rollback: self.last_rollback.as_ref().map(|(why, _)| why.clone()),
+            last_rollback_digest: self.last_rollback.as_ref().map(|(_, digest)| digest.to_string()),
             totals: totals(self.slot.totals()),
             limits: limits.into_iter().map(|(name, of)| (name.to_owned(), of)).collect(),
         };
@@ -346,7 +349,8 @@ mod tests {
         });
         let (answers, mut answered) = unbounded_channel();
         let (commands, _commands) = mpsc::channel(1);
-        let worker = start::<Assignment>(&answers, &commands.downgrade(), &board).unwrap();
+        let worker =
+            start::<Assignment>(&answers, &commands.downgrade(), &board, BreakerConfig::default()).unwrap();
         let question = Arc::new(Question::Assignment(assignment::Question::default()));
         let now = Instant::now();
         for (ticket, asked) in [(1, now.checked_sub(ANSWER_DEADLINE).unwrap()), (2, now)] {

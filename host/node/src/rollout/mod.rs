@@ -12,19 +12,21 @@
 //!
 //! Prepare is repeated until it is answered, and answered as often as it comes. A member that comes later sees the
 //! document, fetches what it names, and commits it then; so does one that restarts. Each policy of a document is committed
-//! once: what became of it here later (a roll-back, `policy set`) stands until a document names another.
+//! once: what became of it here later (a roll-back, `policy set`) stands until a document names another, a roll-back over
+//! a restart, too.
 //!
 //! What a peer may claim of a member: one rollout at a time, one download at a time of at most [`MAX_COMPONENT`] bytes,
 //! and components on the disk that the document, its predecessor or the rollout names.
 //!
 //! Reading order: [`message`], `components` (what is at hand), `lead` and `prepare` (the two sides of a rollout), `fetch`,
-//! `reconcile`.
+//! `reconcile`, `memory` (what was rolled back).
 //!
 //! [`MAX_COMPONENT`]: overlan_core::document::MAX_COMPONENT
 
 mod components;
 mod fetch;
 mod lead;
+mod memory;
 pub mod message;
 mod prepare;
 mod reconcile;
@@ -37,7 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use overlan_contract::Kind;
-use overlan_core::document::{MAX_COMPONENT, PolicyChoice};
+use overlan_core::document::{MAX_COMPONENT, PolicyChoice, SignedDocument};
 use overlan_wire::limits::COMPONENT_STREAM;
 use overlan_wire::{Digest, MessageMode, NodeId};
 use serde::{Deserialize, Serialize};
@@ -46,8 +48,9 @@ use tokio::time::timeout;
 
 use crate::driver::{Listener, SendOptions};
 use crate::handle::NodeHandle;
-use crate::policy::{PolicyStatus, Prepared};
+use crate::policy::{Policies, PolicyStatus, Prepared};
 use components::Components;
+use memory::{Memory, RolledBack};
 use message::{Outcome, RolloutMessage};
 use reconcile::Followed;
 
@@ -88,6 +91,7 @@ pub enum OfferError {
 /// One member's part in rollouts.
 pub(crate) struct Rollout {
     components: Components,
+    memory: Memory,
     state: Mutex<State>,
     /// One rollout is prepared at a time.
     preparing: Arc<Semaphore>,
@@ -113,6 +117,12 @@ struct State {
     rolling: BTreeSet<Digest>,
     /// What documents put in force here.
     followed: BTreeMap<Kind, Followed>,
+    /// Kinds that nothing answers yet: at the start the stored document's policies are waited for.
+    restoring: BTreeSet<Kind>,
+    /// Of these and of the life before: what gave way here.
+    rolled_back: BTreeMap<Kind, RolledBack>,
+    /// What of that is on the disk, or was tried to be written.
+    stored: BTreeMap<Kind, RolledBack>,
     /// Why this member could not follow the document, in sentences.
     failures: Vec<String>,
 }
@@ -149,14 +159,33 @@ struct Awaited {
 
 impl Rollout {
     pub(crate) fn new(state_dir: &Path) -> Self {
+        let memory = Memory::new(state_dir);
+        let rolled_back = memory.load();
+        let state = State { stored: rolled_back.clone(), rolled_back, ..State::default() };
         Rollout {
             components: Components::new(state_dir),
-            state: Mutex::default(),
+            memory,
+            state: Mutex::new(state),
             preparing: Arc::new(Semaphore::new(1)),
             answering: Arc::new(Semaphore::new(MAX_ANSWERS)),
             answered: Notify::new(),
             downloading: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The kinds for which the document of the life before names a policy that is at hand and did not fail here: the
+    /// configured ones answer only where those cannot.
+    pub(crate) fn restore(&self, stored: Option<&SignedDocument>, policies: &Policies) -> BTreeSet<Kind> {
+        let mut state = self.lock();
+        let failed = |policy: &&PolicyChoice| {
+            let digest = policies.digest(policy).to_string();
+            state.rolled_back.get(&policy.kind).is_some_and(|failed| failed.digest == digest)
+        };
+        let named = stored.into_iter().flat_map(|stored| &stored.document().policies);
+        let at_hand = named.filter(|policy| self.components.has(policy.sha256) && !failed(policy));
+        let restoring: BTreeSet<Kind> = at_hand.map(|policy| policy.kind).collect();
+        state.restoring.clone_from(&restoring);
+        restoring
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,7 +195,8 @@ impl Rollout {
     /// Where this member is at odds with the policies of the document: it could not follow, or was led away since.
     pub(crate) fn problems(&self, shown: &[PolicyStatus]) -> Vec<String> {
         let state = self.lock();
-        let strays = state.followed.values().filter_map(|followed| followed.stray(shown));
+        let stray = |(kind, followed): (&Kind, &Followed)| followed.stray(shown, state.rolled_back.get(kind));
+        let strays = state.followed.iter().filter_map(stray);
         state.failures.iter().cloned().chain(strays).collect()
     }
 

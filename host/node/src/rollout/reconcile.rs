@@ -1,18 +1,20 @@
 //! The policies that answer here follow the document: each is committed once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use overlan_contract::Kind;
 use overlan_core::document::{Document, PolicyChoice};
 use overlan_core::{DocumentId, Event};
 use overlan_wire::Digest;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::Rollout;
+use super::memory::RolledBack;
 use super::prepare::active;
+use super::{Rollout, State};
 use crate::handle::NodeHandle;
 use crate::node::configured_plugin;
 use crate::policy::{PolicyStatus, Priority};
@@ -20,6 +22,8 @@ use crate::policy::{PolicyStatus, Priority};
 /// What could not be had is tried again after this long, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(3);
 const MAX_RETRY: Duration = Duration::from_secs(48);
+/// Longer than any node runs.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A policy that a document put in force here. Whether it still answers is another matter.
 #[derive(Clone, Debug)]
@@ -34,22 +38,26 @@ pub(super) struct Followed {
 }
 
 impl Followed {
+    /// Whether it gave way, since it was put in force, to what answered before it.
+    fn has_failed(&self, shown: &PolicyStatus) -> bool {
+        shown.rollbacks > self.rollbacks && shown.last_rollback_digest.as_ref() == Some(&self.digest)
+    }
+
     /// What answers in its place, in a sentence.
-    pub(super) fn stray(&self, shown: &[PolicyStatus]) -> Option<String> {
-        let (kind, version) = (self.policy.kind, self.version);
+    pub(super) fn stray(&self, shown: &[PolicyStatus], failed: Option<&RolledBack>) -> Option<String> {
+        let kind = self.policy.kind;
         let status = shown.iter().find(|status| status.kind == kind && status.digest != self.digest)?;
         let plugin = &self.policy.plugin;
-        if status.rollbacks > self.rollbacks {
-            let why = status.last_rollback.as_deref().unwrap_or_default();
+        if let Some(RolledBack { version, why, .. }) = failed {
             return Some(format!(
                 "policy.{kind} {plugin} of cluster document {version} was rolled back here: {why}; \
                  `overlan policy push {kind}` brings another to all members"
             ));
         }
         Some(format!(
-            "policy.{kind}: {} answers on this member instead of {plugin} of cluster document {version}; \
+            "policy.{kind}: {} answers on this member instead of {plugin} of cluster document {}; \
              `overlan policy push {kind}` brings one to all members",
-            status.plugin
+            status.plugin, self.version
         ))
     }
 }
@@ -72,26 +80,40 @@ pub(crate) async fn keep_policies(node: NodeHandle, mut events: broadcast::Recei
             rollout.lock().named = Some(names.iter().flatten().copied().collect());
             (seen, pause) = (Some(id), RETRY);
         }
-        if let Some(document) = &held {
-            rollout.follow(&node, document).await;
+        match &held {
+            Some(document) => rollout.follow(&node, document).await,
+            None => drop(join_all(Kind::ALL.map(|kind| rollout.give_up_restoring(&node, kind))).await),
         }
         node.collect_components().await;
         let settled = rollout.lock().failures.is_empty();
-        let patience = if settled { Duration::MAX } else { pause };
+        let until = Instant::now() + if settled { FOREVER } else { pause };
         pause = (pause * 2).min(MAX_RETRY);
-        if let Ok(false) = timeout(patience, wait_for_document(&mut events)).await {
-            return;
+        loop {
+            rollout.remember(&node).await;
+            match timeout_at(until, news(&mut events)).await {
+                Ok(Some(News::Policy)) => {}
+                Ok(Some(News::Document)) | Err(_) => break,
+                Ok(None) => return,
+            }
         }
     }
 }
 
-/// Waits for another document; `false` once the node has stopped.
-async fn wait_for_document(events: &mut broadcast::Receiver<Event>) -> bool {
+enum News {
+    /// Another document is held, or that may be.
+    Document,
+    /// Another policy answers some kind.
+    Policy,
+}
+
+/// Waits for what changes policies; `None` once the node has stopped.
+async fn news(events: &mut broadcast::Receiver<Event>) -> Option<News> {
     loop {
         match events.recv().await {
-            Ok(Event::Document(_)) | Err(RecvError::Lagged(_)) => return true,
+            Ok(Event::Document(_)) | Err(RecvError::Lagged(_)) => return Some(News::Document),
+            Ok(Event::Policy { .. }) => return Some(News::Policy),
             Ok(_) => {}
-            Err(RecvError::Closed) => return false,
+            Err(RecvError::Closed) => return None,
         }
     }
 }
@@ -99,37 +121,48 @@ async fn wait_for_document(events: &mut broadcast::Receiver<Event>) -> bool {
 impl Rollout {
     /// Changes the kinds for which the document says something else than the one that was followed last.
     async fn follow(&self, node: &NodeHandle, document: &Document) {
-        let mut failures = Vec::new();
-        for kind in Kind::ALL {
-            let before = self.lock().followed.get(&kind).map(|followed| followed.policy.clone());
-            let wanted = document.policy(kind);
-            if wanted == before.as_ref() {
-                continue;
-            }
-            let changed = match wanted {
-                Some(policy) => self.commit(node, policy, document.version).await.map(Some),
-                None => configured(node, kind).await.map(|()| None),
-            };
-            match changed {
-                Ok(Some(followed)) => drop(self.lock().followed.insert(kind, followed)),
-                Ok(None) => drop(self.lock().followed.remove(&kind)),
-                Err(why) => failures.push(format!(
+        let failures = join_all(Kind::ALL.map(async |kind| {
+            let followed = self.follow_kind(node, kind, document).await;
+            self.give_up_restoring(node, kind).await;
+            followed.err().map(|why| {
+                format!(
                     "policy.{kind} of cluster document {} is not in force here: {why}; trying again",
                     document.version
-                )),
-            }
-        }
+                )
+            })
+        }));
+        let failures = failures.await.into_iter().flatten().collect();
         let mut state = self.lock();
         state.ready.retain(|ready| ready.version > document.version);
         state.failures = failures;
     }
 
-    async fn commit(
-        &self,
-        node: &NodeHandle,
-        policy: &PolicyChoice,
-        version: u64,
-    ) -> Result<Followed, String> {
+    async fn follow_kind(&self, node: &NodeHandle, kind: Kind, document: &Document) -> Result<(), String> {
+        let before = self.lock().followed.get(&kind).map(|followed| followed.policy.clone());
+        let wanted = document.policy(kind);
+        if wanted == before.as_ref() {
+            return Ok(());
+        }
+        let Some(policy) = wanted else {
+            configured(node, kind).await?;
+            let mut state = self.lock();
+            state.followed.remove(&kind);
+            state.rolled_back.remove(&kind);
+            return Ok(());
+        };
+        let digest = node.shared.policies.digest(policy).to_string();
+        let failed = self.lock().rolled_back.get(&kind).filter(|failed| failed.digest == digest).cloned();
+        let (version, rollbacks) = match failed {
+            // It was tried in the life before.
+            Some(failed) if before.is_none() => (failed.version, 0),
+            _ => (document.version, self.commit(node, policy).await?.rollbacks),
+        };
+        let followed = Followed { policy: policy.clone(), version, digest, rollbacks };
+        self.lock().followed.insert(kind, followed);
+        Ok(())
+    }
+
+    async fn commit(&self, node: &NodeHandle, policy: &PolicyChoice) -> Result<PolicyStatus, String> {
         let policies = &node.shared.policies;
         let (components, sha256) = (self.components.clone(), policy.sha256);
         let kept = tokio::task::spawn_blocking(move || components.put_shipped(sha256)).await;
@@ -137,23 +170,82 @@ impl Rollout {
             tracing::warn!(%error, plugin = policy.plugin,
                 "a policy of the cluster document is not stored; another release may not ship it");
         }
-        let status = match active(node, policy) {
-            Some(status) => status,
+        if let Some(status) = active(node, policy) {
+            return Ok(status);
+        }
+        let prepared = match self.take_ready(policy) {
+            Some(ready) => ready.prepared,
             None => {
-                let prepared = match self.take_ready(policy) {
-                    Some(ready) => ready.prepared,
-                    None => {
-                        let candidate = self.candidate(node, policy, None).await?;
-                        let prepared = policies.prepare(candidate, Priority::Background).await;
-                        prepared.map_err(|error| error.to_string())?
-                    }
-                };
-                policies.commit(prepared).await.map_err(|error| error.to_string())?
+                let candidate = self.candidate(node, policy, None).await?;
+                let prepared = policies.prepare(candidate, Priority::Background).await;
+                prepared.map_err(|error| error.to_string())?
             }
         };
-        let digest = policies.digest(policy).to_string();
-        Ok(Followed { policy: policy.clone(), version, digest, rollbacks: status.rollbacks })
+        policies.commit(prepared).await.map_err(|error| error.to_string())
     }
+
+    /// At the start: where the document's policy does not answer after all, the configured one does.
+    async fn give_up_restoring(&self, node: &NodeHandle, kind: Kind) {
+        if self.lock().restoring.remove(&kind) && is_native(node, kind) {
+            configured_or_native(node, kind).await;
+        }
+    }
+
+    /// Notes which of the document's policies were rolled back here and which answer again, for the next start, too.
+    async fn remember(&self, node: &NodeHandle) {
+        let failed = self.note_failures(&node.policy_list());
+        for &kind in &failed {
+            // At the start there was nothing before it.
+            if is_native(node, kind) {
+                configured_or_native(node, kind).await;
+            }
+        }
+        let Some(rolled_back) = self.lock().take_unstored() else { return };
+        let node = node.clone();
+        let stored =
+            tokio::task::spawn_blocking(move || node.shared.rollout.memory.store(&rolled_back)).await;
+        if let Ok(Err(error)) = stored {
+            tracing::warn!(%error, "what was rolled back is not stored: a restart tries it once more");
+        }
+    }
+
+    /// The kinds whose policy has failed since this was last asked.
+    fn note_failures(&self, shown: &[PolicyStatus]) -> Vec<Kind> {
+        let mut state = self.lock();
+        let State { followed, rolled_back, .. } = &mut *state;
+        let mut failed = Vec::new();
+        for status in shown {
+            let kind = status.kind;
+            let Some(followed) = followed.get(&kind) else { continue };
+            if status.digest == followed.digest {
+                rolled_back.remove(&kind);
+                continue;
+            }
+            let known = rolled_back.get(&kind).is_some_and(|known| known.digest == followed.digest);
+            if !known && followed.has_failed(status) {
+                let why = status.last_rollback.clone().unwrap_or_default();
+                let (digest, version) = (followed.digest.clone(), followed.version);
+                rolled_back.insert(kind, RolledBack { digest, version, why });
+                failed.push(kind);
+            }
+        }
+        failed
+    }
+}
+
+impl State {
+    /// What was rolled back, if that is not what is stored.
+    fn take_unstored(&mut self) -> Option<BTreeMap<Kind, RolledBack>> {
+        if self.rolled_back == self.stored {
+            return None;
+        }
+        self.stored.clone_from(&self.rolled_back);
+        Some(self.stored.clone())
+    }
+}
+
+fn is_native(node: &NodeHandle, kind: Kind) -> bool {
+    node.policy_list().iter().any(|status| status.kind == kind && status.digest.is_empty())
 }
 
 /// The plugin that this member is configured with answers again.
@@ -161,4 +253,13 @@ async fn configured(node: &NodeHandle, kind: Kind) -> Result<(), String> {
     let candidate = configured_plugin(node.config(), kind)?;
     let set = node.shared.policies.set(candidate, Priority::Background).await;
     set.map(drop).map_err(|error| error.to_string())
+}
+
+/// As [`configured`]; where that fails, the core is told that the native fallback answers.
+async fn configured_or_native(node: &NodeHandle, kind: Kind) {
+    if let Err(error) = configured(node, kind).await {
+        tracing::error!(%kind, error, "the configured policy cannot be loaded: the native fallback answers");
+        // It fails only as the node stops.
+        let _ = node.shared.policies.unset(kind).await;
+    }
 }

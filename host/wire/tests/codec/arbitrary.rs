@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use overlan_wire::entry::{Adapter, AdapterStatus, Entry, Forgotten, Record};
 use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{
-    BootId, Digest, DocumentId, Header, KeyId, Kind, NodeId, PacketNumber, PathId, SessionId,
+    BootId, Digest, DocumentId, Header, KeyId, Kind, NodeId, OperatorId, PacketNumber, PathId, SessionId,
 };
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 pub(crate) fn node_id() -> impl Strategy<Value = NodeId> {
@@ -78,8 +79,10 @@ prop_compose! {
         (sign_key, exchange_key) in any::<([u8; 32], [u8; 32])>(),
         adapters in vec(adapter(), 0..=MAX_ADAPTERS),
         attributes in vec((text(12), text(12)), 0..=MAX_ATTRIBUTES),
+        operator in option::of(any::<[u8; 8]>().prop_map(OperatorId)),
     ) -> Entry {
-        Entry { id, boot: BootId(boot), version, name, sign_key, exchange_key, adapters, attributes, left }
+        let boot = BootId(boot);
+        Entry { id, boot, version, name, sign_key, exchange_key, adapters, attributes, left, operator }
     }
 }
 

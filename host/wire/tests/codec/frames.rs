@@ -3,9 +3,11 @@
 use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames, RunWriter};
 use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES};
 use overlan_wire::{
-    Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, SessionId,
+    Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, RefusedDocument,
+    SessionId,
 };
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 use crate::arbitrary::{digest, document_id, node_id};
@@ -62,6 +64,10 @@ fn run() -> impl Strategy<Value = Frame<'static>> {
     })
 }
 
+fn refused() -> impl Strategy<Value = RefusedDocument> {
+    (document_id(), any::<u8>()).prop_map(|(document, code)| RefusedDocument { document, code })
+}
+
 fn frame() -> impl Strategy<Value = Frame<'static>> {
     prop_oneof![
         (any::<u64>(), digest(), leaked(1_100)).prop_map(|(token, digest, record)| Frame::Hello {
@@ -74,8 +80,14 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         any::<u64>().prop_map(|echo| Frame::HelloDone { echo }),
         (any::<u64>(), any::<u8>()).prop_map(|(echo, code)| Frame::Refused { echo, code }),
         leaked(1_500).prop_map(Frame::Membership),
-        (digest(), any::<u64>(), digest(), [document_id(), document_id()]).prop_map(
-            |(digest, epoch, agreed, documents)| Frame::Summary { digest, epoch, agreed, documents }
+        (digest(), any::<u64>(), digest(), [document_id(), document_id()], option::of(refused())).prop_map(
+            |(digest, epoch, agreed, documents, refused)| Frame::Summary {
+                digest,
+                epoch,
+                agreed,
+                documents,
+                refused
+            }
         ),
         (0..=200u8, vec(any::<u64>(), 0..=56)).prop_map(|(first, hashes)| Frame::Buckets { first, hashes }),
         (any::<u8>(), vec((node_id(), any::<u64>(), any::<bool>()), 0..40))

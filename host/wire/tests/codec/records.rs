@@ -104,6 +104,7 @@ fn entry(name: &str) -> Entry {
         adapters: vec![],
         attributes: vec![("key".into(), "value".into())],
         left: false,
+        operator: None,
     }
 }
 

@@ -63,6 +63,7 @@ async fn start(options: &Options, name: &str, port: u16) -> anyhow::Result<NodeH
             config: [("coalesce".to_owned(), coalesce)].into_iter().collect(),
             limits: Default::default(),
             probation: Default::default(),
+            breaker: Default::default(),
         }];
     }
     if name != "receiver" {

@@ -38,6 +38,8 @@ plugin = "builtin:balanced"
 config = { key = "value" }
 [policy.sizing]
 plugin = "sizing.wasm"
+probation = { answers = 9 }
+breaker = { faults = 5, seconds = 600 }
 [[responsibility]]
 name = "shard-{0..63}"
 replicas = 2
@@ -60,6 +62,11 @@ fn every_key_is_read() {
     assert_eq!(config.routes[0].subnet.to_string(), "10.9.0.0/16");
     assert_eq!(config.policies[0].source, PluginSource::Builtin("balanced".into()));
     assert_eq!(config.policies[1].source, PluginSource::File("/etc/overlan/sizing.wasm".into()));
+    let [first, second] = &config.policies[..] else { panic!("two policies") };
+    assert_eq!(first.breaker, BreakerConfig::default());
+    let ten_minutes = Duration::from_secs(600);
+    let patient = BreakerConfig { faults_to_open: 5, first_backoff: ten_minutes, max_backoff: ten_minutes };
+    assert_eq!((second.probation.answers, second.breaker), (9, patient));
     assert_eq!(config.journal_bytes, DEFAULT_JOURNAL_BYTES);
     assert_eq!(config.responsibilities.len(), 65);
     assert_eq!(config.responsibilities[63].name, "shard-63");
@@ -104,6 +111,13 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[policy.sizing]\nplugin = \"x\"\nlimits = { memory_bytes = 1 }\n", ":3: ", "65536"),
         ("[policy.sizing]\nplugin = \"x\"\nlimits = { answer_ms = -1 }\n", ":3: ", "negative"),
         ("[policy.sizing]\nplugin = \"x\"\nprobation = { seconds = -1 }\n", ":3: ", "0 to"),
+        ("[policy.sizing]\nplugin = \"x\"\nbreaker = { faults = 0 }\n", ":3: ", "1 to 1000"),
+        ("[policy.sizing]\nplugin = \"x\"\nbreaker = { seconds = 0 }\n", ":3: ", "1 to 86400"),
+        (
+            "[policy.sizing]\nplugin = \"x\"\nbreaker = { seconds = 9, max_seconds = 8 }\n",
+            ":3: ",
+            "9 to 86400",
+        ),
         ("[node\n", ":1: ", ""),
     ];
     for (text, line, hint) in cases {
@@ -157,6 +171,11 @@ fn a_section_of_another_shape_is_explained() {
             "policy.sizing.limits is a whole number; it must be a table",
         ),
         ("[policy.sizing]\nplugin = \"x\"\nprobation = { faults = \"one\" }", "it must be a whole number"),
+        ("[policy.sizing]\nplugin = \"x\"\nbreaker = { faults = \"one\" }", "it must be a whole number"),
+        (
+            "[policy.sizing]\nplugin = \"x\"\nbreaker = 3",
+            "policy.sizing.breaker is a whole number; it must be a table",
+        ),
         (
             "[cluster]\nseeds = [\"10.0.0.1\", 7]",
             "cluster.seeds is a whole number; it must be a list of ADDRESS",
