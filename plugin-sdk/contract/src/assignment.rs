@@ -1,6 +1,6 @@
 //! Who is responsible for what.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -103,8 +103,13 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
         );
         return violations.finish();
     }
+    // Duties that require the same are met by the same nodes.
+    let mut eligible: BTreeMap<&Attributes, usize> = BTreeMap::new();
     for (index, (duty, owners)) in question.responsibilities.iter().zip(&answer.owners).enumerate() {
-        validate_owners(question, index, duty, owners, &mut violations);
+        let eligible = *eligible.entry(&duty.requires).or_insert_with(|| {
+            question.nodes.iter().filter(|node| node.live && node.meets(&duty.requires)).count()
+        });
+        validate_owners(question, index, eligible, owners, &mut violations);
     }
     violations.finish()
 }
@@ -112,12 +117,12 @@ pub fn validate(question: &Question, answer: &Answer) -> Result<(), Vec<Violatio
 fn validate_owners(
     question: &Question,
     index: usize,
-    duty: &Responsibility,
+    eligible: usize,
     owners: &[u32],
     violations: &mut Violations,
 ) {
-    let eligible = |node: &&Node| node.live && node.meets(&duty.requires);
-    let wanted = question.nodes.iter().filter(eligible).count().min(duty.replicas as usize);
+    let duty = &question.responsibilities[index];
+    let wanted = eligible.min(duty.replicas as usize);
     if owners.len() != wanted {
         violations.add(
             format!("owners[{index}] ({})", duty.name),
