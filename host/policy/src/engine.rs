@@ -135,8 +135,9 @@ fn config(fuel: bool) -> Config {
 }
 
 /// Memory for the instances of the engine with fuel, which live for one question each: slots that stay mapped, so that a
-/// fresh instance, zeroed as ever, costs no page faults. Slots are address space; what they hold resident is what
-/// the last guest used of [`RESIDENT_BYTES`]. They fit whatever [`Limits`](crate::Limits) may allow.
+/// fresh instance, zeroed as ever, costs few page faults. Slots are address space; what they hold resident is what
+/// guests used of [`RESIDENT_BYTES`]. They fit whatever limits can be set by name; of core instances, memories and
+/// tables the default limits.
 fn slots() -> InstanceAllocationStrategy {
     let limits = Limits::default();
     let (instances, memories, tables) =
