@@ -29,7 +29,7 @@ macro_rules! __export {
 
         #[cfg(target_arch = "wasm32")]
         const _: () = {
-            use $crate::glue::$kind::wit;
+            use $crate::glue::$kind::{packed, wit};
 
             struct Exported;
 
@@ -44,11 +44,22 @@ macro_rules! __export {
 
                 fn decide(question: wit::Question) -> Result<wit::Answer, String> {
                     let question = $crate::glue::$kind::question(question)?;
-                    let answer = POLICY.with(|slot| {
-                        slot.decide(|policy, log| <$policy as $crate::$trait>::decide(policy, &question, log))
-                    })?;
-                    Ok($crate::glue::$kind::answer(answer))
+                    decide(&question)
                 }
+            }
+
+            impl packed::Guest for Exported {
+                fn decide(question: ::std::vec::Vec<u8>) -> Result<wit::Answer, String> {
+                    let question = $crate::glue::$kind::unpack(&question)?;
+                    decide(&question)
+                }
+            }
+
+            fn decide(question: &$crate::$kind::Question) -> Result<wit::Answer, String> {
+                let answer = POLICY.with(|slot| {
+                    slot.decide(|policy, log| <$policy as $crate::$trait>::decide(policy, question, log))
+                })?;
+                Ok($crate::glue::$kind::answer(answer))
             }
 
     $crate::glue::$kind::export!(Exported with_types_in $crate::glue::$kind);

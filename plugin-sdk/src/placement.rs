@@ -79,6 +79,54 @@ impl<T: Clone> Eligible<T> {
     }
 }
 
+/// The least loaded of a list of nodes, kept while loads do nothing but grow, so that not all of the list need be
+/// looked at for each duty.
+///
+/// ```
+/// use overlan_plugin_sdk::placement::Lightest;
+///
+/// let (mut load, mut lightest) = ([3, 1, 2, 1], Lightest::default());
+/// assert_eq!(lightest.find(&[0, 1, 2, 3], |&node| load[node]), (1, &[1, 3][..]));
+/// load[1] += 4;
+/// load[3] += 4;
+/// lightest.note_growth();
+/// assert_eq!(lightest.find(&[0, 1, 2, 3], |&node| load[node]), (2, &[2][..]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lightest<T> {
+    load: u64,
+    nodes: Vec<T>,
+    grown: usize,
+}
+
+impl<T> Default for Lightest<T> {
+    fn default() -> Self {
+        Lightest { load: 0, nodes: Vec::new(), grown: 0 }
+    }
+}
+
+impl<T: Clone> Lightest<T> {
+    /// The least load in a list, and, in the list's order, all nodes that bear it and some that bear more by now.
+    /// The list must be the same each time.
+    pub fn find(&mut self, all: &[T], load: impl Fn(&T) -> u64) -> (u64, &[T]) {
+        // Seldom enough to cost little, often enough that few are in vain.
+        if self.grown * 8 >= self.nodes.len() {
+            self.grown = 0;
+            self.nodes.retain(|node| load(node) == self.load);
+            if self.nodes.is_empty() {
+                self.load = all.iter().map(&load).min().unwrap_or(u64::MAX);
+                self.nodes.extend(all.iter().filter(|node| load(node) == self.load).cloned());
+            }
+        }
+        (self.load, &self.nodes)
+    }
+
+    /// Says that the load of a node has grown; those that go unsaid cost time alone.
+    pub fn note_growth(&mut self) {
+        self.grown += 1;
+    }
+}
+
 /// A node in the race of weighted rendezvous hashing; see [`score`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -112,6 +160,32 @@ pub fn duty_hash(name: &str) -> u64 {
     score::hash(DUTY_SEED, name.as_bytes())
 }
 
+/// Visits the candidates whose cost for a duty, by [`duty_hash`], may be no more than a bound: what the last visit
+/// gave. Bounds never rise. All that are not visited cost more than the last bound.
+///
+/// Most are out of the race by [`Candidate::cost_floor`]. They are looked at eight at a time, without a branch
+/// between them: a plugin pays fuel and a look at its deadline for each turn of a loop.
+#[inline]
+pub fn contend(candidates: &[Candidate], duty_hash: u64, mut visit: impl FnMut(&Candidate) -> u64) {
+    let mut bound = u64::MAX;
+    let (eights, rest) = candidates.as_chunks::<8>();
+    for eight in eights {
+        if eight.iter().fold(true, |all, node| all & (node.cost_floor(duty_hash) > bound)) {
+            continue;
+        }
+        for node in eight {
+            if node.cost_floor(duty_hash) <= bound {
+                bound = visit(node);
+            }
+        }
+    }
+    for node in rest {
+        if node.cost_floor(duty_hash) <= bound {
+            bound = visit(node);
+        }
+    }
+}
+
 /// The nodes with the lowest costs for a duty, lowest first; the table's order, which is by node id, breaks ties.
 pub fn lowest(duty: &str, candidates: &[Candidate], wanted: usize) -> Vec<u32> {
     if wanted == 0 {
@@ -119,21 +193,15 @@ pub fn lowest(duty: &str, candidates: &[Candidate], wanted: usize) -> Vec<u32> {
     }
     let duty_hash = duty_hash(duty);
     let mut best: Vec<(u64, u32)> = Vec::with_capacity(wanted + 1);
-    let mut worst = u64::MAX;
-    for candidate in candidates {
-        if candidate.cost_floor(duty_hash) > worst {
-            continue;
-        }
+    contend(candidates, duty_hash, |candidate| {
         let entry = (candidate.cost(duty_hash), candidate.index);
         let place = best.partition_point(|other| *other < entry);
         if place < wanted {
             best.insert(place, entry);
             best.truncate(wanted);
-            if best.len() == wanted {
-                worst = best[wanted - 1].0;
-            }
         }
-    }
+        best.get(wanted - 1).map_or(u64::MAX, |worst| worst.0)
+    });
     best.into_iter().map(|(_, index)| index).collect()
 }
 

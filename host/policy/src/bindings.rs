@@ -1,4 +1,4 @@
-//! The generated side of `wit/policy.wit`. Nothing outside this crate sees these types: they are
+//! The generated side of `wit/`. Nothing outside this crate sees these types: they are
 //! converted once, at the edge, in [`crate::convert`].
 //!
 //! One world that has all three kinds shares the types of `facts` and `log` between them. It is
@@ -12,6 +12,9 @@ wasmtime::component::bindgen!({
             include overlan:policy/assignment-policy@0.1.0;
             include overlan:policy/sizing-policy@0.1.0;
             include overlan:policy/failover-policy@0.1.0;
+            export overlan:policy/packed-assignment@0.1.0;
+            export overlan:policy/packed-sizing@0.1.0;
+            export overlan:policy/packed-failover@0.1.0;
         }
     ",
     world: "overlan:host/kinds",
@@ -19,5 +22,7 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub(crate) use exports::overlan::policy::{assignment, failover, sizing};
+pub(crate) use exports::overlan::policy::{
+    assignment, failover, packed_assignment, packed_failover, packed_sizing, sizing,
+};
 pub(crate) use overlan::policy::{facts, log};

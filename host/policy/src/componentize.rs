@@ -12,7 +12,8 @@ use wit_parser::Resolve;
 use crate::inspect::{CONTRACT_TRACK, CONTRACT_VERSION, Report, malformed, on_track, one_line, policy};
 use crate::load_error::LoadError;
 
-const CONTRACT: &str = include_str!("../../../wit/policy.wit");
+const CONTRACT: &str =
+    concat!(include_str!("../../../wit/policy.wit"), include_str!("../../../wit/packed.wit"));
 /// Length of a module's magic number and version.
 const HEADER_BYTES: usize = 8;
 
@@ -42,10 +43,12 @@ pub(crate) fn componentize(module: &[u8], report: &mut Report) -> Result<Vec<u8>
     // The encoder looks names up with their version, so the contract takes the module's patch level.
     let contract = CONTRACT
         .replace(&format!("overlan:policy@{CONTRACT_VERSION};"), &format!("overlan:policy@{version};"));
+    let packed = format!("overlan:policy/packed-{kind}@{version}#decide");
+    let packed = if report.exports.contains(&packed) { "packed-" } else { "" };
     let mut resolve = Resolve::default();
     resolve
         .push_str("policy.wit", &contract)
-        .and_then(|package| resolve.select_world(&[package], Some(&format!("{kind}-policy"))))
+        .and_then(|package| resolve.select_world(&[package], Some(&format!("{packed}{kind}-policy"))))
         .and_then(|world| embed_component_metadata(&mut bare, &resolve, world, StringEncoding::UTF8))
         .and_then(|()| ComponentEncoder::default().validate(true).module(&bare))
         .and_then(|mut encoder| encoder.encode())

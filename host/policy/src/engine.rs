@@ -7,12 +7,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::Config;
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::aot::AotCache;
+use crate::limits::{Limits, MAX_TABLE_ELEMENTS};
 
 /// Stack one guest call may use, in bytes, on the thread that asks. Deeper recursion traps.
 pub const MAX_STACK_BYTES: usize = 1 << 20;
+
+/// Instances of the engine with fuel at one time: a thread that asks has one, and a node has fewer such threads.
+const SLOTS: u32 = 16;
+/// Bytes of a slot that are zeroed in place when its instance ends; what is beyond goes back to the kernel.
+const RESIDENT_BYTES: usize = 2 << 20;
+/// The host's own record of an instance, which grows with the number of functions. wasmtime's default, 1 MiB, is
+/// meant for many thousand instances.
+const MAX_INSTANCE_BYTES: usize = 64 << 20;
 
 /// Length of an epoch. Deadlines are this coarse.
 const TICK: Duration = Duration::from_millis(1);
@@ -62,7 +71,12 @@ impl Engine {
 
     fn start(cache: Option<AotCache>) -> Result<Self, EngineError> {
         let engine = |fuel| {
-            wasmtime::Engine::new(&config(fuel))
+            let config = config(fuel);
+            // Where the address space is too narrow for slots, each instance is mapped when it starts.
+            let pooled = fuel.then(|| wasmtime::Engine::new(config.clone().allocation_strategy(slots())));
+            pooled
+                .and_then(Result::ok)
+                .map_or_else(|| wasmtime::Engine::new(&config), Ok)
                 .map_err(|error| EngineError::Unsupported(format!("{error:#}")))
         };
         let (metered, timed) = (engine(true)?, engine(false)?);
@@ -118,6 +132,33 @@ fn config(fuel: bool) -> Config {
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true);
     config
+}
+
+/// Memory for the instances of the engine with fuel, which live for one question each: slots that stay mapped, so that a
+/// fresh instance, zeroed as ever, costs few page faults. Slots are address space; what they hold resident is what
+/// guests used of [`RESIDENT_BYTES`]. They fit whatever limits can be set by name; of core instances, memories and
+/// tables the default limits.
+fn slots() -> InstanceAllocationStrategy {
+    let limits = Limits::default();
+    let (instances, memories, tables) =
+        (limits.instances as u32, limits.memories as u32, limits.tables as u32);
+    let mut slots = PoolingAllocationConfig::new();
+    slots
+        .total_component_instances(SLOTS)
+        .max_component_instance_size(MAX_INSTANCE_BYTES)
+        .total_core_instances(SLOTS * instances)
+        .max_core_instances_per_component(instances)
+        .max_core_instance_size(MAX_INSTANCE_BYTES)
+        .total_memories(SLOTS * memories)
+        .max_memories_per_component(memories)
+        .max_memory_size(1 << 32)
+        .linear_memory_keep_resident(RESIDENT_BYTES)
+        .total_tables(SLOTS * tables)
+        .max_tables_per_component(tables)
+        .table_elements(MAX_TABLE_ELEMENTS as usize)
+        .table_keep_resident(RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    InstanceAllocationStrategy::Pooling(slots)
 }
 
 /// A call under way; see [`Engine::watch`].

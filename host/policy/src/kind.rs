@@ -27,11 +27,18 @@ pub(crate) mod sealed {
     use super::{AnswerSize, Budget, Debug, Limits, Violation};
     use crate::guest::State;
 
+    /// How a guest is asked: field by field, and in one piece where it takes that.
+    #[derive(Clone)]
+    pub struct Ways<A, B> {
+        pub(crate) plain: A,
+        pub(crate) packed: Option<B>,
+    }
+
     /// What the host does differently for each kind.
     #[expect(private_interfaces, reason = "the trait is sealed; its methods are for this crate")]
     pub trait Wasm: Sized + Send + 'static {
         /// The question of the contract.
-        type Question: Clone + Debug;
+        type Question: Clone + Debug + serde::Serialize;
         /// The answer of the contract.
         type Answer: Clone + Debug + PartialEq;
         type Indices: Clone + Send + Sync;
@@ -63,7 +70,7 @@ pub(crate) mod sealed {
 }
 
 macro_rules! kind {
-    ($(#[$doc:meta])* $name:ident, $module:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr, $size:expr) => {
+    ($(#[$doc:meta])* $name:ident, $module:ident, $packed:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr, $size:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub enum $name {}
@@ -76,8 +83,8 @@ macro_rules! kind {
         impl sealed::Wasm for $name {
             type Question = overlan_contract::$module::Question;
             type Answer = overlan_contract::$module::Answer;
-            type Indices = bindings::$module::GuestIndices;
-            type Guest = bindings::$module::Guest;
+            type Indices = sealed::Ways<bindings::$module::GuestIndices, bindings::$packed::GuestIndices>;
+            type Guest = sealed::Ways<bindings::$module::Guest, bindings::$packed::Guest>;
 
             const METERED: bool = $metered;
 
@@ -88,7 +95,10 @@ macro_rules! kind {
             fn indices(
                 pre: &wasmtime::component::InstancePre<crate::guest::State>,
             ) -> wasmtime::Result<Self::Indices> {
-                bindings::$module::GuestIndices::new(pre)
+                Ok(sealed::Ways {
+                    plain: bindings::$module::GuestIndices::new(pre)?,
+                    packed: bindings::$packed::GuestIndices::new(pre).ok(),
+                })
             }
 
             fn load(
@@ -96,7 +106,9 @@ macro_rules! kind {
                 store: &mut wasmtime::Store<crate::guest::State>,
                 instance: &wasmtime::component::Instance,
             ) -> wasmtime::Result<Self::Guest> {
-                indices.load(store, instance)
+                let plain = indices.plain.load(&mut *store, instance)?;
+                let packed = indices.packed.as_ref().map(|packed| packed.load(store, instance)).transpose()?;
+                Ok(sealed::Ways { plain, packed })
             }
 
             fn configure(
@@ -104,7 +116,7 @@ macro_rules! kind {
                 store: &mut wasmtime::Store<crate::guest::State>,
                 config: &[(String, String)],
             ) -> wasmtime::Result<Result<(), String>> {
-                guest.call_configure(store, convert::attributes(config, &Bump::new()))
+                guest.plain.call_configure(store, convert::attributes(config, &Bump::new()))
             }
 
             fn decide(
@@ -112,8 +124,10 @@ macro_rules! kind {
                 store: &mut wasmtime::Store<crate::guest::State>,
                 question: &Self::Question,
             ) -> wasmtime::Result<Result<Self::Answer, String>> {
-                let arena = Bump::new();
-                let answer = guest.call_decide(store, convert::$question(question, &arena))?;
+                let answer = match &guest.packed {
+                    Some(packed) => packed.call_decide(store, &postcard::to_allocvec(question)?)?,
+                    None => guest.plain.call_decide(store, convert::$question(question, &Bump::new()))?,
+                };
                 Ok(answer.map(convert::$answer))
             }
 
@@ -131,15 +145,15 @@ macro_rules! kind {
 kind!(
     /// Who is responsible for what. Each question is answered in a fresh instance and limited by
     /// fuel, so that equal questions get equal answers on every member.
-    Assignment, assignment, assignment_question, assignment_answer, true, assignment_budget, assignment_size
+    Assignment, assignment, packed_assignment, assignment_question, assignment_answer, true, assignment_budget, assignment_size
 );
 kind!(
     /// How large datagrams and bursts are on a path. The instance is kept between questions.
-    Sizing, sizing, sizing_question, sizing_answer, false, timed_budget, sizing_size
+    Sizing, sizing, packed_sizing, sizing_question, sizing_answer, false, timed_budget, sizing_size
 );
 kind!(
     /// The order and timing of the paths to a peer. The instance is kept between questions.
-    Failover, failover, failover_question, failover_answer, false, timed_budget, failover_size
+    Failover, failover, packed_failover, failover_question, failover_answer, false, timed_budget, failover_size
 );
 
 fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {

@@ -117,7 +117,7 @@ const SETTINGS: [Setting; 12] = [
     },
     Setting {
         name: "table_elements",
-        range: 0..=10_000_000,
+        range: 0..=MAX_TABLE_ELEMENTS,
         semantic: true,
         read: |limits| limits.table_elements as u64,
         write: |limits, value| limits.table_elements = value as usize,
@@ -184,6 +184,8 @@ const SETTINGS: [Setting; 12] = [
     },
 ];
 
+/// The most that `table_elements` can be set to.
+pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
 /// About 40 hours of an endless loop.
 const MAX_FUEL: u64 = 100_000_000_000_000;
 

@@ -22,6 +22,8 @@ macro_rules! starter {
 }
 
 const WIT: &str = include_str!("../../../wit/policy.wit");
+/// What the Rust SDK exports beside it.
+const PACKED_WIT: &str = include_str!("../../../wit/packed.wit");
 const WORKSPACE: &str = include_str!("../../../Cargo.toml");
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/src");
 static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugin-sdk/contract");
@@ -89,6 +91,7 @@ fn files(args: &NewArgs) -> anyhow::Result<Vec<(PathBuf, String)>> {
         add(".gitignore", "/target\n/*.wasm\n".to_owned());
         add("src/lib.rs", rust(args.kind).to_owned());
         add("sdk/wit/policy.wit", WIT.to_owned());
+        add("sdk/wit/packed.wit", PACKED_WIT.to_owned());
         add("sdk/Cargo.toml", sdk_workspace()?);
         add("sdk/plugin-sdk/Cargo.toml", starter!("Cargo.toml").to_owned());
         copy(&SDK, Path::new("sdk/plugin-sdk/src"), &mut files);

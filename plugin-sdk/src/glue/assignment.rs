@@ -1,26 +1,38 @@
-//! The world `assignment-policy`.
+//! The world `packed-assignment-policy`.
+
+use std::mem::ManuallyDrop;
 
 use super::facts::adapter;
 use crate::assignment::{Answer, Node, Question, Responsibility};
 
 wit_bindgen::generate!({
     path: "../wit",
-    world: "assignment-policy",
+    world: "packed-assignment-policy",
     runtime_path: "::overlan_plugin_sdk::glue::rt",
     pub_export_macro: true,
 });
 
 pub use exports::overlan::policy::assignment as wit;
+pub use exports::overlan::policy::packed_assignment as packed;
+
+/// A question that is never dropped: its instance ends with the answer, so that freeing its many strings one by one
+/// is of no use.
+pub type Asked = ManuallyDrop<Question>;
 
 /// Converts a question.
-pub fn question(question: wit::Question) -> Result<Question, String> {
-    Ok(Question {
+pub fn question(question: wit::Question) -> Result<Asked, String> {
+    Ok(ManuallyDrop::new(Question {
         nodes: question.nodes.into_iter().map(node).collect::<Result<_, _>>()?,
         responsibilities: question.responsibilities.into_iter().map(responsibility).collect(),
         previous: question.previous,
         seed: question.seed,
         attributes: question.attributes,
-    })
+    }))
+}
+
+/// A question that came in one piece.
+pub fn unpack(packed: &[u8]) -> Result<Asked, String> {
+    super::unpack(packed).map(ManuallyDrop::new)
 }
 
 /// Converts an answer.

@@ -1,11 +1,12 @@
-//! The world `failover-policy`.
+//! The world `packed-failover-policy`.
 
 use super::facts::adapter;
+pub use super::unpack;
 use crate::failover::{Answer, Mode, Path, PathState, Question, Rtt, Timing};
 
 wit_bindgen::generate!({
     path: "../wit",
-    world: "failover-policy",
+    world: "packed-failover-policy",
     runtime_path: "::overlan_plugin_sdk::glue::rt",
     pub_export_macro: true,
     with: {
@@ -15,6 +16,7 @@ wit_bindgen::generate!({
 });
 
 pub use exports::overlan::policy::failover as wit;
+pub use exports::overlan::policy::packed_failover as packed;
 
 /// Converts a question.
 pub fn question(question: wit::Question) -> Result<Question, String> {

@@ -1,4 +1,4 @@
-//! The bindings of `wit/policy.wit` and the conversion between its types and the contract's. Only
+//! The bindings of `wit/` and the conversion between its types and the contract's. Only
 //! built for `wasm32`; called by what `export!` emits, not by authors.
 
 mod facts;
@@ -9,6 +9,8 @@ pub mod sizing;
 
 use std::cell::RefCell;
 use std::panic;
+
+use serde::de::DeserializeOwned;
 
 use crate::{Config, ConfigError, Level, Log};
 
@@ -42,6 +44,14 @@ impl<P> Slot<P> {
             None => Err("asked before it was configured".to_owned()),
         }
     }
+}
+
+/// A question that came in one piece.
+///
+/// # Errors
+/// The host packed another record than this policy knows.
+pub fn unpack<Q: DeserializeOwned>(packed: &[u8]) -> Result<Q, String> {
+    postcard::from_bytes(packed).map_err(|error| format!("the packed question cannot be read: {error}"))
 }
 
 /// The node's log.

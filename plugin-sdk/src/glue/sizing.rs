@@ -1,11 +1,12 @@
-//! The world `sizing-policy`.
+//! The world `packed-sizing-policy`.
 
 use super::facts::adapter;
+pub use super::unpack;
 use crate::sizing::{Answer, Question};
 
 wit_bindgen::generate!({
     path: "../wit",
-    world: "sizing-policy",
+    world: "packed-sizing-policy",
     runtime_path: "::overlan_plugin_sdk::glue::rt",
     pub_export_macro: true,
     with: {
@@ -14,6 +15,7 @@ wit_bindgen::generate!({
     },
 });
 
+pub use exports::overlan::policy::packed_sizing as packed;
 pub use exports::overlan::policy::sizing as wit;
 
 /// Converts a question.

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlan_plugin_sdk::assignment::{Answer, Question};
-use overlan_plugin_sdk::placement::{Eligible, number_subnets, overlap};
+use overlan_plugin_sdk::placement::{Eligible, Lightest, number_subnets, overlap};
 
 /// How many of the least loaded nodes are tried as the new owner of a duty.
 const TARGETS: usize = 4;
+
+/// How many of the lightest nodes are tried before all nodes are looked at: on a single subnet none will do.
+const TRIES: usize = 16;
 
 /// The plan while it is made, with the load of each node.
 pub(crate) struct Planner<'a> {
@@ -78,16 +81,28 @@ impl<'a> Planner<'a> {
         let mut duties: Vec<usize> = (0..self.owners.len()).filter(|&duty| open(self, duty)).collect();
         duties.sort_by_key(|&duty| std::cmp::Reverse(self.weight(duty)));
         let places = duties.iter().map(|&duty| self.wanted(duty)).max().unwrap_or(0);
+        let mut lightest = vec![Lightest::default(); self.eligible.groups().len()];
         for place in 0..places {
             for &duty in &duties {
+                let lightest = &mut lightest[self.eligible.group(duty)];
                 if self.owners[duty].len() == place
                     && open(self, duty)
-                    && let Some(node) = self.least_loaded(duty, place)
+                    && let Some(node) = self.place(duty, place, lightest)
                 {
                     self.push(duty, node);
+                    lightest.note_growth();
                 }
             }
         }
+    }
+
+    /// As [`least_loaded`](Self::least_loaded), which looks at all nodes: here at the lightest alone, if one will do.
+    fn place(&self, duty: usize, place: usize, lightest: &mut Lightest<u32>) -> Option<u32> {
+        let load = |&node: &u32| self.load[node as usize];
+        let (least, nodes) = lightest.find(self.eligible.nodes(duty), load);
+        let free = |node: &u32| load(node) == least && !self.owners[duty].contains(node);
+        let mut first = nodes.iter().copied().filter(free).take(TRIES);
+        first.find(|&node| !self.shares(duty, place, node)).or_else(|| self.least_loaded(duty, place))
     }
 
     /// Moves duties off nodes that bear too much, and onto nodes that bear too little; tells how many it
@@ -216,19 +231,25 @@ impl<'a> Planner<'a> {
     /// The best node for a place that does not own the duty yet: apart from the other owners, then least
     /// loaded, then first in the table. Looks at subnets only where the load makes a node worth it.
     fn least_loaded(&self, duty: usize, place: usize) -> Option<u32> {
-        let mut apart: Option<u32> = None;
-        let mut close: Option<u32> = None;
-        let lighter = |node: u32, best: Option<u32>| {
-            best.is_none_or(|best| self.load[node as usize] < self.load[best as usize])
-        };
-        for &node in self.eligible.nodes(duty) {
-            if !lighter(node, apart) || self.owners[duty].contains(&node) {
+        // Their loads, by which all but a few are out of the race.
+        let (mut apart, mut close): (Option<u32>, Option<u32>) = (None, None);
+        let (mut least_apart, mut least_close) = (u64::MAX, u64::MAX);
+        // Passed over eight at a time: a plugin is charged for each turn of a loop.
+        for eight in self.eligible.nodes(duty).chunks(8) {
+            let loads = eight.iter().map(|&node| self.load[node as usize]);
+            if !loads.fold(false, |any, load| any | (load < least_apart)) {
                 continue;
             }
-            if !self.shares(duty, place, node) {
-                apart = Some(node);
-            } else if lighter(node, close) {
-                close = Some(node);
+            for &node in eight {
+                let load = self.load[node as usize];
+                if load >= least_apart || self.owners[duty].contains(&node) {
+                    continue;
+                }
+                if !self.shares(duty, place, node) {
+                    (apart, least_apart) = (Some(node), load);
+                } else if load < least_close {
+                    (close, least_close) = (Some(node), load);
+                }
             }
         }
         apart.or(close)

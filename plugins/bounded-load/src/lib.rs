@@ -24,7 +24,7 @@
 use std::cmp::Reverse;
 
 use overlan_plugin_sdk::assignment::{Answer, Question};
-use overlan_plugin_sdk::placement::{Candidate, Eligible, duty_hash};
+use overlan_plugin_sdk::placement::{Candidate, Eligible, contend, duty_hash};
 use overlan_plugin_sdk::score::Weight;
 use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, Within};
 use serde::Deserialize;
@@ -93,17 +93,15 @@ fn weight(question: &Question, duty: usize) -> u64 {
 /// The lowest cost among the nodes that bear at most `room` and are no owners yet; the least loaded where none does.
 fn place_duty(nodes: &[Candidate], owners: &[u32], hash: u64, load: &[u64], room: u64) -> Option<u32> {
     let mut best: Option<(u64, u32)> = None;
-    for node in nodes {
-        // Most are out of the race by a bound of their cost.
-        let behind = best.is_some_and(|(lowest, _)| node.cost_floor(hash) > lowest);
-        if behind || load[node.index as usize] > room || owners.contains(&node.index) {
-            continue;
+    contend(nodes, hash, |node| {
+        if load[node.index as usize] <= room && !owners.contains(&node.index) {
+            let entry = (node.cost(hash), node.index);
+            if best.is_none_or(|best| entry < best) {
+                best = Some(entry);
+            }
         }
-        let entry = (node.cost(hash), node.index);
-        if best.is_none_or(|best| entry < best) {
-            best = Some(entry);
-        }
-    }
+        best.map_or(u64::MAX, |(lowest, _)| lowest)
+    });
     let free = || nodes.iter().map(|node| node.index).filter(|node| !owners.contains(node));
     best.map(|(_, node)| node).or_else(|| free().min_by_key(|&node| (load[node as usize], node)))
 }

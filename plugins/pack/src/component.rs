@@ -56,8 +56,9 @@ fn exported_kind(resolve: &Resolve, world: WorldId) -> Result<Kind> {
         let (name, _) = export.strip_prefix(PACKAGE)?.split_once('@')?;
         name.parse().ok()
     };
-    match exports.as_slice() {
-        [export] if kind(export).is_some() => kind(export).context("checked"),
+    let kinds: Vec<Kind> = exports.iter().filter_map(kind).collect();
+    match kinds[..] {
+        [kind] => Ok(kind),
         _ => bail!("exports {}; a policy exports exactly one kind", exports.join(", ")),
     }
 }

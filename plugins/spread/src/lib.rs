@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 
 use overlan_plugin_sdk::assignment::{Answer, Node, Question};
-use overlan_plugin_sdk::placement::{Candidate, Eligible, duty_hash, number_subnets, overlap};
+use overlan_plugin_sdk::placement::{Candidate, Eligible, contend, duty_hash, number_subnets, overlap};
 use overlan_plugin_sdk::score::Weight;
 use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log};
 use serde::Deserialize;
@@ -78,18 +78,16 @@ impl Assignment for Spread {
 /// The node that shares least with the owners so far, then has the lowest cost.
 fn best(candidates: &[Candidate], hash: u64, owners: &[u32], domains: &Domains) -> Option<u32> {
     let mut best: Option<(u128, u64, u32)> = None;
-    for node in candidates {
-        // Most are out of the race by their cost once a node that shares nothing is found.
-        if best.is_some_and(|(shared, cost, _)| shared == 0 && node.cost_floor(hash) > cost)
-            || owners.contains(&node.index)
-        {
-            continue;
+    contend(candidates, hash, |node| {
+        if !owners.contains(&node.index) {
+            let entry = (domains.shared(node.index, owners), node.cost(hash), node.index);
+            if best.is_none_or(|best| entry < best) {
+                best = Some(entry);
+            }
         }
-        let entry = (domains.shared(node.index, owners), node.cost(hash), node.index);
-        if best.is_none_or(|best| entry < best) {
-            best = Some(entry);
-        }
-    }
+        // Their cost puts nodes out of the race once one that shares nothing is found.
+        best.filter(|(shared, _, _)| *shared == 0).map_or(u64::MAX, |(_, cost, _)| cost)
+    });
     best.map(|(_, _, node)| node)
 }
 

@@ -23,7 +23,7 @@
 use std::cmp::Reverse;
 
 use overlan_plugin_sdk::assignment::{Answer, Question};
-use overlan_plugin_sdk::placement::{Candidate, Eligible, duty_hash};
+use overlan_plugin_sdk::placement::{Candidate, Eligible, Lightest, contend, duty_hash};
 use overlan_plugin_sdk::score::Weight;
 use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, Within};
 use serde::Deserialize;
@@ -101,15 +101,34 @@ impl<'a> Planner<'a> {
         open.sort_by_key(|&duty| Reverse(self.weight(duty)));
         let places = open.iter().map(|&duty| wanted(self, duty)).max().unwrap_or(0);
         for place in 0..places {
+            let mut lightest = vec![Lightest::default(); self.eligible.groups().len()];
             for &duty in &open {
+                let lightest = &mut lightest[self.eligible.group(duty)];
                 if self.owners[duty].len() == place
                     && place < wanted(self, duty)
-                    && let Some(node) = self.lightest(duty, usize::from(place > 0))
+                    && let Some(node) = self.place(duty, usize::from(place > 0), lightest)
                 {
                     self.push(duty, node);
+                    lightest.note_growth();
                 }
             }
         }
+    }
+
+    /// As [`lightest`](Self::lightest), which looks at all nodes: here at the least loaded alone, if one will do.
+    fn place(&self, duty: usize, place: usize, lightest: &mut Lightest<Candidate>) -> Option<u32> {
+        let hash = duty_hash(&self.question.responsibilities[duty].name);
+        let load = |node: &Candidate| self.load[node.index as usize][place];
+        let (least, nodes) = lightest.find(self.eligible.nodes(duty), load);
+        let mut best: Option<(u64, u32)> = None;
+        contend(nodes, hash, |node| {
+            if load(node) == least && !self.owners[duty].contains(&node.index) {
+                let entry = (node.cost(hash), node.index);
+                best = Some(best.map_or(entry, |best| best.min(entry)));
+            }
+            best.map_or(u64::MAX, |(lowest, _)| lowest)
+        });
+        best.map(|(_, node)| node).or_else(|| self.lightest(duty, place))
     }
 
     /// Hands primaries from the most loaded on, as long as that helps. Each move makes the sum of the squared

@@ -14,6 +14,7 @@ use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
 const CONTRACT: &str = include_str!("../../../wit/policy.wit");
+const PACKED: &str = include_str!("../../../wit/packed.wit");
 
 /// `decide` and `configure` bodies around static data, all replaceable.
 #[derive(Clone, Debug)]
@@ -133,6 +134,17 @@ impl Guest {
         );
         let hook = r#"(func (export "overlan:policy/extra@0.1.0#hook") (result i32) i32.const 7)"#;
         self.clone().extra(hook).described(&wit, "more", "0.1.0")
+    }
+
+    /// The same that also takes its question in one piece (address and length), by this body, which leaves the address of
+    /// the result.
+    pub fn module_packed(&self, decide: &str) -> Vec<u8> {
+        let kind = self.kind;
+        let decide = format!(
+            r#"(func (export "overlan:policy/packed-{kind}@0.1.0#decide") (param i32 i32) (result i32) {decide})"#
+        );
+        let wit = format!("{CONTRACT}\n{PACKED}");
+        self.clone().extra(&decide).described(&wit, &format!("packed-{kind}-policy"), "0.1.0")
     }
 
     /// The core module with metadata that describes it as of a world.

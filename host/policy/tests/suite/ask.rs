@@ -38,6 +38,31 @@ fn good() -> Guest {
 }
 
 #[test]
+fn a_question_goes_in_one_piece_to_whoever_takes_it_so() {
+    let load = |decide: &str, component: bool| {
+        let other = r#"(data (i32.const 256) "\00\00\00\00\b0\04\00\00\b0\04\00\00\b0\04\00\00")"#;
+        let module = good().extra(other).module_packed(decide);
+        let file = if component { guests::encode(&module) } else { module };
+        Plugin::<Sizing>::load(&Engine::new().unwrap(), "test", &file, &[], limits()).unwrap()
+    };
+    let bytes = 2 * 25 + 6 + 8;
+    let exact = format!("(if (i32.ne (local.get 1) (i32.const {bytes})) (then unreachable)) i32.const 256");
+    for component in [false, true] {
+        let mut plugin = load(&exact, component);
+        assert_eq!(plugin.ask(&questions::sizing()).unwrap().answer.datagram, 1_200);
+        assert!(plugin.report().optional("packed-sizing").is_some() || !component);
+
+        let mut plugin = load("unreachable", component);
+        assert!(matches!(plugin.ask(&questions::sizing()), Err(Fault::Trap { .. })));
+        // The plain way answers 1,472: it is not asked in its place.
+        assert!(matches!(plugin.ask(&questions::sizing()), Err(Fault::Trap { .. })));
+
+        let mut plugin = load(LOOP, component);
+        assert!(matches!(plugin.ask(&questions::sizing()), Err(Fault::Deadline(_))));
+    }
+}
+
+#[test]
 fn answers_of_every_kind() {
     let mut plugin = load::<Sizing>(&good()).unwrap();
     for _ in 0..3 {

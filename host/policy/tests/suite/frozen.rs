@@ -104,6 +104,35 @@ fn one_more_interface_is_found_and_not_required() {
     }
 }
 
+/// A question in one piece is laid out as `wit/packed.wit` says, which plugins that are built already go by.
+#[test]
+fn packed_questions_are_frozen() {
+    let adapter = |last: u8| {
+        let named: &[u8] = b"\x04eth0\x05ether";
+        // IPv4 address, prefix length, MTU and speed as varints, no class, DSCP 0, up, no attributes.
+        [named, &[0, 10, 1, 0, last, 24, 0xdc, 0x0b, 0xe8, 0x07, 0, 0, 0, 0]].concat()
+    };
+    let sizing = [&adapter(1)[..], &adapter(2), &[1, 0xdc, 0x0b, 0, 0, 28, 1], b"\x04site\x01x"].concat();
+    assert_eq!(postcard::to_allocvec(&questions::sizing()).unwrap(), sizing);
+
+    let path = [&adapter(100)[..], &adapter(0), &[0, 0, 1, 0, 0, 0]].concat();
+    let failover = [&[1], &path[..], &[1, 0]].concat();
+    assert_eq!(postcard::to_allocvec(&questions::failover(1)).unwrap(), failover);
+
+    let mut question = questions::assignment(1, 1);
+    question.previous = vec![vec![0, 300]];
+    question.seed = u64::MAX;
+    question.nodes[0].adapters.truncate(1);
+    question.nodes[0].adapters[0].address = std::net::Ipv6Addr::LOCALHOST.into();
+    let mut loopback = adapter(0);
+    loopback.splice(11..16, [1].into_iter().chain([0; 15]).chain([1]));
+    let node = [&[32][..], &[b'0'; 32], b"\x02n0", &[1, 1], &loopback, &[0]].concat();
+    let duty = [&b"\x07shard-0"[..], &[1, 0xe8, 0x07, 0]].concat();
+    let seed = [[0xff; 9].as_slice(), &[1]].concat();
+    let assignment = [&[1], &node[..], &[1], &duty, &[1, 2, 0, 0xac, 0x02], &seed, &[0]].concat();
+    assert_eq!(postcard::to_allocvec(&question).unwrap(), assignment);
+}
+
 #[test]
 fn a_mismatch_of_versions_tells_what_to_do() {
     let engine = Engine::new().unwrap();
