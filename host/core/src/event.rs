@@ -100,7 +100,7 @@ pub enum Fate {
     Abandoned,
 }
 
-/// Why a message was not taken. Nothing was queued.
+/// Why messages were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendError {
@@ -110,7 +110,7 @@ pub enum SendError {
     /// The message exceeds 16 MiB.
     #[error("the message is larger than 16 MiB; split it")]
     TooLarge,
-    /// The stream's send queue is full; try again after [`Event::Writable`].
+    /// The stream's send queue is full, and took those before; try again after [`Event::Writable`].
     #[error("the send queue to that member is full; try again when it drains")]
     QueueFull,
     /// There is no such stream.

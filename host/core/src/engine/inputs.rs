@@ -169,6 +169,7 @@ impl<C: Crypto> Core<C> {
         self.hello_timeout();
         self.sync_timeout();
         self.planner.handle_timeout(now);
+        self.expire_own();
         self.pump();
     }
 

@@ -198,7 +198,7 @@ impl<C: Crypto> Core<C> {
         self.events.pop_front()
     }
 
-    /// What became of the next message.
+    /// What became of the next messages.
     pub fn poll_fate(&mut self) -> Option<FateReport> {
         self.fates.pop_front()
     }
@@ -213,6 +213,7 @@ impl<C: Crypto> Core<C> {
             self.planner.poll_timeout(),
             self.hellos.next_deadline(self.left),
             Some(self.agreement.next_deadline()),
+            self.own.next_deadline(),
             (!self.left).then_some(self.handshakes.next_deadline()),
         ];
         own.into_iter().flatten().min()
@@ -325,11 +326,10 @@ impl<C: Crypto> Core<C> {
             return Err((SendError::UnknownStream, outgoing));
         }
         let Outgoing { mode, stream, redelivered, payloads, token, lifetime } = outgoing;
-        let count = payloads.len();
+        let (count, deadline) = (payloads.len(), lifetime.map(|lifetime| now + lifetime));
         let rest = if to == self.id {
-            self.send_to_self(mode, stream, redelivered, token, payloads)
+            self.send_to_self((mode, stream, redelivered), token, payloads, deadline)
         } else if let Some(peer) = self.peers.get_mut(&to) {
-            let deadline = lifetime.map(|lifetime| now + lifetime);
             let queued = Queued { mode, redelivered, payloads, token, deadline };
             let rest = peer.push(stream, queued, now).err().map(|rest| rest.payloads);
             self.touch(to);
@@ -353,15 +353,9 @@ impl<C: Crypto> Core<C> {
     pub fn cancel(&mut self, now: Instant, to: NodeId, tokens: Range<u64>) -> bool {
         self.now = now;
         if to == self.id {
-            let mut cancelled = false;
-            for token in tokens.filter(|&token| self.own.cancel(token)) {
-                cancelled = true;
-                self.counters.messages_expired += 1;
-                let tokens = token..token + 1;
-                self.fates.push_back(FateReport { tokens, node: to, fate: Fate::Expired });
-            }
-            self.report_own();
-            return cancelled;
+            let before = self.fates.len();
+            self.own.cancel(&tokens, |token| self.fates.push_back(expired(token, to)));
+            return self.report_own_expired(before);
         }
         let Some(peer) = self.peers.get_mut(&to) else { return false };
         let cancelled = peer.outbox.cancel(tokens);
@@ -371,14 +365,28 @@ impl<C: Crypto> Core<C> {
         cancelled
     }
 
+    /// Counts what expired of the own messages since there were so many fates; whether any did.
+    fn report_own_expired(&mut self, before: usize) -> bool {
+        let expired = self.fates.len() - before;
+        self.counters.messages_expired += expired as u64;
+        self.report_own();
+        expired > 0
+    }
+
+    /// Ends the wait of own messages whose deadline passed.
+    fn expire_own(&mut self) {
+        let (before, own) = (self.fates.len(), self.id);
+        self.own.expire(self.now, |token| self.fates.push_back(expired(token, own)));
+        self.report_own_expired(before);
+    }
+
     /// Queues messages to this node while there is room; the rest.
     fn send_to_self(
         &mut self,
-        mode: MessageMode,
-        stream: u16,
-        redelivered: bool,
+        (mode, stream, redelivered): (MessageMode, u16, bool),
         token: u64,
         payloads: Vec<Bytes>,
+        deadline: Option<Instant>,
     ) -> Vec<Bytes> {
         let mut payloads = payloads.into_iter();
         for token in token.. {
@@ -386,7 +394,7 @@ impl<C: Crypto> Core<C> {
                 break;
             }
             let Some(payload) = payloads.next() else { break };
-            self.own.push(token, mode, stream, redelivered, payload);
+            self.own.push(token, (mode, stream, redelivered), payload, deadline);
         }
         payloads.collect()
     }
@@ -468,6 +476,10 @@ impl<C: Crypto> Core<C> {
         }
         self.seen.get(&id).map_or(MemberState::Down, |seen| seen.state)
     }
+}
+
+fn expired(token: u64, node: NodeId) -> FateReport {
+    FateReport { tokens: token..token + 1, node, fate: Fate::Expired }
 }
 
 /// Ids stand in a circle: their place.

@@ -1,13 +1,14 @@
 //! Messages of this node to itself: they wait for a consumer in their streams, as those of others do.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 use overlan_wire::{MessageId, MessageMode, NodeId};
 
 use crate::delivery::arrivals::{Arrivals, Payloads, Ready, Taken};
 use crate::delivery::{MESSAGE_COST, STREAM_SHARE};
+use crate::time::Instant;
 
 /// The queue. A message's token takes the place of its number: a message to oneself needs no other.
 pub(super) struct OwnQueue {
@@ -18,17 +19,33 @@ pub(super) struct OwnQueue {
     limit: usize,
     /// Streams that refused a message since they had room.
     refused: BTreeSet<u16>,
+    /// No message's deadline is earlier.
+    earliest: Option<Instant>,
 }
 
 #[derive(Default)]
 struct Stream {
-    messages: VecDeque<Ready>,
+    messages: VecDeque<Waiting>,
     bytes: usize,
+}
+
+/// A message, and how long it may wait.
+struct Waiting {
+    ready: Ready,
+    bytes: usize,
+    deadline: Option<Instant>,
 }
 
 impl OwnQueue {
     pub(super) fn new(limit: usize) -> Self {
-        OwnQueue { streams: BTreeMap::new(), served: 0, bytes: 0, limit, refused: BTreeSet::new() }
+        OwnQueue {
+            streams: BTreeMap::new(),
+            served: 0,
+            bytes: 0,
+            limit,
+            refused: BTreeSet::new(),
+            earliest: None,
+        }
     }
 
     /// Whether the queue, and the stream's share of it, has room; where not, [`take_writable`](Self::take_writable)
@@ -46,17 +63,18 @@ impl OwnQueue {
     pub(super) fn push(
         &mut self,
         token: u64,
-        mode: MessageMode,
-        stream: u16,
-        redelivered: bool,
+        (mode, stream, redelivered): (MessageMode, u16, bool),
         payload: Bytes,
+        deadline: Option<Instant>,
     ) {
-        let (id, cost) = (MessageId(token), payload.len() + MESSAGE_COST as usize);
+        let (id, bytes) = (MessageId(token), payload.len() + MESSAGE_COST as usize);
         let held = self.streams.entry(stream).or_default();
-        held.bytes += cost;
-        self.bytes += cost;
+        held.bytes += bytes;
+        self.bytes += bytes;
+        self.earliest = [self.earliest, deadline].into_iter().flatten().min();
         let payloads = Payloads::One(payload);
-        held.messages.push_back(Ready { id, mode, stream, redelivered, path: None, payloads });
+        let ready = Ready { id, mode, stream, redelivered, path: None, payloads };
+        held.messages.push_back(Waiting { ready, bytes, deadline });
     }
 
     fn share(&self) -> usize {
@@ -74,8 +92,8 @@ impl OwnQueue {
         all.find(|(id, stream)| !stream.messages.is_empty() && takes(**id)).map(|(&id, _)| id)
     }
 
-    /// A consumer takes messages of one stream until `each` wants no more; the streams have their turns. Each gets what
-    /// it took, and how that was sent.
+    /// A consumer takes messages of one stream until `each` wants no more or leaves one; the streams have their turns.
+    /// `accepted` gets what it took, and how that was sent.
     pub(super) fn take(
         &mut self,
         own: NodeId,
@@ -86,19 +104,18 @@ impl OwnQueue {
         let Some(id) = self.next_stream(takes) else { return };
         self.served = id;
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        while let Some(ready) = stream.messages.front_mut() {
-            let mut arrivals = Arrivals::new(own, ready);
+        while let Some(waiting) = stream.messages.front_mut() {
+            let mut arrivals = Arrivals::new(own, &mut waiting.ready);
             let flow = each(&mut arrivals);
             let (taken, mode) = (arrivals.taken(), arrivals.mode);
-            let cost = taken.bytes + taken.count * MESSAGE_COST as usize;
-            stream.bytes -= cost;
-            self.bytes -= cost;
-            accepted(mode, taken);
-            let done = ready.payloads.is_empty();
-            if done {
-                stream.messages.pop_front();
+            if taken.count == 0 {
+                break;
             }
-            if flow.is_break() || !done {
+            accepted(mode, taken);
+            stream.bytes -= waiting.bytes;
+            self.bytes -= waiting.bytes;
+            stream.messages.pop_front();
+            if flow.is_break() {
                 break;
             }
         }
@@ -107,21 +124,41 @@ impl OwnQueue {
         }
     }
 
-    /// Drops the reliable message of this token; whether it was there.
-    pub(super) fn cancel(&mut self, token: u64) -> bool {
-        for stream in self.streams.values_mut() {
-            let wanted = |ready: &Ready| ready.id.0 == token && ready.mode != MessageMode::Unreliable;
-            if let Some(at) = stream.messages.iter().position(wanted)
-                && let Some(mut ready) = stream.messages.remove(at)
-            {
-                let payloads = Arrivals::new(NodeId::default(), &mut ready);
-                let cost: usize = payloads.map(|message| message.payload.len() + MESSAGE_COST as usize).sum();
-                stream.bytes -= cost;
-                self.bytes -= cost;
-                return true;
-            }
+    /// Drops the messages with these tokens; gives `each` the tokens of the reliable ones.
+    pub(super) fn cancel(&mut self, tokens: &Range<u64>, each: impl FnMut(u64)) {
+        self.give_up(|waiting| tokens.contains(&waiting.ready.id.0), each);
+    }
+
+    /// When [`expire`](Self::expire) is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// Drops the messages whose deadline passed; gives `each` the tokens of the reliable ones.
+    pub(super) fn expire(&mut self, now: Instant, each: impl FnMut(u64)) {
+        if self.earliest.is_some_and(|earliest| earliest <= now) {
+            self.give_up(|waiting| waiting.deadline.is_some_and(|deadline| deadline <= now), each);
         }
-        false
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Waiting) -> bool, mut each: impl FnMut(u64)) {
+        let mut earliest = None;
+        for stream in self.streams.values_mut() {
+            stream.messages.retain(|waiting| {
+                if which(waiting) {
+                    stream.bytes -= waiting.bytes;
+                    self.bytes -= waiting.bytes;
+                    if waiting.ready.mode != MessageMode::Unreliable {
+                        each(waiting.ready.id.0);
+                    }
+                    return false;
+                }
+                earliest = [earliest, waiting.deadline].into_iter().flatten().min();
+                true
+            });
+        }
+        self.streams.retain(|_, stream| !stream.messages.is_empty());
+        self.earliest = earliest;
     }
 
     /// A stream that refused a message and has room again; each once.

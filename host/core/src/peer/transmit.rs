@@ -52,6 +52,11 @@ impl Draft {
     }
 }
 
+/// Bytes of frames that a full datagram of this size holds.
+fn full_text(datagram: usize) -> usize {
+    (datagram - DATA_HEADER - TAG) / CIPHER_BLOCK * CIPHER_BLOCK
+}
+
 impl<A: Aead> Peer<A> {
     /// Appends datagrams for one path to `buffer`, which is empty; `None` where nothing is to be sent now.
     pub(crate) fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
@@ -176,11 +181,11 @@ impl<A: Aead> Peer<A> {
     fn bulk(&mut self, at: usize, take: Take, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let datagram = self.paths[at].datagram();
         let most = (self.paths[at].sizing.burst as usize).clamp(datagram, MAX_DATAGRAM);
-        let spare = (datagram - DATA_HEADER - TAG) % CIPHER_BLOCK;
+        let whole_blocks = DATA_HEADER + TAG + full_text(datagram);
         let mut transmit: Option<Transmit> = None;
         let (mut payload, mut next) = (None, self.outbox.next(take));
         for _ in 0..MAX_SEGMENTS {
-            let limit = transmit.map_or(datagram - spare, |transmit| transmit.segment);
+            let limit = transmit.map_or(whole_blocks, |transmit| transmit.segment);
             let full = buffer.len() + limit > most && transmit.is_some();
             if full {
                 break;
@@ -196,7 +201,7 @@ impl<A: Aead> Peer<A> {
                 break;
             }
             // Small ones, each in a datagram of its own, make segments where they are equal.
-            if limit < datagram - spare && whole != payload {
+            if limit < whole_blocks && whole != payload {
                 break;
             }
             payload = whole;
@@ -316,7 +321,7 @@ impl<A: Aead> Peer<A> {
         let coalesce = path.sizing.coalesce as usize;
         let datagram = path.datagram();
         let window = path.recovery.room(datagram, now);
-        let full = datagram - DATA_HEADER - TAG;
+        let full = full_text(datagram);
         let mut first = true;
         while !draft.contents.is_full() {
             let size = draft.size(buffer);

@@ -160,7 +160,7 @@ impl Inbox {
     pub(crate) fn handle_run(&mut self, run: &Run<'_>, path: (SocketAddr, SocketAddr)) -> TakenRun {
         let mut taken = TakenRun::default();
         let unreliable = run.mode == MessageMode::Unreliable;
-        if self.stream(run.stream).is_none() {
+        if self.stream(run.stream).is_none() || unreliable && run.stream == CLUSTER_STREAM {
             taken.refused = u64::from(run.count());
             self.unreliable_dropped += if unreliable { taken.refused } else { 0 };
             return taken;
@@ -202,8 +202,17 @@ impl Inbox {
                 let in_all = self.granted - self.opened_cost;
                 match stream.open(id, payload.len(), in_all) {
                     Opened::New(cost) => self.opened_cost += cost,
-                    // Fragments of it came before, by a path with smaller datagrams: they are of no more use.
-                    Opened::Known => drop(stream.partial.remove(&id)),
+                    // Fragments of it came before, by a path with smaller datagrams: they are of no more use. What was
+                    // counted is what they said that it has.
+                    Opened::Known
+                        if stream.partial.get(&id).is_some_and(|held| held.total() == payload.len()) =>
+                    {
+                        drop(stream.partial.remove(&id));
+                    }
+                    Opened::Known => {
+                        taken.refused += 1;
+                        continue;
+                    }
                     Opened::Duplicate => {
                         taken.duplicate += 1;
                         continue;
@@ -215,7 +224,10 @@ impl Inbox {
                 }
                 stream.set(id, State::Complete);
             }
-            let payloads = Payloads::One(stream.store(payload));
+            // What waits long for its predecessors keeps no neighbours' bytes.
+            let early = run.mode == MessageMode::Ordered && run.order + index > stream.next_order;
+            let bytes = if early { Bytes::copy_from_slice(payload) } else { stream.store(payload) };
+            let payloads = Payloads::One(bytes);
             if stream.complete(run.order + index, 1, ready(id, payloads)) == Taken::Refused {
                 taken.refused += 1;
             }
@@ -250,7 +262,7 @@ impl Inbox {
         if fragment.stream == CLUSTER_STREAM || self.stream(fragment.stream).is_none() {
             return Taken::Refused;
         }
-        self.drop_old_partials(!self.unreliable.contains_key(&key), total, now);
+        self.drop_old_partials(key, total, now);
         let known = self.unreliable.contains_key(&key);
         let assembled = assemble(&mut self.unreliable, key, fragment, &self.pool, now);
         match assembled {
@@ -277,10 +289,10 @@ impl Inbox {
         }
     }
 
-    /// Makes room for another unreliable message in pieces.
-    fn drop_old_partials(&mut self, opens: bool, total: usize, now: Instant) {
+    /// Makes room for an unreliable message in pieces, if it is another one.
+    fn drop_old_partials(&mut self, key: (u16, u64), total: usize, now: Instant) {
         while let Some((&oldest, partial)) = self.unreliable.iter().min_by_key(|(_, partial)| partial.since) {
-            let full = opens
+            let full = !self.unreliable.contains_key(&key)
                 && (self.unreliable.len() >= MAX_UNRELIABLE_PARTIAL
                     || self.unreliable_partial + total > MAX_UNRELIABLE_BYTES);
             if !full && now.since(partial.since) < UNRELIABLE_LIFETIME {
@@ -328,6 +340,9 @@ impl Inbox {
             if done {
                 stream.ready.pop_front();
                 self.waiting -= 1;
+            }
+            if taken.count == 0 {
+                break;
             }
             if unreliable {
                 self.unreliable_bytes -= taken.bytes + taken.count * MESSAGE_COST as usize;

@@ -8,7 +8,7 @@ use overlan_wire::frame::Run;
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
 
 use super::assembly::Partial;
-use super::{Payloads, Ready, Taken};
+use super::{Ready, Taken};
 use crate::delivery::arrivals::Taken as Accepted;
 use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST, stream_window};
 
@@ -166,7 +166,7 @@ impl InStream {
     }
 
     /// So many complete messages go to the consumers. One may wait for its predecessors; several have them.
-    pub(super) fn complete(&mut self, order: u64, count: u64, mut ready: Ready) -> Taken {
+    pub(super) fn complete(&mut self, order: u64, count: u64, ready: Ready) -> Taken {
         if ready.mode != MessageMode::Ordered {
             self.ready.push_back(ready);
             return Taken::New;
@@ -176,10 +176,6 @@ impl InStream {
             return Taken::Refused;
         }
         if order > self.next_order {
-            // It may wait long: it keeps no neighbours' bytes.
-            if let Payloads::One(payload) = &mut ready.payloads {
-                *payload = Bytes::copy_from_slice(payload);
-            }
             self.early.insert(order, ready);
             return Taken::New;
         }

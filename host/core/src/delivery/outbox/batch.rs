@@ -166,10 +166,12 @@ impl Batch {
 
     /// All of these messages arrived.
     pub(super) fn note_complete(&mut self, part: Range<u32>) {
-        if !self.pieces.is_empty() {
-            self.pieces.retain(|at, _| !part.contains(at));
-        }
-        self.complete.insert(part, |_| {});
+        let Batch { complete, pieces, .. } = self;
+        complete.insert(part, |new| {
+            while let Some((&at, _)) = pieces.range(new.clone()).next() {
+                pieces.remove(&at);
+            }
+        });
     }
 
     /// The peer's consumer accepted these messages: gives `told` the tokens of those that had no fate; the bytes that

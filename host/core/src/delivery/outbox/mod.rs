@@ -97,7 +97,7 @@ impl Outbox {
         let stream = self.streams.entry(id).or_insert_with(|| Box::new(OutStream::new()));
         let own = id == CLUSTER_STREAM;
         if own {
-            stream.credit = stream_window(id, 0);
+            stream.credit = stream.credit.max(stream_window(id, 0));
         }
         let rest = stream_limit(self.limit).saturating_sub(stream.queued_bytes);
         let room = if own { usize::MAX } else { rest.min(self.limit.saturating_sub(self.queued_bytes)) };
@@ -365,20 +365,22 @@ impl Outbox {
                 fates.push_back((tokens, Fate::Delivered));
             }
         };
-        let mut freed = stream.close(stream.base..floor, &mut told);
-        stream.base = stream.base.max(floor);
-        // Row by row of ones.
-        let mut row = floor..floor;
-        for (at, byte) in (floor..).step_by(8).zip(accepted.bitmap).filter(|(_, byte)| **byte != 0) {
-            for id in (0..8).filter(|bit| byte >> bit & 1 == 1).map(|bit| at + bit) {
-                if id > row.end {
-                    freed += stream.close(row, &mut told);
-                    row = id..id;
+        // What is below the floor is one row more.
+        let mut row = stream.base..floor;
+        let bytes = (floor..).step_by(8).zip(accepted.bitmap).filter(|(_, byte)| **byte != 0);
+        let mut ids = bytes
+            .flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at + bit));
+        let rows = core::iter::from_fn(|| {
+            loop {
+                match ids.next() {
+                    Some(id) if id == row.end => row.end += 1,
+                    Some(id) => return Some(core::mem::replace(&mut row, id..id + 1)),
+                    None => return Some(core::mem::take(&mut row)).filter(|row| !row.is_empty()),
                 }
-                row.end = id + 1;
             }
-        }
-        freed += stream.close(row, &mut told);
+        });
+        let freed = stream.close(rows, &mut told);
+        stream.base = stream.base.max(floor);
         stream.queued_bytes -= freed;
         if accepted.stream != CLUSTER_STREAM {
             self.queued_bytes -= freed;
@@ -410,10 +412,11 @@ impl Outbox {
         self.fates.len() > before
     }
 
-    /// The peer was given up. Messages that are open stay, without a report: should the peer come back in the same
-    /// life, it waits for their numbers.
+    /// The peer is forgotten: whatever was for it is abandoned, and who waits for room is to be told so.
     pub(crate) fn abandon(&mut self) {
         self.give_up(Fate::Abandoned, |queued| 0..queued.payloads.len());
+        let (fates, refused) = (core::mem::take(&mut self.fates), core::mem::take(&mut self.refused));
+        *self = Outbox { fates, refused, ..Outbox::new(self.limit) };
     }
 
     fn give_up(&mut self, fate: Fate, which: impl Fn(&Queued) -> Range<usize>) {

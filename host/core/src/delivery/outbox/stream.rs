@@ -1,6 +1,7 @@
 //! One stream's messages on their way.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use bytes::Bytes;
@@ -10,6 +11,9 @@ use overlan_wire::limits::MESSAGE_WINDOW;
 use super::batch::{Batch, Queued, cost};
 use crate::delivery::INITIAL_CREDIT;
 use crate::time::Instant;
+
+/// Batches that are taken out of a queue one by one.
+const FEW: usize = 16;
 
 /// An unreliable message that is on its way in pieces.
 #[derive(Debug)]
@@ -133,11 +137,24 @@ impl OutStream {
         })
     }
 
-    /// The peer's consumer accepted these messages: gives `told` the tokens of those that had no fate; the bytes that
-    /// are free now.
-    pub(super) fn close(&mut self, ids: Range<u64>, mut told: impl FnMut(Range<u64>)) -> usize {
-        let mut freed = 0;
-        self.find_all(ids, |batch, part| freed += batch.close(part, &mut told));
+    /// The peer's consumer accepted these messages, row by row in the order of their numbers: gives `told` the tokens
+    /// of those that had no fate; the bytes that are free now.
+    pub(super) fn close(
+        &mut self,
+        rows: impl Iterator<Item = Range<u64>>,
+        mut told: impl FnMut(Range<u64>),
+    ) -> usize {
+        let (mut freed, mut at) = (0, 0);
+        for row in rows {
+            while self.reliable.get(at + 1).is_some_and(|next| next.first <= row.start) {
+                at += 1;
+            }
+            while let Some(batch) = self.reliable.get_mut(at).filter(|batch| batch.first < row.end) {
+                freed += batch.close(batch.part(&row), &mut told);
+                at += 1;
+            }
+            at = at.saturating_sub(1);
+        }
         self.drop_closed();
         freed
     }
@@ -156,28 +173,9 @@ impl OutStream {
         which: impl Fn(&Queued) -> Range<usize>,
         mut told: impl FnMut(Range<u64>),
     ) -> usize {
-        let mut freed = 0;
-        for batches in [&mut self.reliable, &mut self.unreliable] {
-            for mut batch in core::mem::take(batches) {
-                let (part, opened) = (which(&batch.queued), batch.opened);
-                let reliable = batch.queued.mode != MessageMode::Unreliable;
-                if reliable {
-                    batch.report(part.start.min(opened) as u32..part.end.min(opened) as u32, &mut told);
-                }
-                let waiting = part.start.max(opened)..part.end.max(opened);
-                let rest = (!waiting.is_empty()).then(|| {
-                    let rest = batch.queued.split_off(waiting.end);
-                    let dropped = batch.queued.split_off(waiting.start);
-                    freed += dropped.cost();
-                    if reliable {
-                        told(dropped.tokens(0..dropped.payloads.len() as u32));
-                    }
-                    Batch::new(rest, batch.turn)
-                });
-                let wanted = |batch: &Batch| batch.len() > 0 && (reliable || !batch.is_opened());
-                batches.extend([batch].into_iter().chain(rest).filter(wanted));
-            }
-        }
+        let mut freed = give_up(&mut self.reliable, &which, &mut told);
+        // Nobody asks for the fate of unreliable ones.
+        freed += give_up(&mut self.unreliable, &which, |_| {});
         self.next = self.reliable.iter().take_while(|batch| batch.is_opened()).count();
         self.drop_closed();
         freed
@@ -212,4 +210,52 @@ impl OutStream {
         self.reliable.shrink_to(0);
         self.unreliable.shrink_to(0);
     }
+}
+
+/// As [`OutStream::give_up`], of one row of batches.
+fn give_up(
+    batches: &mut VecDeque<Batch>,
+    which: impl Fn(&Queued) -> Range<usize>,
+    mut told: impl FnMut(Range<u64>),
+) -> usize {
+    let (mut freed, mut at) = (0, 0);
+    // Places of batches of which nothing is left.
+    let mut emptied = Vec::new();
+    while let Some(batch) = batches.get_mut(at) {
+        let (part, opened) = (which(&batch.queued), batch.opened);
+        let reliable = batch.queued.mode != MessageMode::Unreliable;
+        if reliable {
+            batch.report(part.start.min(opened) as u32..part.end.min(opened) as u32, &mut told);
+        }
+        let waiting = part.start.max(opened)..part.end.max(opened);
+        if !waiting.is_empty() {
+            let rest = batch.queued.split_off(waiting.end);
+            let dropped = batch.queued.split_off(waiting.start);
+            freed += dropped.cost();
+            told(dropped.tokens(0..dropped.payloads.len() as u32));
+            let turn = batch.turn;
+            // What unreliable messages left behind is nothing.
+            let kept = batch.len() > 0 && (reliable || !batch.is_opened());
+            match (kept, rest.payloads.is_empty()) {
+                (true, true) => {}
+                (true, false) => {
+                    at += 1;
+                    batches.insert(at, Batch::new(rest, turn));
+                }
+                (false, true) => {
+                    batch.queued.payloads.clear();
+                    emptied.push(at);
+                }
+                (false, false) => *batch = Batch::new(rest, turn),
+            }
+        }
+        at += 1;
+    }
+    // A few are taken out one by one: going through all of a long queue would cost more.
+    if emptied.len() <= FEW {
+        emptied.into_iter().rev().for_each(|at| drop(batches.remove(at)));
+    } else {
+        batches.retain(|batch| batch.len() > 0);
+    }
+    freed
 }

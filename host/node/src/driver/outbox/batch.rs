@@ -1,5 +1,6 @@
 //! One call to send: its messages, the members they go to, and what became of them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -101,7 +102,7 @@ pub(super) struct Batch {
     pub(super) deadline: Option<Instant>,
     count: usize,
     /// Emptied once nobody may want them any more; those of a batch for one member and no role: what is not queued.
-    payloads: Vec<Bytes>,
+    payloads: VecDeque<Bytes>,
     pub(super) role: Option<Role>,
     pub(super) parts: Vec<Part>,
     /// Fates that are not known yet.
@@ -135,7 +136,7 @@ impl Batch {
             parts: nodes.iter().map(|&node| Part::new(node, count)).collect(),
             open: count * nodes.len(),
             count,
-            payloads: from.payloads,
+            payloads: from.payloads.into(),
             queued: Some(from.queued),
             outcome: Some(from.outcome),
         }
@@ -145,17 +146,21 @@ impl Batch {
         self.id.first_token() + index as u64
     }
 
-    /// The next messages of a part that are not queued yet, with places in the batch one by one; `None`: all are.
-    pub(super) fn peek(&mut self, part: usize) -> Option<Range<usize>> {
+    /// The next messages of a part that are not queued yet, with places in the batch one by one and at most so many;
+    /// `None`: all are.
+    pub(super) fn peek(&mut self, part: usize, most: usize) -> Option<Range<usize>> {
         let to = &mut self.parts[part];
-        let Some(role) = &self.role else { return (to.next < to.end).then_some(to.next..to.end) };
+        let Some(role) = &self.role else {
+            let end = to.end.min(to.next + most);
+            return (to.next < end).then_some(to.next..end);
+        };
         let place = |to: &Part, at: usize| to.order.as_ref().map_or(at, |order| order[at] as usize);
         let held = |index: usize| role.holders[index] == Holder::Part(part as u16);
         while to.next < to.end && !held(place(to, to.next)) {
             to.next += 1;
         }
         let first = (to.next < to.end).then(|| place(to, to.next))?;
-        let row = (to.next + 1..to.end).zip(first + 1..);
+        let row = (to.next + 1..to.end).zip(first + 1..first + most);
         let len = 1 + row.take_while(|&(at, index)| place(to, at) == index && held(index)).count();
         Some(first..first + len)
     }
@@ -169,24 +174,34 @@ impl Batch {
         };
         match &part.order {
             None => open(0..part.next as u32),
-            Some(order) => order[..part.next].iter().for_each(|&index| open(index..index + 1)),
+            Some(order) => {
+                let rows = order[..part.next].chunk_by(|before, next| before + 1 == *next);
+                rows.filter_map(|row| Some(*row.first()?..*row.last()? + 1)).for_each(open);
+            }
         }
         queued
     }
 
     /// The bytes of messages: given away where nobody else wants them.
     pub(super) fn payloads(&mut self, range: Range<usize>) -> Vec<Bytes> {
-        if self.parts.len() > 1 || self.role.is_some() {
-            return self.payloads[range].to_vec();
+        if self.is_shared() {
+            return self.payloads.range(range).cloned().collect();
         }
-        // What is left of the batch.
-        std::mem::take(&mut self.payloads)
+        if range.len() == self.payloads.len() {
+            return std::mem::take(&mut self.payloads).into();
+        }
+        self.payloads.drain(..range.len()).collect()
+    }
+
+    /// Whether messages are kept once they are queued: another member may want them, too.
+    fn is_shared(&self) -> bool {
+        self.parts.len() > 1 || self.role.is_some()
     }
 
     /// Bytes that were not taken.
     pub(super) fn put_back(&mut self, payloads: Vec<Bytes>) {
-        if self.parts.len() <= 1 && self.role.is_none() {
-            self.payloads = payloads;
+        if !self.is_shared() {
+            payloads.into_iter().rev().for_each(|payload| self.payloads.push_front(payload));
         }
     }
 
@@ -250,7 +265,7 @@ impl Batch {
             *open -= new.len();
             if let Some(role) = role {
                 role.holders[new.clone()].fill(Holder::Done);
-                payloads[new.clone()].fill(Bytes::new());
+                payloads.range_mut(new.clone()).for_each(|payload| *payload = Bytes::new());
             }
             settled(&mut part.outcome, new);
         });
@@ -322,9 +337,9 @@ impl Batch {
 
     /// Tells the caller what there is to tell; whether the batch is over.
     pub(super) fn tell(&mut self) -> bool {
-        if self.queued.is_some() && (0..self.parts.len()).all(|part| self.peek(part).is_none()) {
+        if self.queued.is_some() && (0..self.parts.len()).all(|part| self.peek(part, 1).is_none()) {
             if self.role.is_none() {
-                self.payloads = Vec::new();
+                self.payloads = VecDeque::new();
             }
             let nodes = self.parts.iter().map(|part| part.outcome.node).collect();
             if let Some(queued) = self.queued.take() {

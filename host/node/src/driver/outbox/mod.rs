@@ -3,6 +3,7 @@
 mod batch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,7 +88,6 @@ impl MemberOutcome {
 pub(crate) struct Outgoing {
     pub(crate) to: Target,
     pub(crate) options: SendOptions,
-    /// At least one.
     pub(crate) payloads: Vec<Bytes>,
     /// Told once every message is queued.
     pub(crate) queued: oneshot::Sender<Result<Queued, SendFailure>>,
@@ -101,6 +101,9 @@ pub(crate) struct Queued {
     pub(crate) batch: BatchId,
     pub(crate) nodes: Vec<NodeId>,
 }
+
+/// Messages given to the core at once: what it has no room for comes back.
+const MAX_AT_ONCE: usize = 4_096;
 
 enum Slot {
     Used(Box<Batch>),
@@ -196,7 +199,7 @@ impl Outbox {
         let redelivered =
             batch.role.is_some() && batch.parts.iter().any(|part| !part.outcome.moved.is_empty());
         let late = batch.deadline.is_some_and(|deadline| deadline <= now);
-        while let Some(range) = batch.peek(part) {
+        while let Some(range) = batch.peek(part, MAX_AT_ONCE) {
             if withdrawn || late {
                 batch.parts[part].advance(range.len());
                 batch.settle(part, range, if late { Fate::Expired } else { Fate::Abandoned });
@@ -242,7 +245,7 @@ impl Outbox {
 
     /// A stream to a member has room again.
     pub(super) fn handle_writable(&mut self, core: &mut NodeCore, now: Instant, node: NodeId, stream: u16) {
-        // This node's own queue is one for all streams.
+        // This node's own queue has one limit for all streams.
         let streams = if node == core.id() { 0..=u16::MAX } else { stream..=stream };
         let keys = self.parked.range((node, *streams.start())..=(node, *streams.end()));
         for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
@@ -292,15 +295,22 @@ impl Outbox {
             let Some(role) = &batch.role else { continue };
             // While nobody owns it, the owner of before may still be there.
             let Some(owner) = core.owner(&role.name) else { continue };
+            let mut moved: Vec<(NodeId, Range<usize>)> = Vec::new();
             for index in 0..batch.len() {
                 let Some(part) = batch.holder(index) else { continue };
-                if batch.parts[part].outcome.node != owner {
-                    let (before, token) = (batch.parts[part].outcome.node, batch.token(index));
+                let before = batch.parts[part].outcome.node;
+                if before != owner {
                     batch.take_away(part, index, Fate::Expired);
-                    // Its report fits no message any more.
-                    core.cancel(now, before, token..token + 1);
+                    match moved.last_mut() {
+                        Some((node, row)) if (*node, row.end) == (before, index) => row.end += 1,
+                        _ => moved.push((before, index..index + 1)),
+                    }
                     self.homeless.insert(slot);
                 }
+            }
+            // Their reports fit no message any more.
+            for (before, row) in moved {
+                core.cancel(now, before, batch.token(row.start)..batch.token(row.end));
             }
         }
         self.look_for_owners = true;
