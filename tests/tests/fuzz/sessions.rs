@@ -9,6 +9,7 @@ use overlan_seal::Keyring;
 use overlan_sim::{Insider, Network, World};
 use overlan_tests::corpus::from_hex;
 use overlan_tests::fuzz::fuzz_costly;
+use overlan_wire::frame::{Accepted, RunWriter};
 use overlan_wire::{Ack, BootId, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, SessionId};
 
 /// A decoder takes so many inputs in the time of one script.
@@ -29,7 +30,8 @@ const FOUND: [&str; 3] = [
      178edc9674f2b13af9d7a3bb12bf86cdb5cc7f56fca5db7b832501bfb298373250c45749524b8825 \
      c84c6ef0fad7f52658ff",
 ];
-const SIZES: [usize; 6] = [0, 8, 200, 1_200, 5_000, 60_000];
+/// Payloads are eight bytes longer. The last two about fill a datagram of a 1,500-byte MTU.
+const SIZES: [usize; 8] = [0, 8, 200, 1_200, 5_000, 60_000, 1_392, 1_395];
 
 #[test]
 fn sessions() {
@@ -267,12 +269,26 @@ fn corpus() -> Vec<Vec<u8>> {
         Frame::Pong { token: 1 },
         Frame::Ack(Ack { path: PathId(0), delay_us: 9, ce: 0, ranges }),
         Frame::Fragment(fragment),
+        Frame::Accepted(Accepted {
+            stream: 0,
+            floor: MessageId(1),
+            credit: 1 << 25,
+            credit_in_all: 1 << 25,
+            bitmap: &[6],
+        }),
         Frame::Membership(&[1; 40]),
         Frame::Want(vec![Default::default()]),
     ];
-    for frame in frames {
+    let mut run = Vec::new();
+    let mut writer = RunWriter::start(&mut run, 0, MessageMode::Ordered, false, MessageId(0), 0);
+    [&[7; 8][..], &[], &[8; 20]].iter().for_each(|payload| writer.push(payload));
+    writer.finish();
+    let emitted = frames.iter().map(|frame| {
         let mut bytes = Vec::new();
         frame.emit(&mut bytes);
+        bytes
+    });
+    for mut bytes in emitted.chain([run]) {
         bytes.insert(0, bytes.len() as u8);
         for act in [10, 11, 12] {
             corpus.push(around(&[&[9, 0, 0, act, 0, 1], &bytes[..]].concat()));

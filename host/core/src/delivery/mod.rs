@@ -5,6 +5,8 @@
 //! core itself accepts what it brings: no consumer can hold up plans.
 
 pub(crate) mod arrivals;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod inbox;
 pub(crate) mod marks;
 pub(crate) mod outbox;

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::frame::{Accepted, Frames};
+use overlan_wire::frame::{Accepted, Frames, RunWriter};
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_MESSAGE};
-use overlan_wire::{Frame, MessageId, MessageMode, PathId};
+use overlan_wire::{Fragment, Frame, MessageId, MessageMode, PathId};
 
 use super::inbox::{Inbox, Taken, TakenRun};
 use super::outbox::{Next, Outbox, Queued, Space, Take};
@@ -16,7 +16,7 @@ use super::{Content, INITIAL_CREDIT};
 use crate::event::Fate;
 use crate::time::Instant;
 
-const TAKE: Take = Take { path: PathId(0), fresh: true, last_resort: true, instead_of: None };
+pub(super) const TAKE: Take = Take { path: PathId(0), fresh: true, last_resort: true, instead_of: None };
 const APPLICATION: u16 = 0;
 
 fn message(len: usize) -> Queued {
@@ -24,12 +24,12 @@ fn message(len: usize) -> Queued {
     Queued { mode, redelivered: false, payloads: vec![vec![7; len].into()], token: 1, deadline }
 }
 
-fn ends() -> (SocketAddr, SocketAddr) {
+pub(super) fn ends() -> (SocketAddr, SocketAddr) {
     (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)))
 }
 
 /// One datagram of this size; empty where there was nothing to send.
-fn datagram(outbox: &mut Outbox, size: usize) -> (Vec<u8>, Vec<Content>) {
+pub(super) fn datagram(outbox: &mut Outbox, size: usize) -> (Vec<u8>, Vec<Content>) {
     let (mut out, mut contents) = (Vec::new(), Vec::new());
     loop {
         let space = Space { room: size - out.len(), full: size, budget: size - out.len() };
@@ -280,4 +280,84 @@ fn runs_in_any_order_arrive_in_theirs() {
     let delivered: u64 = reports(&mut outbox).iter().map(|(tokens, _)| tokens.end - tokens.start).sum();
     assert_eq!(delivered, 60);
     assert!(outbox.is_settled());
+}
+
+/// What the core itself has accepted of the cluster's own messages makes room for more of them, without end.
+#[test]
+fn the_clusters_own_credit_grows() {
+    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0, Pool::new()));
+    for round in 0..60 {
+        outbox.push(CLUSTER_STREAM, message(1 << 20)).unwrap();
+        while outbox.next(TAKE) != Next::Nothing {
+            deliver(&mut inbox, &datagram(&mut outbox, 60_000).0);
+        }
+        accept(&mut inbox, &mut outbox);
+        assert!(inbox.pop_internal().is_some(), "round {round}");
+    }
+}
+
+/// The one byte at an offset of a message of this length.
+fn fragment(id: u64, mode: MessageMode, total: u32, offset: u32) -> Fragment<'static> {
+    let (message, payload) = (MessageId(id), &b"x"[..]);
+    Fragment { message, mode, redelivered: false, stream: APPLICATION, order: 0, total, offset, payload }
+}
+
+/// Takes a run of one message that is not ordered.
+fn take_run(inbox: &mut Inbox, stream: u16, mode: MessageMode, id: u64, payload: &[u8]) -> TakenRun {
+    let mut out = Vec::new();
+    let mut run = RunWriter::start(&mut out, stream, mode, false, MessageId(id), 0);
+    run.push(payload);
+    run.finish();
+    let Some(Ok(Frame::Run(run))) = Frames::new(&out).next() else { panic!("{out:?}") };
+    inbox.handle_run(&run, ends())
+}
+
+/// A message that began as a short one and comes whole as a long one would cost more than it was counted for.
+#[test]
+fn a_message_costs_what_was_counted() {
+    let mut inbox = Inbox::new(0, Pool::new());
+    let mut held = 0;
+    for id in 0..2_000 {
+        let opened = inbox.handle_fragment(&fragment(id, MessageMode::Reliable, 2, 0), ends(), Instant::ZERO);
+        assert_eq!(opened, Taken::New);
+        let taken = take_run(&mut inbox, APPLICATION, MessageMode::Reliable, id, &[1; 60_000]);
+        held += if taken == TakenRun::default() { 60_000 } else { 0 };
+    }
+    assert!(held <= INITIAL_CREDIT, "{held} bytes wait for a consumer");
+}
+
+/// Unreliable messages that were given up and come again, longer, are bounded as others are.
+#[test]
+fn what_is_reassembled_again_is_bounded() {
+    let mut inbox = Inbox::new(0, Pool::new());
+    for (round, total) in [100, MAX_MESSAGE as u32].into_iter().enumerate() {
+        for id in 0..60 {
+            let now = Instant::ZERO + Duration::from_millis(5_000 * round as u64 + 50 * id);
+            let last = fragment(id, MessageMode::Unreliable, total, total - 1);
+            assert_eq!(inbox.handle_fragment(&last, ends(), now), Taken::New);
+            inbox.check();
+        }
+    }
+}
+
+/// The cluster's own messages are reliable: others did not come from its like.
+#[test]
+fn the_clusters_own_are_never_unreliable() {
+    let mut inbox = Inbox::new(0, Pool::new());
+    let taken = take_run(&mut inbox, CLUSTER_STREAM, MessageMode::Unreliable, 9, b"abc");
+    assert_eq!(taken, TakenRun { refused: 1, ..TakenRun::default() });
+    assert_eq!(inbox.pop_internal(), None);
+}
+
+/// Of a peer that is given up nothing stays: each message has its fate, and whoever waits for room hears.
+#[test]
+fn a_peer_given_up_leaves_nothing_behind() {
+    let mut outbox = Outbox::new(64 << 20);
+    let queued = (0..).take_while(|_| outbox.push(APPLICATION, message(1 << 20)).is_ok()).count();
+    while outbox.next(TAKE) != Next::Nothing {
+        datagram(&mut outbox, 60_000);
+    }
+    outbox.abandon();
+    assert_eq!(fates(&mut outbox), vec![Fate::Abandoned; queued]);
+    assert_eq!(outbox.take_writable(), Some(APPLICATION));
 }

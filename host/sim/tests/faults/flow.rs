@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use overlan_contract::assignment::Responsibility;
-use overlan_core::{Config, Event, Outgoing, SendError};
+use overlan_core::{Config, Event, Fate, Outgoing, SendError};
 use overlan_sim::World;
 use overlan_wire::{BootId, MessageMode};
 
-use crate::common::{MS, SECOND, core, lan, two};
+use crate::common::{MS, SECOND, core, lan, many, two};
 
 fn duty(name: &str) -> Responsibility {
     Responsibility { name: name.into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() }
@@ -142,4 +142,32 @@ fn an_unread_stream_to_oneself_holds_up_no_other() {
         core.cancel(now, ids[0], 0..1) && !core.cancel(now, ids[0], unread..unread + 1),
         "one waits, one is gone"
     );
+}
+
+/// A message to oneself expires like any other when nobody takes it in time.
+#[test]
+fn a_message_to_oneself_that_nobody_takes_expires() {
+    let mut world = many(9, 1);
+    world.run_for(SECOND);
+    world.members[0].consuming = false;
+    let lifetime = Some(20 * MS);
+    let message = Outgoing { lifetime, ..Outgoing::new(MessageMode::Reliable, vec![1], 7) };
+    assert!(world.send_batch(0, 0, message));
+    let told = world.run_until(SECOND, |world| world.members[0].fates.contains_key(&7));
+    assert!(told, "nobody hears of it");
+    assert_eq!(world.members[0].fates[&7], [Fate::Expired]);
+}
+
+/// Messages about as long as a datagram arrive, whichever of them just fits and whichever just does not.
+#[test]
+fn messages_of_every_size_arrive() {
+    let mut world = two(10, 1, lan());
+    assert!(world.run_until(5 * SECOND, World::converged));
+    for len in 1_080..=1_500 {
+        world.send(0, 1, MessageMode::Ordered, vec![0; len], len as u64);
+        let arrived = world.run_until(SECOND, |world| {
+            world.members[1].received.last().is_some_and(|message| message.payload.len() == len)
+        });
+        assert!(arrived, "{len} bytes do not");
+    }
 }

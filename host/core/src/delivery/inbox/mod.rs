@@ -1,6 +1,8 @@
 //! Messages arriving from a peer: reassembly, exactly once, order, and acceptance.
 
 mod assembly;
+#[cfg(test)]
+mod check;
 mod stream;
 
 use alloc::boxed::Box;

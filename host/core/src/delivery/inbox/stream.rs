@@ -242,6 +242,16 @@ impl InStream {
         self.chunk = BytesMut::new();
     }
 
+    /// What must hold between any two calls.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let count = |state| self.states.iter().filter(|held| **held == state).count();
+        assert_eq!(self.accepted, count(State::Accepted));
+        assert_eq!(self.partial.len(), count(State::Partial));
+        assert_ne!(self.states.front(), Some(&State::Accepted));
+        assert_ne!(self.states.back(), Some(&State::Missing));
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.values().map(Partial::total).sum()

@@ -94,6 +94,12 @@ impl Batch {
         self.closed.cover(self.len() as u32)
     }
 
+    /// Whether a message was accepted.
+    #[cfg(test)]
+    pub(super) fn is_closed_at(&self, at: u32) -> bool {
+        self.closed.contains(at)
+    }
+
     /// The message to open next.
     pub(super) fn next(&self) -> Option<&Bytes> {
         self.queued.payloads.get(self.opened)

@@ -6,6 +6,8 @@
 //! larger ones in fragments.
 
 mod batch;
+#[cfg(test)]
+mod check;
 mod emit;
 mod resend;
 mod stream;
