@@ -66,12 +66,12 @@ pub struct Arrivals<'a> {
     pub path: Option<(SocketAddr, SocketAddr)>,
     ready: &'a mut Ready,
     /// What was taken.
-    taken: Taken,
+    taken: Consumed,
 }
 
 /// What a consumer took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
+pub(crate) struct Consumed {
     pub(crate) first: MessageId,
     pub(crate) count: usize,
     pub(crate) bytes: usize,
@@ -80,11 +80,11 @@ pub(crate) struct Taken {
 impl<'a> Arrivals<'a> {
     pub(crate) fn new(from: NodeId, ready: &'a mut Ready) -> Self {
         let &mut Ready { id, mode, stream, redelivered, path, .. } = ready;
-        let taken = Taken { first: id, count: 0, bytes: 0 };
+        let taken = Consumed { first: id, count: 0, bytes: 0 };
         Arrivals { from, mode, stream, redelivered, path, ready, taken }
     }
 
-    pub(crate) fn taken(&self) -> Taken {
+    pub(crate) fn taken(&self) -> Consumed {
         self.taken
     }
 

@@ -6,7 +6,7 @@ use core::ops::{ControlFlow, Range};
 use bytes::Bytes;
 use overlan_wire::{MessageId, MessageMode, NodeId};
 
-use crate::delivery::arrivals::{Arrivals, Payloads, Ready, Taken};
+use crate::delivery::arrivals::{Arrivals, Consumed, Payloads, Ready};
 use crate::delivery::{MESSAGE_COST, STREAM_SHARE};
 use crate::time::Instant;
 
@@ -99,7 +99,7 @@ impl OwnQueue {
         own: NodeId,
         takes: impl Fn(u16) -> bool,
         mut each: impl FnMut(&mut Arrivals<'_>) -> ControlFlow<()>,
-        mut accepted: impl FnMut(MessageMode, Taken),
+        mut accepted: impl FnMut(MessageMode, Consumed),
     ) {
         let Some(id) = self.next_stream(takes) else { return };
         self.served = id;

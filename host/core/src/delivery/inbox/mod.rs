@@ -245,7 +245,7 @@ impl Inbox {
         if id == CLUSTER_STREAM {
             // The core itself consumes these, at once.
             let mut came = core::mem::take(&mut self.internal);
-            self.take_from(CLUSTER_STREAM, NodeId([0; 16]), |arrivals| {
+            self.take_from(CLUSTER_STREAM, NodeId::default(), |arrivals| {
                 came.extend(arrivals.map(|message| message.payload));
                 ControlFlow::Continue(())
             });
@@ -363,7 +363,7 @@ impl Inbox {
     #[cfg(test)]
     pub(crate) fn pop_ready(&mut self, takes: impl Fn(u16) -> bool) -> Option<crate::Message> {
         let mut next = None;
-        self.take_ready(NodeId([0; 16]), takes, |arrivals| {
+        self.take_ready(NodeId::default(), takes, |arrivals| {
             next = arrivals.next();
             ControlFlow::Break(())
         });

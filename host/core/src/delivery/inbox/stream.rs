@@ -9,7 +9,7 @@ use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
 
 use super::assembly::Partial;
 use super::{Ready, Taken};
-use crate::delivery::arrivals::Taken as Accepted;
+use crate::delivery::arrivals::Consumed;
 use crate::delivery::{INITIAL_CREDIT, MESSAGE_COST, stream_window};
 
 /// Small messages share buffers of this size.
@@ -189,7 +189,7 @@ impl InStream {
     }
 
     /// A consumer took messages; returns their cost.
-    pub(super) fn accept(&mut self, taken: Accepted) -> u64 {
+    pub(super) fn accept(&mut self, taken: Consumed) -> u64 {
         let ahead = (taken.first.0 - self.floor) as usize;
         if ahead == 0 {
             self.states.drain(..taken.count);

@@ -42,20 +42,19 @@ impl OutStream {
             let redelivered = head.queued.redelivered;
             self.piece = Some(Piece { payload: self.take_unreliable()?, redelivered, sent: 0 });
         } else {
-            let cost = cost(head.next()?) as u64;
-            self.open(cost);
+            self.open();
             self.current = Some(0);
         }
         self.emit_piece(id, space.room, out)
     }
 
     /// The next reliable message gets its number and its place in the order.
-    fn open(&mut self, cost: u64) {
+    fn open(&mut self) {
         let Some(batch) = self.reliable.get_mut(self.next) else { return };
+        self.opened_cost += batch.next().map_or(0, cost) as u64;
         batch.open(self.next_id, self.next_order);
         self.next_id += 1;
         self.next_order += u64::from(batch.queued.mode == MessageMode::Ordered);
-        self.opened_cost += cost;
         self.next += usize::from(batch.is_opened());
     }
 

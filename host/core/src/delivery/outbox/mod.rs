@@ -208,12 +208,8 @@ impl Outbox {
         let sent = sent?;
         self.queued_bytes -= sent.forgotten;
         // The next one's turn.
-        let unsent = stream.has_unsent();
-        if unsent && self.turns.len() == 1 {
-            return Some(sent.content);
-        }
         self.turns.retain(|&turn| turn != id);
-        if unsent {
+        if stream.has_unsent() {
             self.turns.push_back(id);
         }
         Some(sent.content)

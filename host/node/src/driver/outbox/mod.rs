@@ -213,32 +213,29 @@ impl Outbox {
                 token: batch.token(range.start),
                 lifetime: batch.deadline.map(|deadline| deadline.since(now)),
             };
-            let (queued, error) = match core.send(now, node, messages) {
-                Ok(()) => (range.len(), None),
+            let queued = match core.send(now, node, messages) {
+                Ok(()) => range.len(),
                 Err((SendError::QueueFull, rest)) => {
                     let queued = range.len() - rest.payloads.len();
                     batch.put_back(rest.payloads);
-                    (queued, Some(SendError::QueueFull))
+                    queued
                 }
-                Err((error, _)) => (0, Some(error)),
-            };
-            if batch.mode == MessageMode::Unreliable {
-                batch.forget(part, range.start..range.start + queued);
-            }
-            match error {
-                None => {}
-                Some(SendError::QueueFull) => {
-                    batch.parts[part].advance(queued);
-                    return false;
-                }
-                Some(error) => {
+                Err((error, _)) => {
                     if batch.parts.len() == 1 && !batch.parts[part].has_begun() {
                         batch.refuse(failure(error, node));
                     }
-                    batch.settle(part, range.clone(), Fate::Abandoned);
+                    batch.parts[part].advance(range.len());
+                    batch.settle(part, range, Fate::Abandoned);
+                    continue;
                 }
+            };
+            batch.parts[part].advance(queued);
+            if batch.mode == MessageMode::Unreliable {
+                batch.forget(part, range.start..range.start + queued);
             }
-            batch.parts[part].advance(range.len());
+            if queued < range.len() {
+                return false;
+            }
         }
         true
     }
