@@ -314,7 +314,7 @@ async fn spawn_driver(
         let origin = Instant::now();
         // The driver is a task like those beside it: they wake each other without a system call. It asks the kernel
         // for itself when it spins; else the sockets must have their turn between long ones.
-        let turns = if busy_poll { 64 } else { 4 };
+        let turns = if busy_poll { 64 } else { 8 };
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = match builder.enable_all().event_interval(turns).build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,

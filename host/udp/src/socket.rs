@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use quinn_udp::UdpSocketState;
-use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use crate::bind::{self, BindError, Options};
 use crate::impairment::{AtomicImpairment, Impairment};
@@ -23,8 +23,10 @@ use crate::send::{self, Offload, SendError};
 /// [`writable`](Self::writable). All methods take `&self`; two tasks may share it.
 #[derive(Debug)]
 pub struct Socket {
-    /// For readiness alone: `tokio` sends and receives no batches.
-    io: UdpSocket,
+    /// For readiness to receive alone: were room to send of interest too, each datagram sent would wake its sender.
+    io: AsyncFd<socket2::Socket>,
+    /// For room to send: a second descriptor of the socket, while somebody waits for it.
+    room: Mutex<Option<AsyncFd<OwnedFd>>>,
     state: UdpSocketState,
     local: SocketAddr,
     device_bound: bool,
@@ -44,14 +46,12 @@ impl Socket {
     /// Outside of a tokio runtime with I/O enabled.
     pub fn bind(address: SocketAddr, options: &Options<'_>) -> Result<Socket, BindError> {
         let opened = bind::open(address, options)?;
-        let io = UdpSocket::from_std(opened.socket.into()).map_err(|source| BindError::System {
-            address,
-            call: "epoll_ctl",
-            source,
-        })?;
+        let system = |source| BindError::System { address, call: "epoll_ctl", source };
+        let io = watch(opened.socket, Interest::READABLE).map_err(system)?;
         let offload = Offload::new(opened.state.max_gso_segments() > 1);
         Ok(Socket {
             io,
+            room: Mutex::new(None),
             state: opened.state,
             local: opened.local,
             device_bound: opened.device_bound,
@@ -79,7 +79,7 @@ impl Socket {
     /// # Errors
     /// The system call failed.
     pub fn recv_buffer_bytes(&self) -> io::Result<usize> {
-        SockRef::from(&self.io).recv_buffer_size()
+        self.io.get_ref().recv_buffer_size()
     }
 
     /// Bytes of send buffer that the kernel gave; see [`recv_buffer_bytes`](Self::recv_buffer_bytes).
@@ -87,7 +87,7 @@ impl Socket {
     /// # Errors
     /// The system call failed.
     pub fn send_buffer_bytes(&self) -> io::Result<usize> {
-        SockRef::from(&self.io).send_buffer_size()
+        self.io.get_ref().send_buffer_size()
     }
 
     /// What the kernel refused of the buffers asked for, in words; `None` where it gave all.
@@ -122,7 +122,7 @@ impl Socket {
         if dscp > 63 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, BindError::Dscp(dscp)));
         }
-        bind::set_dscp(&SockRef::from(&self.io), self.local, dscp)?;
+        bind::set_dscp(self.io.get_ref(), self.local, dscp)?;
         self.dscp.store(dscp, Ordering::Relaxed);
         Ok(())
     }
@@ -152,10 +152,7 @@ impl Socket {
         if self.impairment.drops_out() {
             return Ok(datagrams.len());
         }
-        let sent = self.attempt(Interest::WRITABLE, |socket| {
-            send::send(socket, &self.offload, datagrams, segment, remote)
-        });
-        Ok(sent?)
+        Ok(send::send(self.io.get_ref(), &self.offload, datagrams, segment, remote)?)
     }
 
     /// Receives what is there, into `batch`, without waiting; the number of datagrams. It may be 0 (they
@@ -178,11 +175,10 @@ impl Socket {
     }
 
     fn receive(&self, batch: &mut RecvBatch, ask: bool) -> io::Result<usize> {
-        let socket = SockRef::from(&self.io);
         batch.clear();
         let mut called = None;
-        let ready = self.io.try_io(Interest::READABLE, || {
-            let result = batch.fill(&socket, &self.state);
+        let ready = self.io.try_io(Interest::READABLE, |socket| {
+            let result = batch.fill(socket, &self.state);
             // A batch that is not full emptied the socket: the next arrival wakes, and no call in vain is made.
             let emptied = result.is_err() || !batch.is_full();
             called = Some(result);
@@ -190,7 +186,7 @@ impl Socket {
         });
         let received = match (called, ready) {
             (Some(result), _) => result?,
-            (None, _) if ask => batch.fill(&socket, &self.state)?,
+            (None, _) if ask => batch.fill(self.io.get_ref(), &self.state)?,
             (None, ready) => return Err(ready.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())),
         };
         if self.impairment.drops_in() {
@@ -201,50 +197,56 @@ impl Socket {
     }
 
     /// Whether something may be there to receive; else the task is woken when it is. One task alone may ask.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_recv_ready(cx)
+        self.io.poll_read_ready(cx).map_ok(drop)
     }
 
-    /// Whether there may be room to send; else the task is woken when there is. One task alone may ask.
+    /// Whether there is room to send; else the task is woken when there is. One task alone may ask.
+    ///
+    /// # Errors
+    /// No descriptor was left to wait with, or the runtime is shutting down.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_send_ready(cx)
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if room.is_none() {
+            *room = Some(watch(self.io.get_ref().as_fd().try_clone_to_owned()?, Interest::WRITABLE)?);
+        }
+        let waiting = room.as_ref().map(|room| room.poll_write_ready(cx).map_ok(drop));
+        let ready = ready!(waiting.unwrap_or(Poll::Ready(Ok(()))));
+        *room = None;
+        Poll::Ready(ready)
     }
 
     /// Waits until something may be there to receive. Cancel-safe.
     ///
     /// # Errors
-    /// The runtime is shutting down.
+    /// See [`poll_readable`](Self::poll_readable).
     pub async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+        std::future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
-    /// Waits until there may be room to send. Cancel-safe.
+    /// Waits until there is room to send. Cancel-safe.
     ///
     /// # Errors
-    /// The runtime is shutting down.
+    /// See [`poll_writable`](Self::poll_writable).
     pub async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+        std::future::poll_fn(|cx| self.poll_writable(cx)).await
     }
+}
 
-    /// Runs the system call so that `WouldBlock` clears the runtime's readiness, and runs it all the same
-    /// where the runtime has none recorded.
-    fn attempt<T>(
-        &self,
-        interest: Interest,
-        mut call: impl FnMut(&socket2::Socket) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let socket = SockRef::from(&self.io);
-        let mut called = false;
-        let result = self.io.try_io(interest, || {
-            called = true;
-            call(&socket)
-        });
-        if called { result } else { call(&socket) }
-    }
+/// Has the runtime watch a descriptor.
+fn watch<T: std::os::fd::AsRawFd>(descriptor: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for all types; both used here own their descriptor"
+    )]
+    AsyncFd::with_interest(descriptor, interest)
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.io.get_ref().as_fd()
     }
 }

@@ -151,7 +151,6 @@ impl Driver {
             let now = self.now();
             let due = self.core.poll_timeout().filter(|due| *due <= now);
             let arrived = self.receive(now, due.is_some() || self.busy_poll);
-            busy |= matches!(arrived, Arrived::Datagrams);
             busy |= self.fire(now, due, &arrived);
             if self.hand_out(now) {
                 // Tasks beside this one answer before the acknowledgement leaves, which goes with the answer.
@@ -159,14 +158,15 @@ impl Driver {
                 busy |= self.take_commands();
             }
             busy |= self.flush();
+            // What came of the commands and the sending, messages to this node itself among it.
+            busy |= self.hand_out(now);
             if self.leaving.is_some_and(|end| end <= self.now()) {
                 self.outbox.abandon();
                 return;
             }
-            if busy || self.busy_poll {
+            // Those beside have a turn between two of the driver's.
+            if busy || self.busy_poll || !self.wait().await {
                 step_back().await;
-            } else {
-                self.wait().await;
             }
         }
     }
@@ -253,25 +253,24 @@ impl Driver {
 
     /// Sends some of what the core has; whether there may be more.
     fn flush(&mut self) -> bool {
-        let mut more = self.sockets.retry();
+        let retried = self.sockets.retry();
         for _ in 0..TRANSMITS_PER_TURN {
             if self.sockets.are_blocked() {
-                return more;
+                return retried;
             }
             let now = self.now();
             let transmit = self.core.poll_transmit(now, &mut self.buffer);
             // What the core decided while it made the datagram is on record before the datagram leaves.
             self.tell(now);
-            let Some(transmit) = transmit else { return more };
+            let Some(transmit) = transmit else { return retried };
             if !self.sockets.send(&transmit, &self.buffer) {
                 self.core.handle_send_failure(now, transmit.local, transmit.remote);
             }
-            more = true;
         }
-        more
+        true
     }
 
-    /// Hands out questions, fates, events and messages; whether an application got any.
+    /// Hands out questions, fates, events and messages; whether there were any.
     fn hand_out(&mut self, now: Instant) -> bool {
         while let Some((ticket, question)) = self.core.poll_question() {
             self.ports.policies.ask(ticket, question);
@@ -282,7 +281,7 @@ impl Driver {
         self.tell(now) || told || delivered
     }
 
-    /// Whether there were fates.
+    /// Tells fates and events; whether there were any.
     fn tell(&mut self, now: Instant) -> bool {
         let mut told = false;
         while let Some(report) = self.core.poll_fate() {
@@ -291,6 +290,7 @@ impl Driver {
         }
         self.outbox.rehome(&mut self.core, now);
         while let Some(event) = self.core.poll_event() {
+            told = true;
             match event {
                 Event::Writable { node, stream } => {
                     self.outbox.handle_writable(&mut self.core, now, node, stream);
@@ -321,7 +321,8 @@ impl Driver {
         told
     }
 
-    async fn wait(&mut self) {
+    /// Waits for something to do; `false` where there was some at once.
+    async fn wait(&mut self) -> bool {
         let due = [
             self.core.poll_timeout(),
             self.outbox.poll_timeout(),
@@ -338,9 +339,10 @@ impl Driver {
             }
         };
         let (ports, sockets) = (&mut self.ports, &self.sockets);
+        let mut asked = 0;
         tokio::select! {
             biased;
-            () = std::future::poll_fn(|cx| sockets.poll_ready(cx)) => {}
+            () = std::future::poll_fn(|cx| { asked += 1; sockets.poll_ready(cx) }) => {}
             command = ports.commands.recv() => match command {
                 Some(command) => self.handle(command),
                 // All handles are gone.
@@ -356,6 +358,7 @@ impl Driver {
                 }
             }
         }
+        asked > 1
     }
 }
 
