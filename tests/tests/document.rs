@@ -127,7 +127,7 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
         ("[[responsibility]]\nname = \"a\"\nreplica = 1\n", "responsibility[0].replica"),
         ("[[responsibility]]\nname = \"a\"\nreplicas = 99\n", "replicas is 99"),
         ("{\"responsibility\": [{\"name\": \"a\"}, {\"name\": \"a\"}]}", "listed twice"),
-        ("[policy.sizing]\nplugin = \"mine.wasm\"\n", "overlan policy push sizing"),
+        ("responsibility = []\n[policy.sizing]\nplugin = \"mine.wasm\"\n", "overlan policy push sizing"),
     ] {
         let refused = cluster.nodes[0].run(&["apply", &file(&cluster, "bad", bad)]).fails(1);
         assert!(refused.contains(named), "{refused}");
