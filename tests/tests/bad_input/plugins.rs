@@ -47,6 +47,31 @@ fn a_plugin_of_another_kind_is_refused() {
     assert!(error.contains("/no/such/plugin.wasm"), "{error}");
 }
 
+/// Every key of `--config` reaches the plugin, and nothing that is given twice is passed over.
+#[test]
+fn a_configuration_may_have_any_key_once() {
+    let cluster = Cluster::started_on_loopback(1, |_, _| {});
+    let file = cluster.folder().join("fast.wasm");
+    let fast = overlan_node::plugins::find("fast").expect("it is shipped");
+    std::fs::write(&file, fast.wasm).expect("a file");
+    let file = file.to_str().expect("a plain name");
+    let refused = |options: &[&str]| {
+        let set: Vec<&str> =
+            ["policy", "set", "failover", file].into_iter().chain(options.iter().copied()).collect();
+        cluster.nodes[0].run(&set).fails(1)
+    };
+    for key in ["name", "limit.x", "config.x"] {
+        let error = refused(&["--config", &format!("{key}=1")]);
+        assert!(error.contains(&format!("unknown key `{key}`")), "{error}");
+    }
+    for option in ["--config", "--limit"] {
+        let error = refused(&[option, "start_ms=1", option, "start_ms=2"]);
+        assert!(error.contains(&format!("{option} start_ms is given twice")), "{error}");
+    }
+    let error = refused(&["--config", &format!("x={}", "y".repeat(100_000))]);
+    assert!(error.contains("shorten it"), "{error}");
+}
+
 #[test]
 fn the_list_shows_what_answers_each_kind() {
     let cluster = Cluster::started_on_loopback(1, |_, _| {});

@@ -378,9 +378,15 @@ mod tests {
             ("[[responsibility]]\nreplicas = 1", "name"),
             ("[policy.other]\nplugin = \"x\"", "other"),
             ("responsibility = []\n[policy.sizing]\nplugin = \"builtin:fast\"", "policy.sizing.plugin"),
-            ("responsibility = []\n[policy.sizing]\nplugin = \"builtin:mtu-fit\"\nsize = 1", "policy.sizing.size is 1"),
+            (
+                "responsibility = []\n[policy.sizing]\nplugin = \"builtin:mtu-fit\"\nsize = 1",
+                "policy.sizing.size is 1",
+            ),
             ("responsibility = []\n[policy.sizing]\nplugin = \"mine\"", "overlan policy push sizing"),
-            ("responsibility = []\n[policy.sizing]\nplugin = \"mine\"\nsha256 = \"x\"", "policy.sizing.sha256"),
+            (
+                "responsibility = []\n[policy.sizing]\nplugin = \"mine\"\nsha256 = \"x\"",
+                "policy.sizing.sha256",
+            ),
             ("[policy.failover]\nplugin = \"builtin:fast\"\nconfig = { a = 1 }", "policy.failover.config"),
             ("{\"responsibility\": [{\"name\": \"a\", \"name\": \"b\"}]}", "duplicate field `name`"),
             (
