@@ -10,7 +10,7 @@ use overlan_node::document::{Content, DocumentView, Pairs, PolicyText};
 use overlan_node::rollout::ComponentView;
 
 use crate::args::{Query, key_value};
-use crate::document::{report, submit};
+use crate::document::{EXIT_STATUS, report, submit};
 use crate::list::control;
 
 /// How long a member that has just started may take until it knows a plan.
@@ -19,6 +19,7 @@ const FIRST_PLAN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(crate) struct PushArgs {
     kind: Kind,
     /// A component file, or `builtin:NAME`
