@@ -34,6 +34,12 @@ fn what_is_no_plugin_is_refused_and_the_old_one_stays() {
         }
         let error = run(["policy", "check", file]).fails(1);
         assert!(error.contains(said), "{name} checked: {error}");
+        if !bytes.is_empty() {
+            let checked = run(["policy", "check", file, "--json"]);
+            let report: serde_json::Value = serde_json::from_str(&checked.stdout).expect("a report");
+            assert_eq!((checked.status, &report["verdict"]), (Some(1), &"refused".into()), "{name}");
+            assert!(report["why"].as_str().is_some_and(|why| why.contains(said)), "{name}: {report}");
+        }
     }
     assert_eq!(node.run(&["policy", "list", "--json"]).json(), before, "nothing was swapped");
 }
