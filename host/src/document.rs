@@ -12,7 +12,12 @@ use crate::args::Query;
 use crate::list::control;
 use crate::table::{out, print_json, unread};
 
+/// Told by `--help` of what puts a document in force.
+pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
+                                      2 bad usage; 3 in force, but not all live members have confirmed it within 10 s.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(crate) struct ApplyArgs {
     /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it; `-` is standard input
     file: PathBuf,

@@ -140,6 +140,12 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
     if args.json.json {
         return print_json(&plan);
     }
+    if plan.epoch == 0 {
+        out!(
+            "there is no plan yet, and this member owns nothing: `overlan members` shows who could make one"
+        );
+        return Ok(());
+    }
     out!("epoch {} by {}, digest {}", plan.epoch, plan.proposer, plan.digest);
     if !plan.quorate {
         out!("this member sees no majority and owns nothing");

@@ -20,6 +20,7 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -253,10 +254,10 @@ fn parse_body(body: &[u8]) -> Result<Document, DecodeError> {
     Ok(document)
 }
 
-/// A document with the bytes it came in.
+/// A document with the bytes it came in. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedDocument {
-    document: Document,
+    document: Arc<Document>,
     id: DocumentId,
     bytes: Bytes,
 }
@@ -293,7 +294,7 @@ impl SignedDocument {
             return Err(DecodeError::Trailing(reader.rest().len()));
         }
         let id = DocumentId { version: document.version, digest: digest(&bytes) };
-        Ok(SignedDocument { document, id, bytes })
+        Ok(SignedDocument { document: Arc::new(document), id, bytes })
     }
 
     /// What it says.

@@ -192,6 +192,8 @@ pub enum Event {
     Document(DocumentId),
     /// All live members hold this cluster document.
     DocumentAgreed(DocumentId),
+    /// This cluster document was held, and gave way to one that was not made from it: what only it said is undone.
+    DocumentDisplaced(DocumentId),
     /// Another policy answers this kind.
     Policy {
         /// Which decision.

@@ -77,7 +77,7 @@ impl fmt::Display for Damage {
 pub fn read(path: &Path) -> Result<Journal, JournalError> {
     let mut journal = Journal::default();
     if !path.is_dir() {
-        let file = File::open(path).map_err(JournalError::io(path))?;
+        let file = open(path).map_err(JournalError::io(path))?;
         journal.add(path, file)?;
         return Ok(journal);
     }
@@ -93,11 +93,19 @@ pub fn read(path: &Path) -> Result<Journal, JournalError> {
     Ok(journal)
 }
 
+/// A FIFO would be waited for, and a device never ends.
+fn open(path: &Path) -> io::Result<File> {
+    match path.metadata()?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 /// The previous and the current file of one moment: a writer may exchange them between two looks.
 fn files(folder: &Path) -> Result<[Option<File>; 2], JournalError> {
     let open = |name| {
         let path = folder.join(name);
-        match File::open(&path) {
+        match open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(JournalError::io(&path)(error)),

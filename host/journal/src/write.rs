@@ -53,6 +53,8 @@ impl Writer {
         let path = folder.join(CURRENT);
         let at_path = JournalError::io(&path);
         let (file, length) = match OpenOptions::new().read(true).append(true).open(&path) {
+            // It would be waited for, and is no journal.
+            Ok(file) if !file.metadata().map_err(JournalError::io(&path))?.is_file() => begin(folder, false)?,
             Ok(file) => match scan(&file) {
                 Ok(Left::Records { end }) => {
                     file.set_len(end).map_err(at_path)?;
@@ -92,8 +94,9 @@ impl Writer {
 fn begin(folder: &Path, keep: bool) -> Result<(File, u64), JournalError> {
     let [next, current, previous] = [NEXT, CURRENT, PREVIOUS].map(|name| folder.join(name));
     let written = || -> io::Result<File> {
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&next)?;
-        file.set_len(0)?;
+        // Whatever was left there.
+        let _ = fs::remove_file(&next);
+        let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&next)?;
         file.write_all(&HEADER)?;
         Ok(file)
     };

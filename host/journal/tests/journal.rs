@@ -305,6 +305,26 @@ const FORMAT: &str = "5b000000ea8930c820dd2c43020c6275696c74696e3a66617374026162
 const VERSION_1: &str = "5900000082e101d60a2bd52d020c6275696c74696e3a6661737402616201036b65790576616c75650701020101650565\
     74686572000a00000118dc0b00000000000165056574686572000a00000118dc0b000000000001dc0b00001c0000c00bb009808004";
 
+/// Neither writer nor reader waits for a FIFO, and the journal goes on beside it.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [CURRENT, "next.journal"] {
+        let path = folder.path().join(name);
+        let _ = fs::remove_file(&path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        if name == CURRENT {
+            assert!(matches!(read(folder.path()), Err(JournalError::Io { .. })));
+        } else {
+            fs::remove_file(folder.path().join(CURRENT)).unwrap();
+        }
+        let mut writer = Writer::open(folder.path(), 1 << 20).unwrap();
+        writer.append(&encode(&record(1)).unwrap()).unwrap();
+        assert_eq!(read(folder.path()).unwrap().records, [record(1)]);
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), count in 0_u64..5) {

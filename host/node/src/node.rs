@@ -8,6 +8,7 @@ use std::time::Instant;
 use overlan_contract::Kind;
 use overlan_core::Core;
 use overlan_netlink::Report;
+use overlan_policy::Limits;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
 use overlan_wire::limits::{BENCH_STREAMS, COMPONENT_STREAM};
@@ -23,7 +24,7 @@ use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
 use crate::policy::{Candidate, Policies, PolicyError, Priority};
 use crate::rollout::{self, Rollout};
-use crate::state::{StateDir, StateError, random};
+use crate::state::{StateDir, StateError, random, read_bounded};
 
 /// Why a node did not start. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -166,9 +167,9 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
             None => Err(PolicyError::UnknownBuiltin(name.clone()).to_string()),
         },
         PluginSource::File(path) => {
-            let wasm =
-                std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            Ok((path.display().to_string(), wasm))
+            let name = path.display().to_string();
+            let wasm = read_bounded(path, Limits::default().file_bytes);
+            Ok((name.clone(), wasm.map_err(|error| format!("cannot read {name}: {error}"))?))
         }
     }
 }

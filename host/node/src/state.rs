@@ -5,13 +5,15 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use overlan_core::document::SignedDocument;
 use overlan_seal::{Identity, IdentityError};
 use overlan_wire::limits::{MAX_DOCUMENT, MAX_VERSION};
 
 /// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
 const VERSION_MARGIN: u64 = 256;
+/// Largest file of the identity or the version, comments included.
+const MAX_TEXT_FILE: usize = 64 << 10;
 /// The cluster document's file.
 const DOCUMENT: &str = "document";
 
@@ -78,6 +80,7 @@ impl StateDir {
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(&lock_path)
             .map_err(at(&lock_path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -86,9 +89,10 @@ impl StateDir {
         })?;
         let identity = identity(path)?;
         let version_path = path.join("version");
-        let stored_version = match fs::read_to_string(&version_path) {
+        let stored_version = match read_bounded(&version_path, MAX_TEXT_FILE) {
             Ok(text) => {
-                let version = text.trim().parse().ok().filter(|version| *version < MAX_VERSION);
+                let version = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+                let version = version.filter(|version| *version < MAX_VERSION);
                 version.ok_or(StateError::Version(version_path))?
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
@@ -139,8 +143,9 @@ impl StateDir {
 
 fn identity(dir: &Path) -> Result<Identity, StateError> {
     let path = dir.join("identity");
-    match fs::read_to_string(&path) {
-        Ok(text) => Identity::parse(&text).map_err(|source| StateError::Identity { path, source }),
+    match read_bounded(&path, MAX_TEXT_FILE) {
+        Ok(text) => Identity::parse(&String::from_utf8_lossy(&text))
+            .map_err(|source| StateError::Identity { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity::generate(random());
             write_private(&path, identity.to_text().as_bytes())
@@ -151,10 +156,16 @@ fn identity(dir: &Path) -> Result<Identity, StateError> {
     }
 }
 
-/// All of a file, which may not be larger than `max` by more than a byte.
+/// A file to read. Anything else is refused at once: a FIFO would be waited for, and a device never ends.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// All of a regular file, of which nothing is read beyond a byte more than `max`.
 pub(crate) fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -239,5 +250,18 @@ mod tests {
         fs::remove_file(dir.path().join("identity")).unwrap();
         fs::write(dir.path().join("version"), "x").unwrap();
         assert!(matches!(StateDir::open(dir.path()), Err(StateError::Version(_))));
+        // As large as a disk: read no further than a version could go.
+        File::create(dir.path().join("version")).unwrap().set_len(1 << 40).unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::Version(_))));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        for name in ["lock", "identity", "version", DOCUMENT] {
+            let dir = tempfile::tempdir().unwrap();
+            nix::unistd::mkfifo(&dir.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let error = StateDir::open(dir.path()).unwrap_err();
+            assert!(matches!(&error, StateError::Io { path, .. } if path.ends_with(name)), "{error}");
+        }
     }
 }

@@ -29,8 +29,10 @@ async fn section(node: &NodeHandle, kind: Kind, plugin: &str, wasm: Vec<u8>) -> 
     format!("[policy.{kind}]\nplugin = \"{plugin}\"\nsha256 = \"{sha256}\"\nsize = {size}\n")
 }
 
+/// Of no responsibility, where the text says nothing of them.
 async fn apply(node: &NodeHandle, text: &str) -> Result<Applied, ApplyFailure> {
-    node.apply(&Content::parse(text).unwrap()).await
+    let none = if text.contains("responsibility") { "" } else { "responsibility = []\n" };
+    node.apply(&Content::parse(&format!("{none}{text}")).unwrap()).await
 }
 
 async fn two(first: &NodeHandle, second: &NodeHandle) {

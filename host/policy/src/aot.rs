@@ -191,10 +191,10 @@ fn signed(name: &str, code: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// The whole of a regular file that is ours alone; links are not followed.
+/// The whole of a regular file that is ours alone; links are not followed, and no FIFO is waited for.
 fn read_private(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(no_follow).open(path)?;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let facts = file.metadata()?;
     if !facts.is_file() || facts.len() > limit {
         return Err(io::Error::other("it is no file of a fitting size"));

@@ -11,11 +11,13 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use crate::aot::AotCache;
 use crate::limits::{Limits, MAX_TABLE_ELEMENTS};
+use crate::places::{Place, Places};
 
 /// Stack one guest call may use, in bytes, on the thread that asks. Deeper recursion traps.
 pub const MAX_STACK_BYTES: usize = 1 << 20;
 
-/// Instances of the engine with fuel at one time: a thread that asks has one, and a node has fewer such threads.
+/// Instances of the engine with fuel at one time: a thread that asks has one, and a node has fewer such threads. Where
+/// there are more, they wait.
 const SLOTS: u32 = 16;
 /// Bytes of a slot that are zeroed in place when its instance ends; what is beyond goes back to the kernel.
 const RESIDENT_BYTES: usize = 2 << 20;
@@ -37,6 +39,7 @@ struct Inner {
     cache: Option<AotCache>,
     metered: wasmtime::Engine,
     timed: wasmtime::Engine,
+    places: Places,
     ticker: Arc<Ticker>,
     thread: Option<JoinHandle<()>>,
 }
@@ -85,12 +88,24 @@ impl Engine {
             let (ticker, engines) = (Arc::clone(&ticker), [metered.clone(), timed.clone()]);
             move || ticker.run(&engines)
         })?;
-        Ok(Self(Arc::new(Inner { cache, metered, timed, ticker, thread: Some(thread) })))
+        Ok(Self(Arc::new(Inner {
+            cache,
+            metered,
+            timed,
+            places: Places::new(SLOTS),
+            ticker,
+            thread: Some(thread),
+        })))
     }
 
     /// The engine with fuel, or the one without.
     pub(crate) fn wasmtime(&self, metered: bool) -> &wasmtime::Engine {
         if metered { &self.0.metered } else { &self.0.timed }
+    }
+
+    /// Waits for a place for an instance of the engine with fuel.
+    pub(crate) fn place(&self) -> Place {
+        self.0.places.take()
     }
 
     pub(crate) fn cache(&self) -> Option<&AotCache> {

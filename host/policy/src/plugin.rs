@@ -15,6 +15,7 @@ use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
 use crate::limits::{Limits, millis};
 use crate::load_error::LoadError;
+use crate::places::Place;
 use crate::usage::{HighWater, Use};
 
 /// A compiled policy that has taken its configuration once, ready to be asked.
@@ -41,6 +42,8 @@ struct Running<P: Policy> {
     guest: P::Guest,
     /// Nothing was asked of it yet.
     fresh: bool,
+    /// Given back after the store is gone.
+    _place: Option<Place>,
 }
 
 /// A policy that is compiled: any number of plugins may be started of it.
@@ -146,6 +149,8 @@ impl<P: Policy> Plugin<P> {
     /// # Errors
     /// Why there is no valid answer. The instance is dropped; the next question gets a new one.
     pub fn ask(&mut self, question: &P::Question) -> Result<Answered<P::Answer>, Fault> {
+        // Whoever else is asked is waited for on nobody's time.
+        let place = self.place();
         let begun = Instant::now();
         let budget = P::budget(question, &self.limits);
         let mut running = match self.kept.take() {
@@ -153,7 +158,7 @@ impl<P: Policy> Plugin<P> {
             None => {
                 self.was_fresh = true;
                 let deadline = self.limits.start_deadline;
-                self.start(if P::METERED { deadline.min(budget.deadline) } else { deadline })?
+                self.start(place, if P::METERED { deadline.min(budget.deadline) } else { deadline })?
             }
         };
         self.was_fresh = std::mem::replace(&mut running.fresh, false);
@@ -195,7 +200,7 @@ impl<P: Policy> Plugin<P> {
     pub fn restart(&mut self) -> Result<(), Fault> {
         self.kept = None;
         if !P::METERED {
-            self.kept = Some(self.start(self.limits.start_deadline)?);
+            self.kept = Some(self.start(None, self.limits.start_deadline)?);
         }
         Ok(())
     }
@@ -205,8 +210,9 @@ impl<P: Policy> Plugin<P> {
     /// # Errors
     /// Why it does not start.
     pub fn time_start(&mut self) -> Result<Duration, Fault> {
+        let place = self.place();
         let begun = Instant::now();
-        self.start(self.limits.start_deadline).map(|_| begun.elapsed())
+        self.start(place, self.limits.start_deadline).map(|_| begun.elapsed())
     }
 
     /// Whether the question asked last was the first of its instance, so that none before it can have coloured
@@ -220,8 +226,13 @@ impl<P: Policy> Plugin<P> {
         self.memory_bytes
     }
 
-    /// A new instance that has taken the configuration.
-    fn start(&mut self, deadline: Duration) -> Result<Running<P>, Fault> {
+    /// A place for an instance of a metered kind.
+    fn place(&self) -> Option<Place> {
+        P::METERED.then(|| self.engine.place())
+    }
+
+    /// A new instance, in this place, that has taken the configuration.
+    fn start(&mut self, place: Option<Place>, deadline: Duration) -> Result<Running<P>, Fault> {
         let begun = Instant::now();
         let mut store =
             Store::new(self.pre.engine(), State::new(Arc::clone(&self.name), Arc::clone(&self.limits)));
@@ -234,7 +245,7 @@ impl<P: Policy> Plugin<P> {
             Ok(P::configure(&guest, store, &self.config)?.map(|()| guest))
         });
         self.used.start = self.used.start.max(begun.elapsed());
-        Ok(Running { store, guest: guest?, fresh: true })
+        Ok(Running { store, guest: guest?, fresh: true, _place: place })
     }
 
     /// Runs guest code with its limits armed right before, so that waiting is not billed to it.
@@ -308,7 +319,7 @@ impl<P: Policy> Compiled<P> {
             memory_bytes: 0,
             was_fresh: true,
         };
-        let started = plugin.start(deadline).map_err(|fault| match fault {
+        let started = plugin.start(plugin.place(), deadline).map_err(|fault| match fault {
             Fault::Refused(reason) => LoadError::Configuration(reason),
             fault => LoadError::Start(fault),
         })?;

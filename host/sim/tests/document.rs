@@ -157,6 +157,11 @@ fn sides_of_a_partition_agree_when_it_heals_and_restarts_forget_nothing() {
         world.network.dead.clear();
         let winner = most.max(alone);
         assert!(world.run_until(90 * SECOND, |world| settled(world, winner)), "seed {seed}");
+        // Who held the other is told that it is undone, and nobody else.
+        for (index, lost) in [most, most, alone].into_iter().enumerate() {
+            let told = problems(&world, index).contains("what only it said is undone");
+            assert_eq!(told, lost != winner, "seed {seed}, member {index}");
+        }
         // A full restart, one by one.
         for index in 0..3 {
             world.kill(index);

@@ -25,6 +25,9 @@ use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
 use crate::table::{Table, out, print_json};
 
+/// Bytes of a request's path and query that HTTP clients and servers agree to take.
+const MAX_QUERY: usize = 60_000;
+
 pub(crate) async fn run(args: &PolicyArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         PolicyCommand::Push(args) => return push::run(args).await,
@@ -117,12 +120,26 @@ fn show(query: &Query, status: PolicyStatus) -> anyhow::Result<()> {
     usage::print(&status)
 }
 
+/// Pairs of a repeatable option by their keys.
+///
+/// # Errors
+/// A key is given twice.
+pub(crate) fn by_key<T: Clone>(option: &str, pairs: &[(String, T)]) -> anyhow::Result<BTreeMap<String, T>> {
+    let mut by_key = BTreeMap::new();
+    for (key, value) in pairs {
+        let earlier = by_key.insert(key.clone(), value.clone());
+        anyhow::ensure!(earlier.is_none(), "--{option} {key} is given twice; give it once");
+    }
+    Ok(by_key)
+}
+
 /// A component's file. What no node would take is not read either.
 pub(crate) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = || path.display().to_string();
     let most = Limits::default().file_bytes as u64;
     let about = std::fs::metadata(path).with_context(shown)?;
     anyhow::ensure!(about.is_file(), "{} is no file; name a component that was built", path.display());
+    anyhow::ensure!(about.len() > 0, "{} is empty; name a component that was built", path.display());
     anyhow::ensure!(
         about.len() <= most,
         "{} has {} bytes, a component at most {most}",
@@ -141,9 +158,8 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
     query: &Query,
 ) -> anyhow::Result<T> {
     let control = control(&query.socket)?;
+    let (config, limits) = (by_key("config", config)?, by_key("limit", limits)?);
     if let Some(name) = plugin.strip_prefix("builtin:") {
-        let config: BTreeMap<_, _> = config.iter().cloned().collect();
-        let limits: BTreeMap<_, _> = limits.iter().cloned().collect();
         let body = serde_json::to_vec(&json!({ "builtin": name, "config": config, "limits": limits }))?;
         return Ok(control.post(path, "application/json", body).await?);
     }
@@ -151,11 +167,16 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
     let name = Path::new(plugin).file_name().unwrap_or_default().to_string_lossy();
     let mut path = format!("{path}?name={}", escape(&name));
     for (key, value) in config {
-        path.push_str(&format!("&{}={}", escape(key), escape(value)));
+        path.push_str(&format!("&config.{}={}", escape(&key), escape(&value)));
     }
     for (name, value) in limits {
-        path.push_str(&format!("&limit.{}={value}", escape(name)));
+        path.push_str(&format!("&limit.{}={value}", escape(&name)));
     }
+    anyhow::ensure!(
+        path.len() <= MAX_QUERY,
+        "the configuration takes {} bytes in a request, of at most {MAX_QUERY}; shorten it",
+        path.len()
+    );
     Ok(control.post(&path, "application/wasm", wasm).await?)
 }
 

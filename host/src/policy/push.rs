@@ -10,7 +10,7 @@ use overlan_node::document::{Content, DocumentView, Pairs, PolicyText};
 use overlan_node::rollout::ComponentView;
 
 use crate::args::{Query, key_value};
-use crate::document::{report, submit};
+use crate::document::{EXIT_STATUS, report, submit};
 use crate::list::control;
 
 /// How long a member that has just started may take until it knows a plan.
@@ -19,6 +19,7 @@ const FIRST_PLAN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(crate) struct PushArgs {
     kind: Kind,
     /// A component file, or `builtin:NAME`
@@ -35,7 +36,7 @@ pub(crate) struct PushArgs {
 
 pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     let control = control(&args.query.socket)?;
-    let config = Pairs(args.config.iter().cloned().collect());
+    let config = Pairs(super::by_key("config", &args.config)?);
     let policy = if args.plugin.starts_with("builtin:") {
         PolicyText { plugin: args.plugin.clone(), sha256: None, size: None, config }
     } else {
@@ -47,6 +48,13 @@ pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     let mut content = standing(&control).await?;
     *content.policy.of(args.kind) = Some(policy);
     let applied = submit(&content, args.sign.as_deref(), &args.query).await?;
+    let duties = content.responsibility.len();
+    if content.version == Some(0) && duties > 0 {
+        eprintln!(
+            "overlan: this is the first document: it took over the {duties} responsibilities of the plan in force, and the \
+             members' own [[responsibility]] sections say nothing from now on"
+        );
+    }
     report(&applied, &args.query)
 }
 
@@ -54,19 +62,11 @@ pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
 async fn standing(control: &Control) -> anyhow::Result<Content> {
     let until = Instant::now() + FIRST_PLAN;
     loop {
-        let DocumentView { version, settled, content, .. } = control.get("/v1/document").await?;
-        let duties = content.responsibility.len();
-        match (version, settled) {
-            (0, true) if duties > 0 => {
-                eprintln!(
-                    "overlan: this is the first document: it takes over the {duties} responsibilities of the plan in \
-                     force, and the members' own [[responsibility]] sections say nothing from now on"
-                );
-                return Ok(content);
-            }
-            (_, true) => return Ok(content),
-            (_, false) if Instant::now() < until => tokio::time::sleep(LOOK).await,
-            (_, false) => anyhow::bail!(
+        let DocumentView { settled, content, .. } = control.get("/v1/document").await?;
+        match settled {
+            true => return Ok(content),
+            false if Instant::now() < until => tokio::time::sleep(LOOK).await,
+            false => anyhow::bail!(
                 "there is no document yet, and this member, without a plan or alone, cannot tell which responsibilities \
                  it would have to hold: `overlan apply` them first, or push when `overlan members` shows the others"
             ),

@@ -16,7 +16,7 @@ use super::trial::{Given, will_not_do};
 use crate::args::ReplayArgs;
 use crate::table::{Table, out, print_json};
 
-/// Differences that people are shown; `--json` has all.
+/// Differences, and places of damage, that people are shown; `--json` has all.
 const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
@@ -37,7 +37,11 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         Kind::Failover => replay::<Failover>(&policy, &records)?,
     };
     // Damage is no failure: whatever could be read was replayed.
-    damage.iter().for_each(|damage| eprintln!("overlan: {damage}"));
+    damage.iter().take(SHOWN).for_each(|damage| eprintln!("overlan: {damage}"));
+    if damage.len() > SHOWN {
+        let bytes: u64 = damage[SHOWN..].iter().map(|damage| damage.lost_bytes).sum();
+        eprintln!("overlan: {bytes} bytes at {} more places; --json lists them", damage.len() - SHOWN);
+    }
     if args.json.json {
         return show_json(args, kind, &policy, total, &damage, &outcome);
     }

@@ -99,6 +99,7 @@ fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<Case<P::Question, P:
     files
         .into_iter()
         .map(|file| {
+            anyhow::ensure!(file.is_file(), "{} is no file; remove it, or write a fixture", file.display());
             let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let case = P::parse(&text).with_context(|| {
                 format!("{} is no {} fixture; `overlan policy new` makes an example", file.display(), P::KIND)

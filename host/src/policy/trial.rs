@@ -1,9 +1,10 @@
 //! What `policy test` and `policy bench` need to know of each kind.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlan_contract::assignment;
+use overlan_contract::assignment::{self, MAX_REPLICAS};
 use overlan_core::plan::fallback_assignment;
 use overlan_core::policy::fallback;
 use overlan_node::policy_host::{Assignment, Failover, Policy, Sizing, inspect};
@@ -11,6 +12,7 @@ use overlan_node::{Kind, plugins};
 use overlan_plugin_sdk::testkit::{self, Fixture};
 use overlan_plugin_sdk::{Adapter, failover, sizing};
 use serde::Deserialize;
+use serde::de::Error as _;
 
 /// A plugin's bytes under the name the user gave them.
 pub(super) struct Given {
@@ -85,11 +87,11 @@ impl Trial for Assignment {
     }
 
     fn parse(text: &str) -> serde_json::Result<Case<assignment::Question, assignment::Answer>> {
-        serde_json::from_str(text).map(|mut case: Case<assignment::Question, _>| {
-            // Left out where there is no plan yet.
-            case.question.previous.resize(case.question.responsibilities.len(), Vec::new());
-            case
-        })
+        let mut case: Case<assignment::Question, _> = serde_json::from_str(text)?;
+        check(&case.question).map_err(serde_json::Error::custom)?;
+        // Left out where there is no plan yet.
+        case.question.previous.resize(case.question.responsibilities.len(), Vec::new());
+        Ok(case)
     }
 
     fn questions(nodes: u16) -> Vec<assignment::Question> {
@@ -115,6 +117,35 @@ impl Trial for Assignment {
         after: &assignment::Answer,
     ) -> f64 {
         testkit::moved_share(question, lost, before, after)
+    }
+}
+
+/// Whether a node could ask this.
+fn check(question: &assignment::Question) -> Result<(), String> {
+    let assignment::Question { nodes, responsibilities, previous, .. } = question;
+    let mut names = BTreeSet::new();
+    for (index, duty) in responsibilities.iter().enumerate() {
+        if !(1..=MAX_REPLICAS).contains(&duty.replicas) {
+            let replicas = duty.replicas;
+            return Err(format!(
+                "responsibilities[{index}].replicas is {replicas}; it must be from 1 to {MAX_REPLICAS}"
+            ));
+        }
+        if !names.insert(&duty.name) {
+            return Err(format!("responsibilities[{index}].name `{}` is there twice", duty.name));
+        }
+    }
+    if previous.len() > responsibilities.len() {
+        let (lists, duties) = (previous.len(), responsibilities.len());
+        return Err(format!("previous has {lists} lists; there are {duties} responsibilities"));
+    }
+    let mut indices =
+        previous.iter().enumerate().flat_map(|(at, owners)| owners.iter().map(move |owner| (at, *owner)));
+    match indices.find(|(_, owner)| *owner as usize >= nodes.len()) {
+        Some((at, owner)) => {
+            Err(format!("previous[{at}] has {owner}; node indices are below {}", nodes.len()))
+        }
+        None => Ok(()),
     }
 }
 
@@ -181,5 +212,28 @@ mod tests {
         let error = |plugin| Given::read(plugin).err().unwrap().to_string();
         assert!(error("builtin:none").contains("`overlan policy list`"));
         assert!(error("/no/such.wasm").contains("/no/such.wasm"));
+    }
+
+    #[test]
+    fn a_fixture_that_no_node_would_ask_is_refused() {
+        let fixture = |replicas: u64, second: &str, previous: &str| {
+            let duty =
+                |name: &str| format!(r#"{{"name": "{name}", "replicas": {replicas}, "weight_milli": 1}}"#);
+            let duties = [duty("a"), duty(second)].join(", ");
+            let question = format!(r#""nodes": [], "responsibilities": [{duties}], "previous": {previous}"#);
+            Assignment::parse(&format!(r#"{{"question": {{{question}}}}}"#))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(fixture(1, "b", "[[]]").unwrap().question.previous.len(), 2);
+        for (refused, why) in [
+            (fixture(0, "b", "[]"), "replicas is 0"),
+            (fixture(33, "b", "[]"), "replicas is 33"),
+            (fixture(1, "a", "[]"), "`a` is there twice"),
+            (fixture(1, "b", "[[], [], []]"), "previous has 3 lists"),
+            (fixture(1, "b", "[[], [0]]"), "previous[1] has 0"),
+        ] {
+            let refused = refused.err().unwrap();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 }

@@ -20,7 +20,10 @@ mod properties;
 pub use ask::{ask_assignment, ask_failover, ask_sizing};
 pub use cluster::{cluster, node, random_cluster, responsibility, with_previous, without_node};
 pub use fixtures::{Fixture, assignment_fixtures, failover_fixtures, sizing_fixtures};
-pub use properties::{check_assignment, check_failover, check_sizing, first_owner, moved_share};
+pub use properties::{
+    check_assignment, check_bounded_movement, check_failover, check_no_memory, check_only_lost_duties_move,
+    check_plan_stays, check_sizing, first_owner, moved_owners, moved_share, primaries,
+};
 
 use crate::failover::{Path, PathState};
 use crate::{Adapter, AdapterStatus, failover, sizing};

@@ -1,22 +1,13 @@
-use overlan_plugin_sdk::testkit::{ask_assignment, cluster, random_cluster, with_previous, without_node};
+use overlan_plugin_sdk::testkit::{
+    ask_assignment, check_bounded_movement, check_plan_stays, cluster, moved_owners, primaries,
+    random_cluster, with_previous, without_node,
+};
 use proptest::prelude::*;
 
 use super::*;
 
 fn ask(question: &Question) -> Answer {
     ask_assignment::<Balanced>(&Config::default(), question)
-}
-
-/// How many duties each live node is primary of.
-fn primaries(question: &Question, answer: &Answer) -> Vec<u32> {
-    let count = |index: u32| answer.owners.iter().filter(|owners| owners[0] == index).count() as u32;
-    (0..).zip(&question.nodes).filter(|(_, node)| node.live).map(|(index, _)| count(index)).collect()
-}
-
-/// How many places have an owner that they did not have before.
-fn moved(before: &Answer, after: &Answer) -> usize {
-    let duties = before.owners.iter().zip(&after.owners);
-    duties.map(|(before, after)| after.iter().filter(|owner| !before.contains(owner)).count()).sum()
 }
 
 #[test]
@@ -37,9 +28,7 @@ fn standbys_are_on_other_subnets() {
 
 #[test]
 fn a_plan_in_force_stays() {
-    let question = cluster(32, 64);
-    let answer = ask(&question);
-    assert_eq!(ask(&with_previous(&question, &answer)), answer);
+    check_plan_stays::<Balanced>(&Config::default(), &cluster(32, 64));
 }
 
 #[test]
@@ -59,9 +48,7 @@ fn little_moves_when_a_node_is_lost() {
     let before = ask(&question);
     for lost in 0..32 {
         let held = before.owners.iter().filter(|owners| owners.contains(&lost)).count();
-        let question = without_node(&with_previous(&question, &before), lost as usize);
-        let moved = moved(&before, &ask(&question));
-        assert!(moved <= 2 * held, "{moved} places moved, {held} were lost");
+        check_bounded_movement::<Balanced>(&Config::default(), &question, lost as usize, held);
     }
 }
 
@@ -71,7 +58,7 @@ fn a_new_node_gets_its_share_and_nothing_else_moves() {
     let before = ask(&without_node(&full, 7));
     let after = ask(&with_previous(&full, &before));
     let gained = after.owners.iter().filter(|owners| owners.contains(&7)).count();
-    assert_eq!(moved(&before, &after), gained);
+    assert_eq!(moved_owners(&before, &after), gained);
     let share = primaries(&full, &after)[7];
     assert!((12..=24).contains(&share), "{share} of 20");
 }

@@ -1,4 +1,4 @@
-use overlan_plugin_sdk::testkit::{ask_assignment, cluster, random_cluster, without_node};
+use overlan_plugin_sdk::testkit::{ask_assignment, check_no_memory, cluster, random_cluster, without_node};
 use proptest::prelude::*;
 
 use super::*;
@@ -83,8 +83,6 @@ proptest! {
 
     #[test]
     fn the_plan_does_not_depend_on_previous_plan_and_seed(seed: u64, nodes in 0_usize..20) {
-        let question = random_cluster(seed, nodes, 20);
-        let other = Question { seed: !question.seed, previous: vec![Vec::new(); 20], ..question.clone() };
-        prop_assert_eq!(ask(&question, 25), ask(&other, 25));
+        check_no_memory::<BoundedLoad>(&Config::default(), &random_cluster(seed, nodes, 20));
     }
 }

@@ -1,4 +1,7 @@
-use overlan_plugin_sdk::testkit::{ask_assignment, cluster, random_cluster, with_previous, without_node};
+use overlan_plugin_sdk::testkit::{
+    ask_assignment, check_bounded_movement, check_only_lost_duties_move, check_plan_stays, cluster,
+    moved_owners, primaries, random_cluster, with_previous,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,18 +14,6 @@ fn ask(question: &Question) -> Answer {
     configured(&[], question)
 }
 
-/// How many duties each node is primary of.
-fn primaries(question: &Question, answer: &Answer) -> Vec<usize> {
-    let count = |node: usize| answer.owners.iter().filter(|owners| owners[0] as usize == node).count();
-    (0..question.nodes.len()).map(count).collect()
-}
-
-/// How many owners own what they did not own before.
-fn moved(before: &Answer, after: &Answer) -> usize {
-    let duties = before.owners.iter().zip(&after.owners);
-    duties.map(|(before, after)| after.iter().filter(|owner| !before.contains(owner)).count()).sum()
-}
-
 #[test]
 fn a_new_cluster_is_even() {
     let question = cluster(32, 64);
@@ -31,24 +22,15 @@ fn a_new_cluster_is_even() {
 
 #[test]
 fn a_plan_in_force_stays() {
-    let question = cluster(32, 640);
-    let answer = ask(&question);
-    assert_eq!(ask(&with_previous(&question, &answer)), answer);
+    check_plan_stays::<Sticky>(&Config::default(), &cluster(32, 640));
 }
 
 #[test]
 fn the_first_standby_takes_over_and_nothing_else_moves() {
     let question = cluster(32, 640);
-    let before = ask(&question);
-    let lost = before.owners[0][0];
-    let after = configured(
-        &[("max_moves_percent", "0")],
-        &without_node(&with_previous(&question, &before), lost as usize),
-    );
-    for (before, after) in before.owners.iter().zip(&after.owners) {
-        let kept: Vec<u32> = before.iter().copied().filter(|&owner| owner != lost).collect();
-        assert_eq!(kept, after[..kept.len()]);
-    }
+    let question = with_previous(&question, &ask(&question));
+    let config: Config = [("max_moves_percent", "0")].into_iter().collect();
+    check_only_lost_duties_move::<Sticky>(&config, &question, question.previous[0][0] as usize);
 }
 
 #[test]
@@ -61,7 +43,7 @@ fn balance_comes_in_bounded_steps() {
     let mut answer = first;
     for _ in 0..20 {
         let next = ask(&with_previous(&question, &answer));
-        assert!(moved(&answer, &next) <= 5);
+        assert!(moved_owners(&answer, &next) <= 5);
         answer = next;
     }
     assert!(primaries(&question, &answer).iter().all(|&count| count <= 12));
@@ -73,7 +55,7 @@ fn standbys_relieve_without_moving_state() {
     question.previous = vec![vec![0, 1]; 40];
     let before = Answer { owners: question.previous.clone() };
     let after = configured(&[("max_moves_percent", "25")], &question);
-    assert_eq!(moved(&before, &after), 0, "they changed places");
+    assert_eq!(moved_owners(&before, &after), 0, "they changed places");
     assert_eq!(primaries(&question, &after)[..2], [30, 10]);
 }
 
@@ -97,12 +79,8 @@ proptest! {
 
     #[test]
     fn movement_is_bounded(seed: u64, nodes in 2_usize..30, duties in 1_usize..60, lost: usize) {
-        let question = random_cluster(seed, nodes, duties);
-        let before = ask(&question);
-        let question = without_node(&with_previous(&question, &before), lost % nodes);
-        let after = ask(&question);
-        let dropped: usize = before.owners.iter().flatten().filter(|&&owner| owner as usize == lost % nodes).count();
-        prop_assert!(moved(&before, &after) <= dropped + (duties * 5).div_ceil(100));
+        let step = (duties * 5).div_ceil(100);
+        check_bounded_movement::<Sticky>(&Config::default(), &random_cluster(seed, nodes, duties), lost % nodes, step);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-use overlan_plugin_sdk::testkit::{ask_assignment, cluster, random_cluster, without_node};
+use overlan_plugin_sdk::testkit::{
+    ask_assignment, check_only_lost_duties_move, cluster, random_cluster, without_node,
+};
 use overlan_plugin_sdk::{AdapterStatus, Recorder};
 use proptest::prelude::*;
 
@@ -114,13 +116,6 @@ proptest! {
 
     #[test]
     fn only_the_duties_of_a_lost_node_move(seed: u64, nodes in 1_usize..40, duties in 1_usize..40, lost: usize) {
-        let question = random_cluster(seed, nodes, duties);
-        let lost = lost % nodes;
-        let before = ask(&question);
-        let after = ask(&without_node(&question, lost));
-        for (before, after) in before.into_iter().zip(after) {
-            let kept: Vec<u32> = before.into_iter().filter(|&owner| owner as usize != lost).collect();
-            prop_assert_eq!(&kept, &after[..kept.len()]);
-        }
+        check_only_lost_duties_move::<Weighted>(&Config::default(), &random_cluster(seed, nodes, duties), lost % nodes);
     }
 }

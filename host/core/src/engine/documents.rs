@@ -77,6 +77,8 @@ pub(super) struct Documents {
     pub(super) held: Option<SignedDocument>,
     /// The latest held here that the leader found with all live members.
     pub(super) agreed: DocumentId,
+    /// What the held one took the place of without being made from it.
+    pub(super) displaced: Option<DocumentId>,
     /// What the others hold.
     pub(super) known: BTreeMap<NodeId, DocumentId>,
     /// Who was asked for a document lately, and when.
@@ -97,6 +99,15 @@ impl Documents {
 
     pub(super) fn document(&self) -> Option<&Document> {
         self.held.as_ref().map(SignedDocument::document)
+    }
+
+    /// The held one, if what comes was certainly not made from it. Of one that is more than a version later this is not
+    /// known: those between may have been missed.
+    fn displaced_by(&self, document: &Document) -> Option<DocumentId> {
+        let held = self.id();
+        let beside = document.version == held.version;
+        let past = document.version == held.version + 1 && document.parent != held.digest;
+        (held.version > 0 && (beside || past)).then_some(held)
     }
 }
 
@@ -216,6 +227,8 @@ impl<C: Crypto> Core<C> {
 
     fn hold(&mut self, document: SignedDocument) {
         let id = document.id();
+        self.documents.displaced = self.documents.displaced_by(document.document());
+        self.events.extend(self.documents.displaced.map(Event::DocumentDisplaced));
         self.documents.held = Some(document);
         self.documents.asked.clear();
         self.refusals.outdate(id);

@@ -132,6 +132,16 @@ impl<C: Crypto> Core<C> {
             ));
         }
         problems.extend(self.refused_elsewhere());
+        if let Some(displaced) = self.documents.displaced {
+            problems.push(format!(
+                "version {} of the cluster document ({}), which was in force here, gave way to version {} that was not made \
+                 from it, but at the same time or while members did not see each other: what only it said is undone; \
+                 look with `overlan get`, and apply that again where it is wanted",
+                displaced.version,
+                displaced.digest.short(),
+                self.documents.id().version
+            ));
+        }
         problems
     }
 

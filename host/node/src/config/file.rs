@@ -82,7 +82,7 @@ pub(super) struct PolicySections {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicySection {
-    pub(super) plugin: Text,
+    pub(super) plugin: Option<Text>,
     #[serde(default)]
     pub(super) config: BTreeMap<String, String>,
     #[serde(default)]

@@ -310,11 +310,16 @@ impl Reading<'_> {
     }
 
     fn policy(&self, kind: Kind, section: &PolicySection) -> Result<PolicyChoice, ConfigError> {
-        let text = &section.plugin;
-        let source = match text.get_ref().split_once(':') {
-            Some(("builtin", name)) => PluginSource::Builtin(self.source.at(text, builtin(kind, name))?),
-            _ => PluginSource::File(self.source.beside(text.get_ref())),
+        let source = |text: &Text| match text.get_ref().split_once(':') {
+            Some(("builtin", name)) => Ok(PluginSource::Builtin(self.source.at(text, builtin(kind, name))?)),
+            _ if text.get_ref().is_empty() => {
+                self.source.at(text, Err("plugin is empty; leave it out for the default".to_owned()))
+            }
+            _ => Ok(PluginSource::File(self.source.beside(text.get_ref()))),
         };
+        let source = optional(&section.plugin, source)?.unwrap_or_else(|| {
+            PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned())
+        });
         let mut limits = Limits::default();
         for (name, value) in &section.limits {
             let set = u64::try_from(*value.get_ref())

@@ -193,13 +193,15 @@ struct SetBuiltin {
 const NAME: &str = "name";
 /// As many bytes as the cluster document allows.
 const MAX_PLUGIN_NAME: usize = overlan_core::document::MAX_TEXT;
-/// Before the name of a limit; all other parameters of the query are the plugin's configuration.
+/// Before the name of a limit.
 const LIMIT: &str = "limit.";
+/// Before a key of the plugin's configuration. It may be left out where the key is neither [`NAME`] nor begins as these.
+const CONFIG: &str = "config.";
 
 /// What a request gives to swap in or to shadow with: name, component, configuration, limits.
 type Upload = (String, Vec<u8>, Vec<(String, String)>, Vec<(String, u64)>);
 
-async fn upload(mut parameters: BTreeMap<String, String>, request: Request) -> Result<Upload, ApiError> {
+async fn upload(parameters: Vec<(String, String)>, request: Request) -> Result<Upload, ApiError> {
     let is_json = request
         .headers()
         .get("content-type")
@@ -217,26 +219,35 @@ async fn upload(mut parameters: BTreeMap<String, String>, request: Request) -> R
     if wasm.is_empty() {
         return Err(bad("there is no component in the request".to_owned()));
     }
-    let name = parameters.remove(NAME).unwrap_or_else(|| "upload".to_owned());
+    let (mut name, mut config, mut limits) = (None, BTreeMap::new(), BTreeMap::new());
+    for (key, value) in parameters {
+        let repeated = if key == NAME {
+            name.replace(value).is_some()
+        } else if let Some(limit) = key.strip_prefix(LIMIT) {
+            let number =
+                value.parse().map_err(|_| bad(format!("{key} is {value:?}; it must be a whole number")))?;
+            limits.insert(limit.to_owned(), number).is_some()
+        } else {
+            config.insert(key.strip_prefix(CONFIG).unwrap_or(&key).to_owned(), value).is_some()
+        };
+        if repeated {
+            return Err(bad(format!("the parameter {key} is given twice")));
+        }
+    }
+    let name = name.unwrap_or_else(|| "upload".to_owned());
     if name.is_empty() || name.len() > MAX_PLUGIN_NAME || name.chars().any(char::is_control) {
         return Err(bad(format!("a plugin's name has 1 to {MAX_PLUGIN_NAME} bytes, all of them printable")));
     }
     if name.starts_with("builtin:") {
         return Err(bad(format!("{name} names a shipped plugin; an upload takes another name")));
     }
-    let mut limits = Vec::new();
-    for (key, value) in parameters.extract_if(LIMIT.to_owned().., |key, _| key.starts_with(LIMIT)) {
-        let number =
-            value.parse().map_err(|_| bad(format!("{key} is {value:?}; it must be a whole number")))?;
-        limits.push((key[LIMIT.len()..].to_owned(), number));
-    }
-    Ok((name, wasm.to_vec(), parameters.into_iter().collect(), limits))
+    Ok((name, wasm.to_vec(), config.into_iter().collect(), limits.into_iter().collect()))
 }
 
 async fn policy_set(
     State(node): State<NodeHandle>,
     Path(name): Path<String>,
-    Query(parameters): Query<BTreeMap<String, String>>,
+    Query(parameters): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Answer {
     let kind = kind(&name)?;
@@ -247,7 +258,7 @@ async fn policy_set(
 async fn policy_shadow(
     State(node): State<NodeHandle>,
     Path(name): Path<String>,
-    Query(parameters): Query<BTreeMap<String, String>>,
+    Query(parameters): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Answer {
     let kind = kind(&name)?;

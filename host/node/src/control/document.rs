@@ -37,7 +37,9 @@ impl From<ApplyFailure> for ApiError {
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
             ApplyFailure::NoComponent(_) | ApplyFailure::Member { .. } => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
+                let hint =
+                    "`overlan policy check FILE` tells more of a component, `overlan get` what is in force";
+                (StatusCode::UNPROCESSABLE_ENTITY, hint)
             }
             ApplyFailure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
         };

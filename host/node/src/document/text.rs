@@ -15,17 +15,42 @@ use crate::config::{expand, milli};
 
 /// What a cluster document says, as text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "File")]
 pub struct Content {
     /// The version that the change is made from: it is refused where another is in force. Without it, the one in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// `[[responsibility]]`.
-    #[serde(default)]
+    /// `[[responsibility]]`; all that there are, so that a text without this key is refused.
     pub responsibility: Vec<ResponsibilityText>,
     /// `[policy.KIND]`.
-    #[serde(default, skip_serializing_if = "PolicyTexts::is_empty")]
+    #[serde(skip_serializing_if = "PolicyTexts::is_empty")]
     pub policy: PolicyTexts,
+}
+
+/// [`Content`] as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: Option<u64>,
+    responsibility: Option<Vec<ResponsibilityText>>,
+    #[serde(default)]
+    policy: PolicyTexts,
+}
+
+impl TryFrom<File> for Content {
+    type Error = DocumentError;
+
+    fn try_from(file: File) -> Result<Self, DocumentError> {
+        let File { version, responsibility, policy } = file;
+        let responsibility = responsibility.ok_or_else(|| {
+            DocumentError(
+                "it names no responsibility, and would take every one away; write `responsibility = []` before the first \
+                 section where that is meant"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Content { version, responsibility, policy })
+    }
 }
 
 /// One `[[responsibility]]`.
@@ -36,7 +61,7 @@ pub struct ResponsibilityText {
     name: String,
     #[serde(default = "one_replica")]
     replicas: u32,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "weight")]
     weight: f64,
     #[serde(default, skip_serializing_if = "Pairs::is_empty")]
     requires: Pairs,
@@ -86,6 +111,13 @@ fn one_replica() -> u32 {
 
 fn one() -> f64 {
     1.0
+}
+
+/// Checked where it is read: JSON, which it may pass on in, has no word for what is no number.
+fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let weight = f64::deserialize(deserializer)?;
+    milli(weight).map_err(serde::de::Error::custom)?;
+    Ok(weight)
 }
 
 impl Pairs {
@@ -150,19 +182,6 @@ impl Content {
     /// # Errors
     /// The first thing that is wrong, by field and value.
     pub fn parse(text: &str) -> Result<Self, DocumentError> {
-        let content = Self::parse_form(text)?;
-        // What a pipe leaves whose first command failed.
-        let says_nothing = content == Self::default() && !text.contains("responsibility");
-        if says_nothing {
-            return Err(DocumentError(
-                "it is empty, and would take every responsibility away; write `responsibility = []` where that is meant"
-                    .to_owned(),
-            ));
-        }
-        Ok(content)
-    }
-
-    fn parse_form(text: &str) -> Result<Self, DocumentError> {
         if text.trim_start().starts_with('{') {
             let mut json = serde_json::Deserializer::from_str(text);
             let content = read(&mut json, |error: serde_json::Error| error.to_string())?;
@@ -261,7 +280,15 @@ impl PolicyText {
                 match named {
                     // Of another release: members that have it not fetch it.
                     Some(other) if other != shipped => (other, size),
-                    _ => (shipped, Some(builtin.wasm.len() as u32)),
+                    _ => {
+                        let bytes = builtin.wasm.len() as u32;
+                        match size {
+                            Some(other) if other != bytes => {
+                                return Err(wrong(format!("size is {other}; {plugin} has {bytes} bytes")));
+                            }
+                            _ => (shipped, Some(bytes)),
+                        }
+                    }
                 }
             }
             None => match named {
@@ -334,22 +361,32 @@ mod tests {
     #[test]
     fn each_error_names_the_field() {
         for (text, field) in [
-            ("", "it is empty"),
-            ("# nothing\n", "it is empty"),
-            ("{}", "it is empty"),
+            ("", "names no responsibility"),
+            ("# nothing of responsibility\n", "names no responsibility"),
+            ("{}", "names no responsibility"),
+            ("version = 4", "names no responsibility"),
+            ("[policy.failover]\nplugin = \"builtin:fast\"", "names no responsibility"),
             ("respons = 1", "respons"),
             ("[[responsibility]]\nname = \"a\"\nweight = 0.0001", "responsibility[0].weight"),
             ("[[responsibility]]\nname = \"a\"\nreplica = 1", "responsibility[0].replica"),
             ("[[responsibility]]\nname = \"a\"\nreplicas = \"x\"", "responsibility[0].replicas"),
             ("[[responsibility]]\nname = \"a\"\nreplicas = 0", "replicas is 0"),
             ("[[responsibility]]\nname = \"a\"\nweight = -1", "responsibility[0].weight"),
+            ("[[responsibility]]\nname = \"a\"\nweight = nan", "weight is NaN"),
             ("[[responsibility]]\nname = \"a\"\n[[responsibility]]\nname = \"a\"", "listed twice"),
             ("[[responsibility]]\nname = \"a-{3..1}\"", "responsibility[0].name"),
             ("[[responsibility]]\nreplicas = 1", "name"),
             ("[policy.other]\nplugin = \"x\"", "other"),
-            ("[policy.sizing]\nplugin = \"builtin:fast\"", "policy.sizing.plugin"),
-            ("[policy.sizing]\nplugin = \"mine\"", "overlan policy push sizing"),
-            ("[policy.sizing]\nplugin = \"mine\"\nsha256 = \"x\"", "policy.sizing.sha256"),
+            ("responsibility = []\n[policy.sizing]\nplugin = \"builtin:fast\"", "policy.sizing.plugin"),
+            (
+                "responsibility = []\n[policy.sizing]\nplugin = \"builtin:mtu-fit\"\nsize = 1",
+                "policy.sizing.size is 1",
+            ),
+            ("responsibility = []\n[policy.sizing]\nplugin = \"mine\"", "overlan policy push sizing"),
+            (
+                "responsibility = []\n[policy.sizing]\nplugin = \"mine\"\nsha256 = \"x\"",
+                "policy.sizing.sha256",
+            ),
             ("[policy.failover]\nplugin = \"builtin:fast\"\nconfig = { a = 1 }", "policy.failover.config"),
             ("{\"responsibility\": [{\"name\": \"a\", \"name\": \"b\"}]}", "duplicate field `name`"),
             (

@@ -398,6 +398,10 @@ fn log(event: &Event) {
             tracing::info!(version = id.version, digest = %id.digest.short(), "cluster document");
         }
         Event::DocumentAgreed(id) => tracing::info!(version = id.version, "all hold the cluster document"),
+        Event::DocumentDisplaced(id) => {
+            tracing::warn!(version = id.version, digest = %id.digest.short(),
+                "the cluster document held here gave way to one that was not made from it; what only it said is undone");
+        }
         Event::Refused(why) => tracing::warn!(why, "refused"),
         // Policies are told where they change.
         Event::Policy { .. }

@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 pub use compare::{Change, Changes, Compare, Difference, Pair, PlanComparison};
+use prepare::Preparation;
 pub(crate) use prepare::{Candidate, Prepared, Priority};
 pub use shadow::PolicyShadow;
 use shadow::Shadow;
@@ -180,7 +181,8 @@ impl Policies {
             recent.0[place(candidate.kind)].iter().cloned().collect()
         };
         let engine = self.engine.clone();
-        let mut prepared = prepare::prepare(engine, candidate, limits, questions, priority, permit).await?;
+        let preparation = Preparation { engine, candidate, limits, questions, priority, permit };
+        let mut prepared = preparation.run().await?;
         // At the start nothing better stands behind it.
         prepared.probation = (priority == Priority::Background).then_some(settings.probation);
         Ok(prepared)

@@ -59,55 +59,52 @@ pub(super) struct Loaded {
     pub(super) digest: Digest,
 }
 
-/// Compiles on one thread and tests on another: the first may have the lowest priority, but to the second deadlines
-/// apply, which only tell something of a plugin that gets processor time. wasmtime can't be interrupted, so a
-/// compilation that takes too long is refused, goes on, and serves the cache at most. The permit is held to the end.
-pub(super) async fn prepare(
-    engine: Engine,
-    candidate: Candidate,
-    limits: Limits,
-    questions: Vec<Arc<Question>>,
-    priority: Priority,
-    permit: OwnedSemaphorePermit,
-) -> Result<Prepared, PolicyError> {
-    match candidate.kind {
-        Kind::Assignment => {
-            prepare_kind::<Assignment>(engine, candidate, limits, questions, priority, permit).await
-        }
-        Kind::Sizing => prepare_kind::<Sizing>(engine, candidate, limits, questions, priority, permit).await,
-        Kind::Failover => {
-            prepare_kind::<Failover>(engine, candidate, limits, questions, priority, permit).await
-        }
-    }
+/// What it takes to make a plugin ready.
+pub(super) struct Preparation {
+    pub(super) engine: Engine,
+    pub(super) candidate: Candidate,
+    pub(super) limits: Limits,
+    /// What it is tested on.
+    pub(super) questions: Vec<Arc<Question>>,
+    pub(super) priority: Priority,
+    /// Held to the end, also of a compilation that nobody waits for any more.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-async fn prepare_kind<P: Decision>(
-    engine: Engine,
-    candidate: Candidate,
-    limits: Limits,
-    questions: Vec<Arc<Question>>,
-    priority: Priority,
-    permit: OwnedSemaphorePermit,
-) -> Result<Prepared, PolicyError> {
-    let deadline = limits.compile_deadline;
-    let compilation = on_a_thread("policy-compile", move || {
-        if priority == Priority::Background {
-            // Linux gives each thread a priority of its own; where it refuses, compiling is merely less polite.
-            let _ = rustix::process::setpriority_process(None, 19);
+impl Preparation {
+    /// Compiles on one thread and tests on another: the first may have the lowest priority, but to the second deadlines
+    /// apply, which only tell something of a plugin that gets processor time. wasmtime can't be interrupted, so a
+    /// compilation that takes too long is refused, goes on, and serves the cache at most.
+    pub(super) async fn run(self) -> Result<Prepared, PolicyError> {
+        match self.candidate.kind {
+            Kind::Assignment => self.run_kind::<Assignment>().await,
+            Kind::Sizing => self.run_kind::<Sizing>().await,
+            Kind::Failover => self.run_kind::<Failover>().await,
         }
-        let Candidate { name, wasm, config, .. } = candidate;
-        let compiled = Compiled::<P>::new(&engine, &name, &wasm, &limits);
-        compiled.map(|compiled| (compiled, config, limits, permit))
-    })?;
-    let compiled = timeout(deadline, compilation).await;
-    let compiled = compiled.map_err(|_| PolicyError::CompileDeadline(millis(deadline)))?;
-    let compiled = compiled.map_err(|_| PolicyError::Stopped)?;
-    let (compiled, config, limits, permit) = compiled.map_err(load_error)?;
-    let test = on_a_thread("policy-test", move || {
-        let _permit = permit;
-        test(&compiled, config, limits, &questions)
-    })?;
-    test.await.unwrap_or(Err(PolicyError::Stopped))
+    }
+
+    async fn run_kind<P: Decision>(self) -> Result<Prepared, PolicyError> {
+        let Preparation { engine, candidate, limits, questions, priority, permit } = self;
+        let deadline = limits.compile_deadline;
+        let compilation = on_a_thread("policy-compile", move || {
+            if priority == Priority::Background {
+                // Linux gives each thread a priority of its own; where it refuses, compiling is merely less polite.
+                let _ = rustix::process::setpriority_process(None, 19);
+            }
+            let Candidate { name, wasm, config, .. } = candidate;
+            let compiled = Compiled::<P>::new(&engine, &name, &wasm, &limits);
+            compiled.map(|compiled| (compiled, config, limits, permit))
+        })?;
+        let compiled = timeout(deadline, compilation).await;
+        let compiled = compiled.map_err(|_| PolicyError::CompileDeadline(millis(deadline)))?;
+        let compiled = compiled.map_err(|_| PolicyError::Stopped)?;
+        let (compiled, config, limits, permit) = compiled.map_err(load_error)?;
+        let test = on_a_thread("policy-test", move || {
+            let _permit = permit;
+            test(&compiled, config, limits, &questions)
+        })?;
+        test.await.unwrap_or(Err(PolicyError::Stopped))
+    }
 }
 
 /// Does something on a thread of this one's priority; the receiver fails if it panics.

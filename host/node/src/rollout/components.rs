@@ -1,7 +1,7 @@
 //! Components at hand: the shipped ones, and those in the state directory, by digest.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use overlan_wire::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::message::PIECE;
-use crate::state::{read_bounded, write_private};
+use crate::state::{open_regular, read_bounded, write_private};
 
 /// What follows the digest in a file's name.
 const SUFFIX: &str = ".wasm";
@@ -54,7 +54,7 @@ impl Components {
 
     /// Whether it is here.
     pub(super) fn has(&self, sha256: Digest) -> bool {
-        shipped(sha256).is_some() || self.path(sha256).exists()
+        shipped(sha256).is_some() || self.path(sha256).is_file()
     }
 
     /// Some of a component; nothing where it is not here, or ends before.
@@ -65,7 +65,7 @@ impl Components {
             return Bytes::from_static(&rest[..rest.len().min(PIECE)]);
         }
         let mut bytes = Vec::new();
-        let read = File::open(self.path(sha256)).and_then(|mut file| {
+        let read = open_regular(&self.path(sha256)).and_then(|mut file| {
             file.seek(SeekFrom::Start(offset as u64))?;
             file.take(PIECE as u64).read_to_end(&mut bytes)
         });

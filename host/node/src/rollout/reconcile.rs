@@ -70,18 +70,17 @@ pub(crate) async fn keep_policies(node: NodeHandle, mut events: broadcast::Recei
     let mut names: [BTreeSet<Digest>; 2] = Default::default();
     let mut pause = RETRY;
     loop {
-        let look =
-            node.inspect(|core, _| (core.document_id(), core.document().map(|held| held.document().clone())));
+        let look = node.inspect(|core, _| (core.document_id(), core.document().cloned()));
         let Ok((id, held)) = look.await else { return };
         if seen != Some(id) {
             names.rotate_right(1);
             names[0] =
-                held.iter().flat_map(|document| &document.policies).map(|policy| policy.sha256).collect();
+                held.iter().flat_map(|held| &held.document().policies).map(|policy| policy.sha256).collect();
             rollout.lock().named = Some(names.iter().flatten().copied().collect());
             (seen, pause) = (Some(id), RETRY);
         }
         match &held {
-            Some(document) => rollout.follow(&node, document).await,
+            Some(held) => rollout.follow(&node, held.document()).await,
             None => drop(join_all(Kind::ALL.map(|kind| rollout.give_up_restoring(&node, kind))).await),
         }
         node.collect_components().await;

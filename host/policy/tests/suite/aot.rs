@@ -71,6 +71,14 @@ fn what_is_odd_is_compiled_again() {
     std::os::unix::fs::symlink(&elsewhere, &first).unwrap();
     load(&dir, 1_300);
     assert!(!first.is_symlink());
+    // What nobody ever writes to.
+    for name in [first.clone(), dir.join("key")] {
+        fs::remove_file(&name).unwrap();
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        load(&dir, 1_300);
+        assert!(fs::metadata(&name).unwrap().is_file());
+    }
     // With another key nothing holds that was written before.
     let before = inode(&first);
     fs::write(dir.join("key"), "short").unwrap();

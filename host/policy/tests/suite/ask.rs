@@ -252,3 +252,27 @@ fn log_floods_do_no_harm() {
         (br_if $next (i32.lt_u (local.get $i) (i32.const 200)))) i32.const 0";
     assert!(load::<Sizing>(&good().decide(flood)).unwrap().ask(&questions::sizing()).is_ok());
 }
+
+/// More at a time than the engine has slots for: who finds none free waits, and it is nobody's fault.
+#[test]
+fn many_are_asked_at_a_time() {
+    let slow = "(loop $more (br_if $more (i32.lt_u
+        (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 3000000))))";
+    let good = guests::assignment();
+    let (locals, rest) = good.decide.split_once('\n').unwrap();
+    let body = format!("{locals} (local $n i32) {slow} {rest}");
+    let file = good.clone().decide(&body).component();
+    let engine = Engine::new().unwrap();
+    let compiled = overlan_policy::Compiled::<Assignment>::new(&engine, "test", &file, &Limits::default());
+    let compiled = compiled.unwrap();
+    std::thread::scope(|threads| {
+        for _ in 0..48 {
+            threads.spawn(|| {
+                let mut plugin = compiled.start(&[], Limits::default()).unwrap();
+                for _ in 0..4 {
+                    plugin.ask(&questions::assignment(2, 2)).unwrap();
+                }
+            });
+        }
+    });
+}

@@ -40,6 +40,8 @@ config = { key = "value" }
 plugin = "sizing.wasm"
 probation = { answers = 9 }
 breaker = { faults = 5, seconds = 600 }
+[policy.failover]
+limits = { answer_ms = 500 }
 [[responsibility]]
 name = "shard-{0..63}"
 replicas = 2
@@ -62,7 +64,9 @@ fn every_key_is_read() {
     assert_eq!(config.routes[0].subnet.to_string(), "10.9.0.0/16");
     assert_eq!(config.policies[0].source, PluginSource::Builtin("balanced".into()));
     assert_eq!(config.policies[1].source, PluginSource::File("/etc/overlan/sizing.wasm".into()));
-    let [first, second] = &config.policies[..] else { panic!("two policies") };
+    let [first, second, third] = &config.policies[..] else { panic!("three policies") };
+    assert_eq!(third.source, PluginSource::Builtin("fast".into()), "the default");
+    assert_eq!(third.limits.deadline, Duration::from_millis(500));
     assert_eq!(first.breaker, BreakerConfig::default());
     let ten_minutes = Duration::from_secs(600);
     let patient = BreakerConfig { faults_to_open: 5, first_backoff: ten_minutes, max_backoff: ten_minutes };
@@ -105,7 +109,13 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[policy.sizes]\nplugin = \"builtin:fast\"\n", ":1: ", "sizing"),
         ("[policy.failover]\nplugin = \"builtin:slow\"\n", ":2: ", "builtin:fast"),
         ("[policy.sizing]\nplugin = \"builtin:fast\"\n", ":2: ", "builtin:mtu-fit"),
+        ("[policy.sizing]\nplugin = \"\"\n", ":2: ", "leave it out for the default"),
         ("[policy]\njournal = -1\n", ":2: ", "0 to 65536"),
+        (
+            "[policy]\njournal = 18446744073709551615\n",
+            ":2: ",
+            "policy.journal is too large; it must be a whole",
+        ),
         ("[policy]\njournal = \"no\"\n", ":2: ", "policy.journal is text; it must be a whole number of MiB"),
         ("[policy.sizing]\nplugin = \"x\"\nlimits = { fuel = 1 }\n", ":3: ", "fuel_base"),
         ("[policy.sizing]\nplugin = \"x\"\nlimits = { memory_bytes = 1 }\n", ":3: ", "65536"),
