@@ -67,6 +67,18 @@ impl Hellos {
         })
     }
 
+    /// When the next hello is due, if there is no hurry.
+    pub(super) fn beat_due(&self) -> Option<Instant> {
+        (self.pause == LONGEST_PAUSE).then_some(self.next)
+    }
+
+    /// The next hello may go now, where it would be due until `horizon` and there is no hurry.
+    pub(super) fn handle_beat(&mut self, now: Instant, horizon: Instant) {
+        if self.beat_due().is_some_and(|at| at <= horizon) {
+            self.next = self.next.min(now);
+        }
+    }
+
     /// Adapters or members changed: try again soon.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.pause = FIRST_PAUSE;

@@ -40,7 +40,7 @@ use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
-use cluster::Senders;
+use cluster::{Draft, Senders};
 pub use documents::ApplyError;
 use documents::Documents;
 use hello::Hellos;
@@ -96,6 +96,7 @@ pub struct Core<C: Crypto> {
     refusals: Refusals,
     /// What this member owns and stands by for, as last told.
     owned: BTreeMap<String, Ownership>,
+    cluster_drafts: Vec<Draft>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
     pending: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
@@ -162,6 +163,7 @@ impl<C: Crypto> Core<C> {
             facts_changed: true,
             refreshed: now,
             started: now,
+            cluster_drafts: Vec::new(),
             cluster_queue: VecDeque::new(),
             pending: BTreeMap::new(),
             next_ticket: 0,
@@ -223,6 +225,7 @@ impl<C: Crypto> Core<C> {
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.now = now;
         buffer.clear();
+        self.seal_drafts();
         if let Some((transmit, datagram)) = self.cluster_queue.pop_front() {
             buffer.extend_from_slice(&datagram);
             self.counters.datagrams_sent += 1;

@@ -141,6 +141,7 @@ impl<C: Crypto> Core<C> {
     /// This node was forgotten while it lived: others dropped their half of its sessions. It comes back as a newcomer,
     /// under a boot of its own, so that no key, number or message of the old sessions is used again.
     fn begin_again(&mut self) {
+        self.seal_drafts();
         let mut boot = [0; 16];
         self.rng.fill_bytes(&mut boot);
         self.config.boot = BootId(boot);
