@@ -1,5 +1,6 @@
 //! Stateless cluster datagrams: sealing, opening, and who sent what.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -78,7 +79,8 @@ pub(super) struct Senders<A> {
     own_key: KeyId,
     own: Option<A>,
     counter: u64,
-    others: BTreeMap<(KeyId, BootId), Sender<A>>,
+    /// Boxed, as the table's records are.
+    others: BTreeMap<(KeyId, BootId), Box<Sender<A>>>,
 }
 
 impl<A: Aead> Senders<A> {
@@ -139,7 +141,8 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_limit += 1;
             return;
         }
-        let fits = |draft: &&mut Draft| to.is_some() && (draft.local, draft.remote, draft.to) == (local, remote, to);
+        let fits =
+            |draft: &&mut Draft| to.is_some() && (draft.local, draft.remote, draft.to) == (local, remote, to);
         let frames = match self.cluster_drafts.iter_mut().rev().take(OPEN_DRAFTS).find(fits) {
             Some(draft) => {
                 let before = draft.frames.len();
@@ -257,7 +260,7 @@ impl<C: Crypto> Core<C> {
         let now = self.now;
         if let Some(cipher) = derived {
             let sender = Sender { cipher, highest: counter, window: 0, last: now, answered: None };
-            self.senders.others.insert((key, boot), sender);
+            self.senders.others.insert((key, boot), Box::new(sender));
             self.senders.bound();
         }
         if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {

@@ -7,11 +7,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::{Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
-use super::cluster::Origin;
+use super::cluster::{Origin, ROOM};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
@@ -152,7 +151,7 @@ impl<C: Crypto> Core<C> {
                 self.queue_cluster(local, seed, None, |out| {
                     Frame::Hello { token, digest, record: &own }.emit(out);
                     // Padding: the reply is never longer.
-                    out.resize(BASE_DATAGRAM - TAG, 0);
+                    out.resize(ROOM, 0);
                 });
             }
         }

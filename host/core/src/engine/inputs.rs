@@ -173,8 +173,7 @@ impl<C: Crypto> Core<C> {
             probed |= peer.take_beat();
             self.touch(id);
         }
-        let soft =
-            [self.membership.beat_due(), Some(self.agreement.next_deadline()), self.hellos.beat_due()];
+        let soft = [self.membership.beat_due(), Some(self.agreement.next_deadline()), self.hellos.beat_due()];
         if probed || soft.into_iter().flatten().any(|at| at <= now) {
             self.beat(true);
         }

@@ -14,6 +14,7 @@ mod session;
 mod snapshot;
 mod sync;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -81,7 +82,8 @@ pub struct Core<C: Crypto> {
     retired: VecDeque<BootId>,
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
-    peers: BTreeMap<NodeId, Peer<C::Aead>>,
+    /// Boxed, as the table's records are.
+    peers: BTreeMap<NodeId, Box<Peer<C::Aead>>>,
     sessions: BTreeMap<SessionId, NodeId>,
     handshakes: Handshakes<C::Handshake>,
     planner: Planner,
@@ -260,7 +262,7 @@ impl<C: Crypto> Core<C> {
     /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
     pub fn next_sender(&self, takes: impl Fn(u16) -> bool) -> Option<NodeId> {
         // Round robin: each peer in turn, and this node among them.
-        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready(&takes);
+        let ready = |(_, peer): &(&NodeId, &Box<Peer<C::Aead>>)| peer.inbox.has_ready(&takes);
         let later = self.peers.range(self.next_reader..).find(ready);
         let peer = later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id);
         let own = self.own.has_ready(&takes).then_some(self.id);

@@ -213,7 +213,8 @@ impl Membership {
             timers: BTreeMap::new(),
             next_timer: 0,
             probe: None,
-            lead: LEAD + LEAD_SPREAD * u32::from(u16::from_be_bytes([identity.id[0], identity.id[1]])) / (1 << 16),
+            lead: LEAD
+                + LEAD_SPREAD * u32::from(u16::from_be_bytes([identity.id[0], identity.id[1]])) / (1 << 16),
             leads: false,
             indirect: None,
             gossip: None,

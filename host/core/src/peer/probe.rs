@@ -44,6 +44,7 @@ impl<A: Aead> Peer<A> {
     /// The node is awake: paths that are probed seldom are probed now where that would be due until `horizon`. So both
     /// ends' probes of a path come to share their datagrams. Whether there is anything to send.
     pub(crate) fn handle_beat(&mut self, now: Instant, horizon: Instant, probe_all: bool) -> bool {
+        self.shrink(now);
         let mut any = false;
         for at in 0..self.paths.len() {
             let path = &self.paths[at];
@@ -142,6 +143,12 @@ impl<A: Aead> Peer<A> {
         }
         self.outbox.expire(now);
         self.report(env);
+        self.shrink(now);
+        self.choose_active(now, env);
+    }
+
+    /// Gives back memory that a burst took, once there was no traffic for a while.
+    fn shrink(&mut self, now: Instant) {
         if !self.shrunk && self.last_traffic.is_none_or(|last| now.since(last) >= IDLE) {
             self.shrunk = true;
             self.inbox.shrink();
@@ -149,7 +156,6 @@ impl<A: Aead> Peer<A> {
             self.paths.iter_mut().for_each(|path| path.recovery.shrink());
             self.outcome = Outcome::default();
         }
-        self.choose_active(now, env);
     }
 
     fn path_timeout(&mut self, at: usize, now: Instant, probed: bool, env: &mut Surroundings<'_>) {
