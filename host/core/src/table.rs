@@ -31,7 +31,8 @@ pub(crate) enum Merge {
 /// The address table.
 #[derive(Debug)]
 pub(crate) struct Table {
-    records: BTreeMap<NodeId, SignedRecord>,
+    /// Boxed: a map's nodes have room for eleven values, and are filled by half to all.
+    records: BTreeMap<NodeId, Box<SignedRecord>>,
     buckets: Box<[Option<Digest>; 256]>,
     root: Digest,
 }
@@ -52,7 +53,7 @@ impl Table {
             None if self.records.len() >= MAX_RECORDS => return Merge::Full,
             _ => {}
         }
-        self.records.insert(id, record);
+        self.records.insert(id, Box::new(record));
         self.rehash_bucket(id.0[0]);
         self.rehash_root();
         Merge::Changed
@@ -63,11 +64,11 @@ impl Table {
     }
 
     pub(crate) fn record(&self, id: NodeId) -> Option<&SignedRecord> {
-        self.records.get(&id)
+        self.records.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = &SignedRecord> {
-        self.records.values()
+        self.records.values().map(Box::as_ref)
     }
 
     pub(crate) fn entry(&self, id: NodeId) -> Option<&Entry> {
@@ -104,7 +105,7 @@ impl Table {
         let (mut low, mut high) = (NodeId([0; 16]), NodeId([0xff; 16]));
         low.0[0] = bucket;
         high.0[0] = bucket;
-        self.records.range(low..=high)
+        self.records.range(low..=high).map(|(id, signed)| (id, signed.as_ref()))
     }
 
     fn rehash_bucket(&mut self, bucket: u8) {

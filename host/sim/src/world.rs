@@ -40,6 +40,11 @@ pub struct Member {
     pub consuming: bool,
     /// What arrived while it was stopped, up to [`MAX_MISSED`].
     pub missed: Vec<Vec<u8>>,
+    /// How often it had something to do: what comes at one instant counts once.
+    pub wakes: u64,
+    /// Datagrams it sent.
+    pub sent: u64,
+    woken: Option<Instant>,
     config: Config,
     keyring: Keyring,
     seeds: ([u8; 32], [u8; 32]),
@@ -116,6 +121,9 @@ impl World {
             owned: Vec::new(),
             consuming: true,
             missed: Vec::new(),
+            wakes: 0,
+            sent: 0,
+            woken: None,
             config,
             keyring: Keyring::public_lab(),
             seeds,
@@ -351,6 +359,8 @@ impl World {
     /// Carries out what a core wants after an input.
     fn pump(&mut self, index: usize) {
         let now = self.now;
+        let member = &mut self.members[index];
+        member.wakes += u64::from(member.woken.replace(now) != Some(now));
         let mut buffer = Vec::new();
         loop {
             let mut busy = false;
@@ -383,6 +393,7 @@ impl World {
             {
                 busy = true;
                 for datagram in buffer.chunks(transmit.segment) {
+                    self.members[index].sent += 1;
                     self.transmit(transmit.local, transmit.remote, datagram);
                 }
             }

@@ -1,12 +1,13 @@
 //! Stateless cluster datagrams: sealing, opening, and who sent what.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_wire::frame::Frames;
-use overlan_wire::limits::TAG;
+use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
@@ -20,6 +21,19 @@ use crate::time::Instant;
 const MAX_SENDERS: usize = 8_192;
 /// Width of the replay window in datagrams.
 const WINDOW: u64 = 128;
+
+/// Frame bytes in one cluster datagram.
+pub(super) const ROOM: usize = BASE_DATAGRAM - CLUSTER_HEADER - TAG;
+/// How many of the latest drafts are looked through for one that more frames may go into.
+const OPEN_DRAFTS: usize = 8;
+
+/// Frames that wait to be sealed in one datagram.
+pub(super) struct Draft {
+    local: SocketAddr,
+    remote: SocketAddr,
+    to: Option<BootId>,
+    frames: Vec<u8>,
+}
 
 /// Where a cluster datagram came from: enough to answer it.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +79,8 @@ pub(super) struct Senders<A> {
     own_key: KeyId,
     own: Option<A>,
     counter: u64,
-    others: BTreeMap<(KeyId, BootId), Sender<A>>,
+    /// Boxed, as the table's records are.
+    others: BTreeMap<(KeyId, BootId), Box<Sender<A>>>,
 }
 
 impl<A: Aead> Senders<A> {
@@ -113,7 +128,8 @@ impl<A: Aead> Senders<A> {
 }
 
 impl<C: Crypto> Core<C> {
-    /// Queues one sealed datagram. `to`: the receiver's boot, `None` for a hello.
+    /// Queues frames for one datagram: that of others to the same boot which waits to be sealed, if they fit. `to`: the
+    /// receiver's boot, `None` for a hello.
     pub(super) fn queue_cluster(
         &mut self,
         local: SocketAddr,
@@ -121,26 +137,49 @@ impl<C: Crypto> Core<C> {
         to: Option<BootId>,
         emit: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.cluster_queue.len() >= MAX_CLUSTER_QUEUE {
+        if self.cluster_queue.len() + self.cluster_drafts.len() >= MAX_CLUSTER_QUEUE {
             self.counters.dropped_limit += 1;
             return;
         }
-        let (boot, counter) = (self.config.boot, self.senders.counter);
-        let Some(cipher) = &self.senders.own else { return };
-        self.senders.counter += 1;
-        let kind = if to.is_some() { Kind::Cluster { boot, counter } } else { Kind::Hello { boot, counter } };
-        let mut datagram = Vec::with_capacity(256);
-        Header { key: self.senders.own_key, kind }.emit(&mut datagram);
-        let associated = associated(&datagram, to);
-        emit(&mut datagram);
-        let tag = cipher.seal(nonce(counter), &associated, &mut datagram[CLUSTER_HEADER..]);
-        datagram.extend_from_slice(&tag);
-        let dscp = self
-            .adapters
-            .iter()
-            .find(|adapter| adapter.address == local.ip())
-            .map_or(0, |adapter| adapter.dscp);
-        self.cluster_queue.push_back((Transmit { local, remote, dscp, segment: datagram.len() }, datagram));
+        let fits =
+            |draft: &&mut Draft| to.is_some() && (draft.local, draft.remote, draft.to) == (local, remote, to);
+        let frames = match self.cluster_drafts.iter_mut().rev().take(OPEN_DRAFTS).find(fits) {
+            Some(draft) => {
+                let before = draft.frames.len();
+                emit(&mut draft.frames);
+                if draft.frames.len() <= ROOM {
+                    return;
+                }
+                draft.frames.split_off(before)
+            }
+            None => {
+                let mut frames = Vec::with_capacity(256);
+                emit(&mut frames);
+                frames
+            }
+        };
+        self.cluster_drafts.push(Draft { local, remote, to, frames });
+    }
+
+    /// Seals what was queued: before it is sent, and before keys or boot change.
+    pub(super) fn seal_drafts(&mut self) {
+        for Draft { local, remote, to, frames } in core::mem::take(&mut self.cluster_drafts) {
+            let (boot, counter) = (self.config.boot, self.senders.counter);
+            let Some(cipher) = &self.senders.own else { return };
+            self.senders.counter += 1;
+            let kind =
+                if to.is_some() { Kind::Cluster { boot, counter } } else { Kind::Hello { boot, counter } };
+            let mut datagram = Vec::with_capacity(CLUSTER_HEADER + frames.len() + TAG);
+            Header { key: self.senders.own_key, kind }.emit(&mut datagram);
+            let associated = associated(&datagram, to);
+            datagram.extend_from_slice(&frames);
+            let tag = cipher.seal(nonce(counter), &associated, &mut datagram[CLUSTER_HEADER..]);
+            datagram.extend_from_slice(&tag);
+            let adapter = self.adapters.iter().find(|adapter| adapter.address == local.ip());
+            let dscp = adapter.map_or(0, |adapter| adapter.dscp);
+            let transmit = Transmit { local, remote, dscp, segment: datagram.len() };
+            self.cluster_queue.push_back((transmit, datagram));
+        }
     }
 
     /// Answers whoever sent a cluster datagram.
@@ -221,7 +260,7 @@ impl<C: Crypto> Core<C> {
         let now = self.now;
         if let Some(cipher) = derived {
             let sender = Sender { cipher, highest: counter, window: 0, last: now, answered: None };
-            self.senders.others.insert((key, boot), sender);
+            self.senders.others.insert((key, boot), Box::new(sender));
             self.senders.bound();
         }
         if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
@@ -269,6 +308,9 @@ impl<C: Crypto> Core<C> {
             return;
         }
         self.membership.handle_data(self.now, data);
+        if self.membership.take_pinged() {
+            self.beat(false);
+        }
         self.pump_membership();
         if self.membership.take_behind() {
             // An identity without an entry to bear it out: the sender has a newer table, or lies.

@@ -7,11 +7,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::{Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
-use super::cluster::Origin;
+use super::cluster::{Origin, ROOM};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
@@ -65,6 +64,18 @@ impl Hellos {
             Record::Entry(entry) => Some(entry),
             Record::Forgotten(_) => None,
         })
+    }
+
+    /// When the next hello is due, if there is no hurry.
+    pub(super) fn beat_due(&self) -> Option<Instant> {
+        (self.pause == LONGEST_PAUSE).then_some(self.next)
+    }
+
+    /// The next hello may go now, where it would be due until `horizon` and there is no hurry.
+    pub(super) fn handle_beat(&mut self, now: Instant, horizon: Instant) {
+        if self.beat_due().is_some_and(|at| at <= horizon) {
+            self.next = self.next.min(now);
+        }
     }
 
     /// Adapters or members changed: try again soon.
@@ -140,7 +151,7 @@ impl<C: Crypto> Core<C> {
                 self.queue_cluster(local, seed, None, |out| {
                     Frame::Hello { token, digest, record: &own }.emit(out);
                     // Padding: the reply is never longer.
-                    out.resize(BASE_DATAGRAM - TAG, 0);
+                    out.resize(ROOM, 0);
                 });
             }
         }

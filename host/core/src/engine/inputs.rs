@@ -16,6 +16,8 @@ use crate::time::Instant;
 
 /// A timer that fires this late says that the node itself did not run.
 const ASLEEP: Duration = Duration::from_millis(50);
+/// What is not urgent may be done this much earlier, where the node is awake: half a period of membership's probes.
+const SLACK: Duration = Duration::from_millis(250);
 
 impl<C: Crypto> Core<C> {
     /// Takes the node's adapters in order of preference, each with the address and port a socket is
@@ -116,8 +118,12 @@ impl<C: Crypto> Core<C> {
                     &mut env,
                 );
                 // The rest of this is for every datagram: only what is new is looked at.
-                let news = peer.has_news() || self.refresh_due();
+                let beat = peer.take_beat();
+                let news = peer.has_news() || beat || self.refresh_due();
                 self.touch(id);
+                if beat {
+                    self.beat(false);
+                }
                 if self.drain_internal(id) || news {
                     self.pump();
                 }
@@ -155,6 +161,7 @@ impl<C: Crypto> Core<C> {
         self.notice_sleep();
         let due: Vec<_> =
             self.deadlines.iter().take_while(|&&(at, _)| at <= now).map(|&(_, id)| id).collect();
+        let mut probed = false;
         for id in due {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             let mut env = Surroundings {
@@ -163,7 +170,12 @@ impl<C: Crypto> Core<C> {
                 fates: &mut self.fates,
             };
             peer.handle_timeout(now, probe_all, &mut env);
+            probed |= peer.take_beat();
             self.touch(id);
+        }
+        let soft = [self.membership.beat_due(), Some(self.agreement.next_deadline()), self.hellos.beat_due()];
+        if probed || soft.into_iter().flatten().any(|at| at <= now) {
+            self.beat(true);
         }
         self.membership_timeout();
         self.hello_timeout();
@@ -171,6 +183,26 @@ impl<C: Crypto> Core<C> {
         self.planner.handle_timeout(now);
         self.expire_own();
         self.pump();
+    }
+
+    /// This node is awake for a probe of its own (`leads`), or for one of another's: whatever is not urgent and would be
+    /// due soon is done now, so that it costs neither end a wake-up of its own. What is done early starts its period
+    /// anew, so that from then on all of it comes together.
+    pub(super) fn beat(&mut self, leads: bool) {
+        let (now, horizon) = (self.now, self.now + SLACK);
+        self.membership.handle_beat(now, horizon, leads);
+        self.pump_membership();
+        let probe_all = self.probe_all();
+        for (&id, peer) in &mut self.peers {
+            if peer.handle_beat(now, horizon, probe_all) {
+                self.to_transmit.insert(id);
+                self.to_schedule.insert(id);
+            }
+        }
+        self.agreement.handle_beat(now, horizon);
+        self.hellos.handle_beat(now, horizon);
+        self.sync_timeout();
+        self.hello_timeout();
     }
 
     /// A paused or starved observer accuses nobody: what it did not hear in its sleep is no miss, and what it hears now
@@ -214,6 +246,7 @@ impl<C: Crypto> Core<C> {
     /// keys other than the active one are replaced while they go on. Messages wait for the new sessions; none is lost.
     pub fn handle_keyring_change(&mut self, now: Instant, change: impl FnOnce(&mut C)) {
         self.now = now;
+        self.seal_drafts();
         let before = self.crypto.active_key();
         change(&mut self.crypto);
         self.senders.rekey(&self.crypto, self.config.boot);

@@ -14,6 +14,7 @@ mod session;
 mod snapshot;
 mod sync;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -40,7 +41,7 @@ use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
-use cluster::Senders;
+use cluster::{Draft, Senders};
 pub use documents::ApplyError;
 use documents::Documents;
 use hello::Hellos;
@@ -81,7 +82,8 @@ pub struct Core<C: Crypto> {
     retired: VecDeque<BootId>,
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
-    peers: BTreeMap<NodeId, Peer<C::Aead>>,
+    /// Boxed, as the table's records are.
+    peers: BTreeMap<NodeId, Box<Peer<C::Aead>>>,
     sessions: BTreeMap<SessionId, NodeId>,
     handshakes: Handshakes<C::Handshake>,
     planner: Planner,
@@ -96,6 +98,7 @@ pub struct Core<C: Crypto> {
     refusals: Refusals,
     /// What this member owns and stands by for, as last told.
     owned: BTreeMap<String, Ownership>,
+    cluster_drafts: Vec<Draft>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
     pending: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
@@ -162,6 +165,7 @@ impl<C: Crypto> Core<C> {
             facts_changed: true,
             refreshed: now,
             started: now,
+            cluster_drafts: Vec::new(),
             cluster_queue: VecDeque::new(),
             pending: BTreeMap::new(),
             next_ticket: 0,
@@ -223,6 +227,7 @@ impl<C: Crypto> Core<C> {
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.now = now;
         buffer.clear();
+        self.seal_drafts();
         if let Some((transmit, datagram)) = self.cluster_queue.pop_front() {
             buffer.extend_from_slice(&datagram);
             self.counters.datagrams_sent += 1;
@@ -257,7 +262,7 @@ impl<C: Crypto> Core<C> {
     /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
     pub fn next_sender(&self, takes: impl Fn(u16) -> bool) -> Option<NodeId> {
         // Round robin: each peer in turn, and this node among them.
-        let ready = |(_, peer): &(&NodeId, &Peer<C::Aead>)| peer.inbox.has_ready(&takes);
+        let ready = |(_, peer): &(&NodeId, &Box<Peer<C::Aead>>)| peer.inbox.has_ready(&takes);
         let later = self.peers.range(self.next_reader..).find(ready);
         let peer = later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id);
         let own = self.own.has_ready(&takes).then_some(self.id);

@@ -1,5 +1,6 @@
 //! Records of the table: our own, and what others say of themselves.
 
+use alloc::boxed::Box;
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
@@ -141,6 +142,7 @@ impl<C: Crypto> Core<C> {
     /// This node was forgotten while it lived: others dropped their half of its sessions. It comes back as a newcomer,
     /// under a boot of its own, so that no key, number or message of the old sessions is used again.
     fn begin_again(&mut self) {
+        self.seal_drafts();
         let mut boot = [0; 16];
         self.rng.fill_bytes(&mut boot);
         self.config.boot = BootId(boot);
@@ -221,7 +223,7 @@ impl<C: Crypto> Core<C> {
         let id = entry.id;
         match self.peers.get_mut(&id) {
             None => {
-                self.peers.insert(id, Peer::new(&self.config, id, entry.boot));
+                self.peers.insert(id, Box::new(Peer::new(&self.config, id, entry.boot)));
                 self.share_window();
             }
             Some(peer) if peer.boot != entry.boot => {

@@ -11,13 +11,11 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use overlan_wire::frame::FRAME_HEADER;
-use overlan_wire::limits::{BASE_DATAGRAM, TAG};
-use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{Digest, DocumentId, Frame, NodeId, RefusedDocument};
 use rand::Rng;
 
 use super::Core;
-use super::cluster::Origin;
+use super::cluster::{Origin, ROOM};
 use crate::crypto::Crypto;
 use crate::event::Event;
 use crate::time::Instant;
@@ -28,8 +26,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// One member gets a list of buckets at most this often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(20);
-/// Frame bytes in one cluster datagram.
-const ROOM: usize = BASE_DATAGRAM - CLUSTER_HEADER - TAG;
 /// Bucket hashes in one frame.
 const BUCKETS: usize = 128;
 
@@ -58,6 +54,13 @@ impl Agreement {
 
     pub(super) fn next_deadline(&self) -> Instant {
         self.next
+    }
+
+    /// The next summary may go now, where it would be due until `horizon`.
+    pub(super) fn handle_beat(&mut self, now: Instant, horizon: Instant) {
+        if self.next <= horizon {
+            self.next = self.next.min(now);
+        }
     }
 
     pub(super) fn table_changed(&mut self, now: Instant) {

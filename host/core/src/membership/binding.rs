@@ -9,7 +9,7 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 
 use bytes::{Buf, BufMut};
-use foca::{Codec, Header, Member, PostcardCodec};
+use foca::{Codec, Header, Member, Message, PostcardCodec, ProbeNumber};
 use overlan_wire::{BootId, NodeId};
 
 use super::Identity;
@@ -28,11 +28,48 @@ pub(super) struct Binding {
     pub(super) behind: bool,
     /// Others may hold an identity of this node that its present one does not outrank.
     pub(super) outranked: bool,
+    pub(super) probes: Probes,
+}
+
+/// What the headers that pass by tell of probes; foca itself says nothing of them.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    /// The last probe of this node's, and whether it was answered.
+    asked: Option<(NodeId, ProbeNumber)>,
+    pub(super) answered: bool,
+    /// Somebody probed this node since the last look.
+    pub(super) pinged: bool,
+}
+
+impl Probes {
+    fn note_sent(&mut self, header: &Header<Identity>) {
+        if let Message::Ping(number) = header.message {
+            (self.asked, self.answered) = (Some((header.dst.node(), number)), false);
+        }
+    }
+
+    fn note_received(&mut self, header: &Header<Identity>) {
+        match &header.message {
+            Message::Ping(_) => self.pinged = true,
+            Message::Ack(number) => self.answered |= self.asked == Some((header.src.node(), *number)),
+            Message::ForwardedAck { origin, probe_number } => {
+                self.answered |= self.asked == Some((origin.node(), *probe_number));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Binding {
     pub(super) fn new(own: Identity) -> Self {
-        Binding { own, entries: BTreeMap::new(), unproven: BTreeSet::new(), behind: false, outranked: false }
+        Binding {
+            own,
+            entries: BTreeMap::new(),
+            unproven: BTreeSet::new(),
+            behind: false,
+            outranked: false,
+            probes: Probes::default(),
+        }
     }
 
     pub(super) fn set_own(&mut self, own: Identity) {
@@ -101,6 +138,7 @@ impl Codec<Identity> for BoundCodec {
     type Error = BoundError;
 
     fn encode_header(&mut self, header: &Header<Identity>, buf: impl BufMut) -> Result<(), BoundError> {
+        self.0.borrow_mut().probes.note_sent(header);
         Ok(PostcardCodec.encode_header(header, buf)?)
     }
 
@@ -109,6 +147,7 @@ impl Codec<Identity> for BoundCodec {
         let mut binding = self.0.borrow_mut();
         // Foca refuses what claims to come from ourselves.
         if header.src.id == binding.own.id || binding.bears_out(&header.src) {
+            binding.probes.note_received(&header);
             Ok(header)
         } else {
             Err(BoundError::Unproven)

@@ -3,6 +3,10 @@
 //! Foca sends, asks for timers and notifies through [`Effects`]; the engine carries these out. Timers
 //! are stretched by the local-health factor of Lifeguard (Dadgar et al., 2018): an observer that
 //! runs late itself gives others more time.
+//!
+//! Probes keep the beat that all else of an idle node goes with (see [`Core`](crate::Core)): a member that is probed
+//! probes as well, with the same wake-up, where its own probe would be due soon. What foca's timers would do in vain
+//! wakes nobody.
 
 mod binding;
 
@@ -29,6 +33,11 @@ use binding::{Binding, BoundCodec};
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// A probe unanswered for this long is tried through others.
 const PROBE_RTT: Duration = Duration::from_millis(200);
+/// Who was not woken by another's probe takes the lead: its next one goes this much earlier, and it wakes the others.
+/// (A probe that has no answer yet keeps its time.)
+const LEAD: Duration = Duration::from_millis(8);
+/// Leads differ by up to this, lest two go on taking it from each other.
+const LEAD_SPREAD: Duration = Duration::from_millis(16);
 /// Gossip, while there is something to tell.
 const GOSSIP: Duration = Duration::from_millis(100);
 /// A suspect has this long to object, in small clusters; more in larger ones.
@@ -164,6 +173,12 @@ pub(crate) struct Membership {
     effects: Effects,
     timers: BTreeMap<(Instant, u64), foca::Timer<Identity>>,
     next_timer: u64,
+    /// When the next member is probed, and what this node's lead is, where it has it.
+    probe: Option<(Instant, foca::Timer<Identity>)>,
+    lead: Duration,
+    leads: bool,
+    /// When the probe that is under way is tried through others.
+    indirect: Option<(Instant, foca::Timer<Identity>)>,
     /// Gossip's own timer, which rests while there is nothing to tell: an idle node is not woken for it.
     gossip: Option<(Instant, foca::Timer<Identity>)>,
     broadcasts: Broadcasts,
@@ -197,6 +212,11 @@ impl Membership {
             effects: Effects::default(),
             timers: BTreeMap::new(),
             next_timer: 0,
+            probe: None,
+            lead: LEAD
+                + LEAD_SPREAD * u32::from(u16::from_be_bytes([identity.id[0], identity.id[1]])) / (1 << 16),
+            leads: false,
+            indirect: None,
             gossip: None,
             broadcasts,
             health: 0,
@@ -214,6 +234,17 @@ impl Membership {
         let result = self.foca.handle_data(data, &mut self.effects);
         self.note(result);
         self.settle(now);
+        // It has nothing left to do, but foca wants to have seen it before the next probe.
+        if self.binding.borrow().probes.answered
+            && let Some((_, timer)) = self.indirect.take()
+        {
+            self.fire(timer, now);
+        }
+    }
+
+    /// Whether somebody probed this node since the last call.
+    pub(crate) fn take_pinged(&mut self) -> bool {
+        core::mem::take(&mut self.binding.borrow_mut().probes.pinged)
     }
 
     /// Asks a member to take this node in.
@@ -284,10 +315,24 @@ impl Membership {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
+        let indirect = self.indirect.as_ref().map(|&(at, _)| at);
         let gossip = self.gossip_due();
         let announce = self.is_lonely().then_some(self.next_announce);
         let renewal = self.wants_renewal().then_some(self.next_renewal);
-        timer.into_iter().chain(gossip).chain(announce).chain(renewal).min()
+        let timers = timer.into_iter().chain(indirect).chain(self.probe_due());
+        timers.chain(gossip).chain(announce).chain(renewal).min()
+    }
+
+    /// When it has something to do that others can be done together with.
+    pub(crate) fn beat_due(&self) -> Option<Instant> {
+        let announce = self.is_lonely().then_some(self.next_announce);
+        self.probe_due().into_iter().chain(announce).min()
+    }
+
+    /// When the next member is to be probed.
+    fn probe_due(&self) -> Option<Instant> {
+        let &(at, _) = self.probe.as_ref()?;
+        Some(if self.leads && self.binding.borrow().probes.answered { at - self.lead } else { at })
     }
 
     /// When gossip is to be sent, if there is any.
@@ -309,14 +354,13 @@ impl Membership {
                 break;
             }
             let timer = entry.remove();
-            if matches!(timer, foca::Timer::ProbeRandomMember(_)) {
-                self.health = if now.since(at) > SLOW {
-                    (self.health + 1).min(MAX_HEALTH)
-                } else {
-                    self.health.saturating_sub(1)
-                };
-            }
             self.fire(timer, now);
+        }
+        if let Some((_, timer)) = self.indirect.take_if(|&mut (at, _)| at <= now) {
+            self.fire(timer, now);
+        }
+        if self.probe_due().is_some_and(|at| at <= now) {
+            self.probe(now, true);
         }
         if self.gossip_due().is_some_and(|at| at <= now)
             && let Some((_, timer)) = self.gossip.take()
@@ -329,6 +373,37 @@ impl Membership {
                 self.announce(now, node);
             }
         }
+    }
+
+    /// The node is awake for something that can be done together with others: what would be due until `horizon` and
+    /// may well be earlier. `leads`: nobody else woke it.
+    pub(crate) fn handle_beat(&mut self, now: Instant, horizon: Instant, leads: bool) {
+        let announces = |_: &(Instant, u64), timer: &mut foca::Timer<Identity>| {
+            matches!(timer, foca::Timer::PeriodicAnnounce(_) | foca::Timer::PeriodicAnnounceDown(_))
+        };
+        let early: Vec<_> = self.timers.extract_if(..=(horizon, u64::MAX), announces).collect();
+        for (_, timer) in early {
+            self.fire(timer, now);
+        }
+        if self.is_lonely() && self.next_announce <= horizon {
+            self.next_announce = self.next_announce.min(now);
+        }
+        // A member that has not answered yet keeps its time to do so.
+        if self.binding.borrow().probes.answered && self.probe_due().is_some_and(|at| at <= horizon) {
+            self.probe(now, leads);
+        }
+    }
+
+    /// Lets foca judge the last probe and send the next.
+    fn probe(&mut self, now: Instant, leads: bool) {
+        let Some((at, timer)) = self.probe.take() else { return };
+        self.health = if now.since(at) > SLOW {
+            (self.health + 1).min(MAX_HEALTH)
+        } else {
+            self.health.saturating_sub(1)
+        };
+        self.leads = leads;
+        self.fire(timer, now);
     }
 
     fn fire(&mut self, timer: foca::Timer<Identity>, now: Instant) {
@@ -381,17 +456,18 @@ impl Membership {
     fn settle(&mut self, now: Instant) {
         self.defunct |= core::mem::take(&mut self.effects.defunct);
         for (timer, after) in core::mem::take(&mut self.effects.timers) {
-            if matches!(timer, foca::Timer::PeriodicGossip(_)) {
-                // One of an older token would be void.
-                self.gossip = Some((now + after, timer));
-                continue;
+            let at = now + self.stretch(&timer, after);
+            // Of these there is one each: one of an older token would be void.
+            match timer {
+                foca::Timer::PeriodicGossip(_) => self.gossip = Some((at, timer)),
+                foca::Timer::ProbeRandomMember(_) => self.probe = Some((at, timer)),
+                foca::Timer::SendIndirectProbe { .. } => self.indirect = Some((at, timer)),
+                _ if self.timers.len() >= MAX_TIMERS => self.errors += 1,
+                _ => {
+                    self.timers.insert((at, self.next_timer), timer);
+                    self.next_timer += 1;
+                }
             }
-            if self.timers.len() >= MAX_TIMERS {
-                self.errors += 1;
-                continue;
-            }
-            self.timers.insert((now + self.stretch(&timer, after), self.next_timer), timer);
-            self.next_timer += 1;
         }
         let size = self.foca.num_members() + 1;
         if size.next_power_of_two() != self.configured_for {

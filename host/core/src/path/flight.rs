@@ -16,8 +16,6 @@ pub(crate) type Contents = ArrayVec<Content, 4>;
 
 /// Most packets in flight: bounds the memory of a path whose packets are small.
 pub(crate) const MAX_PACKETS: usize = 65_536;
-/// Places kept when nothing is in flight.
-const IDLE_CAPACITY: usize = 4;
 
 /// What had arrived at some time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -148,6 +146,6 @@ impl Flight {
 
     /// Nothing happens: gives back memory that a burst took.
     pub(crate) fn shrink(&mut self) {
-        self.packets.shrink_to(IDLE_CAPACITY);
+        self.packets.shrink_to_fit();
     }
 }

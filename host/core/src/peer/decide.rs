@@ -12,6 +12,9 @@ use crate::crypto::Aead;
 use crate::path::Path;
 use crate::time::Instant;
 
+/// Where nothing is sent, round trips are news at most this often.
+const QUIET_PAUSE: Duration = Duration::from_secs(10);
+
 impl<A: Aead> Peer<A> {
     /// Applies a sizing decision.
     pub(crate) fn apply_sizing(&mut self, now: Instant, path: PathId, answer: sizing::Answer) {
@@ -57,6 +60,7 @@ impl<A: Aead> Peer<A> {
     /// Whether facts changed enough to ask again: a state at once, round trips after `pause`.
     pub(crate) fn wants_failover(&self, now: Instant, pause: Duration) -> bool {
         let Some((asked, spoken_of)) = &self.last_question else { return !self.paths.is_empty() };
+        let pause = if self.is_quiet(now) { QUIET_PAUSE } else { pause };
         let recent = |path: &Path| now.since(path.health.since()) < SETTLING;
         self.ask_failover
             || now.since(*asked) >= pause && *spoken_of != self.coarse_rtts()

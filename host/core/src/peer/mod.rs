@@ -89,6 +89,8 @@ pub(crate) struct Peer<A> {
     /// Memory that a burst took was given back since the last traffic.
     shrunk: bool,
     next_ping: u32,
+    /// Either end probed a path that carries nothing, since the last look.
+    beat: bool,
     /// A failover question waits for its answer.
     pub(crate) asked_failover: bool,
     /// A state or a path changed since the last failover question.
@@ -133,6 +135,7 @@ impl<A: Aead> Peer<A> {
             congestion: config.congestion,
             shrunk: true,
             next_ping: 0,
+            beat: false,
             asked_failover: false,
             ask_failover: false,
             decided: false,

@@ -21,12 +21,45 @@ const DEAD_INTERVAL: Duration = Duration::from_secs(2);
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<A: Aead> Peer<A> {
-    pub(super) fn handle_ping(&mut self, token: u32, ends: (SocketAddr, SocketAddr)) {
-        if let Some(at) = self.path_between(ends)
-            && self.paths[at].pongs_due.len() < MAX_PONGS
-        {
+    pub(super) fn handle_ping(
+        &mut self,
+        now: Instant,
+        token: u32,
+        padding: u16,
+        ends: (SocketAddr, SocketAddr),
+    ) {
+        let Some(at) = self.path_between(ends) else { return };
+        if self.paths[at].pongs_due.len() < MAX_PONGS {
             self.paths[at].pongs_due.push_back(token);
         }
+        // Sizes are probed when it suits the prober alone.
+        self.beat |= padding == 0 && self.is_probed_seldom(at, now);
+    }
+
+    /// Whether either end probed a path that carries nothing, for which it woke this node, since the last call.
+    pub(crate) fn take_beat(&mut self) -> bool {
+        core::mem::take(&mut self.beat)
+    }
+
+    /// The node is awake: paths that are probed seldom are probed now where that would be due until `horizon`. So both
+    /// ends' probes of a path come to share their datagrams. Whether there is anything to send.
+    pub(crate) fn handle_beat(&mut self, now: Instant, horizon: Instant, probe_all: bool) -> bool {
+        self.shrink(now);
+        let mut any = false;
+        for at in 0..self.paths.len() {
+            let path = &self.paths[at];
+            let soon = path.next_probe <= horizon && !path.health.adapter_down();
+            if soon && self.is_probed(now, probe_all) && self.is_probed_seldom(at, now) {
+                self.probe_path(at, now);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn probe_path(&mut self, at: usize, now: Instant) {
+        self.paths[at].ping_due = true;
+        self.paths[at].next_probe = now + self.probe_interval(at, now);
     }
 
     pub(super) fn handle_pong(
@@ -110,6 +143,12 @@ impl<A: Aead> Peer<A> {
         }
         self.outbox.expire(now);
         self.report(env);
+        self.shrink(now);
+        self.choose_active(now, env);
+    }
+
+    /// Gives back memory that a burst took, once there was no traffic for a while.
+    fn shrink(&mut self, now: Instant) {
         if !self.shrunk && self.last_traffic.is_none_or(|last| now.since(last) >= IDLE) {
             self.shrunk = true;
             self.inbox.shrink();
@@ -117,7 +156,6 @@ impl<A: Aead> Peer<A> {
             self.paths.iter_mut().for_each(|path| path.recovery.shrink());
             self.outcome = Outcome::default();
         }
-        self.choose_active(now, env);
     }
 
     fn path_timeout(&mut self, at: usize, now: Instant, probed: bool, env: &mut Surroundings<'_>) {
@@ -141,27 +179,26 @@ impl<A: Aead> Peer<A> {
         self.outcome = outcome;
         let path = &mut self.paths[at];
         if probed && path.next_probe <= now {
-            path.ping_due = true;
-            self.paths[at].next_probe = now + self.probe_interval(at, now);
+            self.probe_path(at, now);
+            self.beat |= self.is_probed_seldom(at, now);
         }
     }
 
     /// Nothing is under way, and nothing was lately.
-    fn is_quiet(&self, now: Instant) -> bool {
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
         self.last_traffic.is_none_or(|last| now.since(last) >= QUIET) && self.outbox.is_settled()
     }
 
     /// How often a path is probed: as its policy says, or more seldom where nothing depends on it.
     pub(super) fn probe_interval(&self, at: usize, now: Instant) -> Duration {
-        let path = &self.paths[at];
-        let least = if !self.alive {
-            DEAD_INTERVAL
-        } else if path.state() == PathState::Up && self.is_quiet(now) {
-            QUIET_INTERVAL
-        } else {
-            Duration::ZERO
-        };
-        path.probe_interval().max(least)
+        let seldom = if self.alive { QUIET_INTERVAL } else { DEAD_INTERVAL };
+        let least = if self.is_probed_seldom(at, now) { seldom } else { Duration::ZERO };
+        self.paths[at].probe_interval().max(least)
+    }
+
+    /// Nothing depends on the path: it is probed more seldom than its policy says.
+    fn is_probed_seldom(&self, at: usize, now: Instant) -> bool {
+        !self.alive || self.paths[at].state() == PathState::Up && self.is_quiet(now)
     }
 
     /// A reply is late: one miss, and the path is asked again at once.

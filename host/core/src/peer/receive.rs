@@ -103,7 +103,7 @@ impl<A: Aead> Peer<A> {
         env: &mut Surroundings<'_>,
     ) -> bool {
         match frame {
-            Frame::Ping { token, .. } => self.handle_ping(*token, ends),
+            Frame::Ping { token, padding } => self.handle_ping(now, *token, *padding, ends),
             Frame::Pong { token } => self.handle_pong(now, *token, ends, env),
             Frame::Ack(ack) => self.handle_ack(now, ack, ends, env),
             Frame::Fragment(fragment) => {

@@ -14,6 +14,7 @@
 //!           drops the old key after the grace time
 //! ```
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -38,7 +39,8 @@ const MAX_PACKETS: u64 = 1 << 35;
 pub(super) struct Session<A> {
     sending: Option<Sending<A>>,
     /// From a handshake that the peer opened, with what it receives under: in use once the peer is proven.
-    pending: Option<(SessionId, Sending<A>)>,
+    /// Boxed: there seldom is one, and keys are large.
+    pending: Option<(SessionId, Box<Sending<A>>)>,
     /// The latest last.
     receiving: Vec<Receiving<A>>,
     /// Something arrived under the latest key: the peer has it.
@@ -102,13 +104,15 @@ impl<A: Aead> Session<A> {
         if let Some((unproven, _)) = self.pending.take() {
             self.receiving.retain(|receiving| receiving.id != unproven);
         }
+        // Keys are large: a vector that grows by itself has room for four.
+        self.receiving.reserve_exact(1);
         self.receiving.push(Receiving { key, id: from, aead: keys.receive, expires: None });
         if self.receiving.len() > MAX_RECEIVING {
             self.receiving.remove(0);
         }
         let sending = Sending { key, id: to, aead: keys.send, packets: 0, since: now };
         if theirs {
-            self.pending = Some((from, sending));
+            self.pending = Some((from, Box::new(sending)));
         } else {
             self.sending = Some(sending);
         }
@@ -123,7 +127,7 @@ impl<A: Aead> Session<A> {
         }
         self.proven = true;
         if let Some((_, sending)) = self.pending.take() {
-            self.sending = Some(Sending { since: now, ..sending });
+            self.sending = Some(Sending { since: now, ..*sending });
         }
         for old in self.receiving.iter_mut().filter(|receiving| receiving.id != id) {
             old.expires.get_or_insert(now + GRACE);
@@ -135,6 +139,7 @@ impl<A: Aead> Session<A> {
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.receiving.len();
         self.receiving.retain(|receiving| receiving.expires.is_none_or(|at| at > now));
+        self.receiving.shrink_to_fit();
         self.receiving.len() != before
     }
 

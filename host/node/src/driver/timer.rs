@@ -11,12 +11,18 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
+/// An alarm that turned out to be too near is moved away this often on average, and so far ahead of that: a few at a
+/// time.
+const POSTPONE: Duration = Duration::from_millis(1);
+const POSTPONE_BURST: Duration = Duration::from_millis(8);
 /// Where the kernel refuses, the driver looks this often.
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Alarm {
     fd: AsyncFd<OwnedFd>,
     armed: Option<Instant>,
+    /// Until when the postponements so far use up the average (a leaky bucket).
+    postponed: Instant,
 }
 
 impl Alarm {
@@ -30,15 +36,15 @@ impl Alarm {
             reason = "its successor is unsafe for all types; an OwnedFd is the descriptor it says"
         )]
         let fd = AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)?;
-        Ok(Alarm { fd, armed: None })
+        Ok(Alarm { fd, armed: None, postponed: Instant::now() })
     }
 
     /// Waits until then, or less long. Cancel-safe.
     ///
-    /// An alarm that is nearer stays armed: deadlines move away with every message, and a wake-up in vain now and then
-    /// costs less than a system call for each.
+    /// Deadlines move away with every message: an alarm that is nearer stays armed rather than costs a system call for
+    /// each. Now and then it is moved all the same, so that a node with little to do does not wake in vain.
     pub(super) async fn wait(&mut self, until: Instant) {
-        if self.armed.is_none_or(|armed| until < armed) {
+        if self.armed.is_none_or(|armed| until < armed || armed + POSTPONE < until && self.may_postpone()) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -52,6 +58,15 @@ impl Alarm {
             self.armed = Some(until);
         }
         std::future::poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn may_postpone(&mut self) -> bool {
+        let now = Instant::now();
+        let may = self.postponed < now + POSTPONE_BURST;
+        if may {
+            self.postponed = self.postponed.max(now) + POSTPONE;
+        }
+        may
     }
 
     /// Each expiry is a new edge: nothing needs to be read.
