@@ -262,9 +262,8 @@ impl<C: Crypto> Core<C> {
     /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
     pub fn next_sender(&self, takes: impl Fn(u16) -> bool) -> Option<NodeId> {
         // Round robin: each peer in turn, and this node among them.
-        let ready = |(_, peer): &(&NodeId, &Box<Peer<C::Aead>>)| peer.inbox.has_ready(&takes);
-        let later = self.peers.range(self.next_reader..).find(ready);
-        let peer = later.or_else(|| self.peers.range(..self.next_reader).find(ready)).map(|(&id, _)| id);
+        let mut turns = self.peers.range(self.next_reader..).chain(self.peers.range(..self.next_reader));
+        let peer = turns.find(|(_, peer)| peer.inbox.has_ready(&takes)).map(|(&id, _)| id);
         let own = self.own.has_ready(&takes).then_some(self.id);
         let turn = |id: &NodeId| number(*id).wrapping_sub(number(self.next_reader));
         peer.into_iter().chain(own).min_by_key(turn)
