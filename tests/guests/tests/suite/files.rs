@@ -38,7 +38,9 @@ fn file() -> impl Strategy<Value = Vec<u8>> {
 /// (`component-type` does more: it makes a core module a component).
 fn needed(file: &[u8]) -> usize {
     let ends = Parser::new(0).parse_all(file).filter_map(|payload| match payload.expect("a good file") {
-        Payload::CustomSection(custom) => custom.name().starts_with("component-type").then(|| custom.range().end),
+        Payload::CustomSection(custom) => {
+            custom.name().starts_with("component-type").then(|| custom.range().end)
+        }
         payload => payload.as_section().map(|(_, range)| range.end),
     });
     ends.max().expect("a good file has sections")
