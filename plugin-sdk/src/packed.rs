@@ -108,11 +108,12 @@ impl Reader {
     #[inline]
     fn list<T>(&mut self, item: impl Fn(&mut Self) -> T) -> Vec<T> {
         let length = self.length();
+        if length == 0 {
+            return Vec::new();
+        }
         // Each item takes a byte at least.
         if length > self.rest.len() {
             self.fail();
-        }
-        if length == 0 || self.broken {
             return Vec::new();
         }
         let mut list = Vec::with_capacity(length);
