@@ -345,7 +345,7 @@ mod tests {
             let hash = score::hash(seed, b"duty");
             // A third of them may not own, so that they leave the bound as it is.
             let least = |visited: &mut Option<u64>, node: &Candidate| {
-                if node.index % 3 > 0 {
+                if !node.index.is_multiple_of(3) {
                     *visited = Some(visited.map_or(node.cost(hash), |least| least.min(node.cost(hash))));
                 }
                 visited.unwrap_or(u64::MAX)
