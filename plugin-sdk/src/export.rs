@@ -50,7 +50,7 @@ macro_rules! __export {
 
             impl packed::Guest for Exported {
                 fn decide(question: ::std::vec::Vec<u8>) -> Result<wit::Answer, String> {
-                    let question = $crate::glue::$kind::unpack(&question)?;
+                    let question = $crate::glue::$kind::unpack(question)?;
                     decide(&question)
                 }
             }

@@ -49,6 +49,9 @@ pub mod testkit;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod glue;
+#[cfg(any(target_arch = "wasm32", test))]
+#[doc(hidden)]
+pub mod packed;
 
 pub use config::{Config, ConfigError, Within};
 pub use log::{Discard, Level, Log, Recorder};

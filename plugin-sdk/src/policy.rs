@@ -5,7 +5,8 @@ use crate::{Config, ConfigError, Log, assignment, failover, sizing};
 /// Decides who is responsible for what.
 ///
 /// The host makes a fresh instance for each question, so nothing that `decide` stores in `self`
-/// is seen again: what was decided before comes with the question, as `previous`.
+/// is seen again: what was decided before comes with the question, as `previous`. The question's strings are not
+/// copies of what the host handed over but lie in it; clone what `decide` wants to change.
 pub trait Assignment: Sized {
     /// Makes the policy from its configuration. Called once, before anything else.
     ///

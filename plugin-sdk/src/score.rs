@@ -82,6 +82,16 @@ pub const fn cost_floor(hash: u64, weight: Weight) -> u64 {
     (!hash >> 32) * weight.reciprocal as u64
 }
 
+/// A bound of [`cost_floor`] for a bound of [`cost`]: where the floor is above the one, the cost is above the other.
+/// For `1 - u <= -ln(u)`, a floor is no more than its cost times `ln(2)`.
+#[inline]
+pub(crate) const fn floor_of(cost: u64) -> u64 {
+    /// `ln(2)` with 32 fractional bits, rounded up.
+    const LN_2: u64 = 2_977_044_472;
+    // Rounded up, too; below 2^64.
+    ((cost >> 32) + 1) * LN_2
+}
+
 /// `-log2((hash | 1) / 2^64)` with 32 fractional bits, never below the true value: chords of a concave
 /// function, rounded down, lie under it. The relative error stays below 0.5%.
 const fn negative_log2(hash: u64) -> u64 {
@@ -185,6 +195,7 @@ mod tests {
         fn the_floor_is_a_floor(hash: u64, weight in 0_u32..2_000) {
             let weight = Weight::new(weight);
             prop_assert!(cost_floor(hash, weight) <= cost(hash, weight));
+            prop_assert!(cost_floor(hash, weight) <= floor_of(cost(hash, weight)));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The world `packed-assignment-policy`.
 
-use std::mem::ManuallyDrop;
-
 use super::facts::adapter;
 use crate::assignment::{Answer, Node, Question, Responsibility};
+use crate::packed::{self as bytes, Asked};
 
 wit_bindgen::generate!({
     path: "../wit",
@@ -15,13 +14,9 @@ wit_bindgen::generate!({
 pub use exports::overlan::policy::assignment as wit;
 pub use exports::overlan::policy::packed_assignment as packed;
 
-/// A question that is never dropped: its instance ends with the answer, so that freeing its many strings one by one
-/// is of no use.
-pub type Asked = ManuallyDrop<Question>;
-
 /// Converts a question.
 pub fn question(question: wit::Question) -> Result<Asked, String> {
-    Ok(ManuallyDrop::new(Question {
+    Ok(Asked::from(Question {
         nodes: question.nodes.into_iter().map(node).collect::<Result<_, _>>()?,
         responsibilities: question.responsibilities.into_iter().map(responsibility).collect(),
         previous: question.previous,
@@ -30,9 +25,9 @@ pub fn question(question: wit::Question) -> Result<Asked, String> {
     }))
 }
 
-/// A question that came in one piece.
-pub fn unpack(packed: &[u8]) -> Result<Asked, String> {
-    super::unpack(packed).map(ManuallyDrop::new)
+/// A question that came in one piece, which stays where it is: the instance ends with the answer.
+pub fn unpack(packed: Vec<u8>) -> Result<Asked, String> {
+    bytes::read(packed.leak()).ok_or_else(|| "the packed question cannot be read".to_owned())
 }
 
 /// Converts an answer.

@@ -50,8 +50,8 @@ impl<P> Slot<P> {
 ///
 /// # Errors
 /// The host packed another record than this policy knows.
-pub fn unpack<Q: DeserializeOwned>(packed: &[u8]) -> Result<Q, String> {
-    postcard::from_bytes(packed).map_err(|error| format!("the packed question cannot be read: {error}"))
+pub fn unpack<Q: DeserializeOwned>(packed: Vec<u8>) -> Result<Q, String> {
+    postcard::from_bytes(&packed).map_err(|error| format!("the packed question cannot be read: {error}"))
 }
 
 /// The node's log.

@@ -35,11 +35,14 @@ struct Move {
 impl<'a> Planner<'a> {
     /// An empty plan.
     pub(crate) fn new(question: &'a Question, standby_percent: u32) -> Self {
+        let eligible = Eligible::new(question, |index, _| index);
+        let owners =
+            (0..question.responsibilities.len()).map(|duty| Vec::with_capacity(eligible.wanted(duty)));
         Planner {
             question,
             standby_percent: standby_percent.into(),
-            owners: vec![Vec::new(); question.responsibilities.len()],
-            eligible: Eligible::new(question, |index, _| index),
+            owners: owners.collect(),
+            eligible,
             subnets: number_subnets(&question.nodes),
             load: vec![0; question.nodes.len()],
         }
@@ -109,10 +112,8 @@ impl<'a> Planner<'a> {
     /// moved. Each move makes the sum of the squared loads smaller, so that it ends.
     pub(crate) fn balance(&mut self, tolerance_percent: u32, max_moves: u32) -> u32 {
         let (low, high) = self.band(tolerance_percent.into());
-        let mut places: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.load.len()];
-        for (duty, owners) in self.owners.iter().enumerate() {
-            owners.iter().for_each(|&node| _ = places[node as usize].insert(duty));
-        }
+        // Per node the duties it owns; made when first looked at, which most plans never do.
+        let mut places: Option<Vec<BTreeSet<usize>>> = None;
         let mut stuck = vec![false; self.load.len()];
         let mut moves = 0;
         while moves < max_moves {
@@ -120,6 +121,7 @@ impl<'a> Planner<'a> {
             let over = free().filter(|&node| self.load[node] > high).max_by_key(|&node| self.load[node]);
             let under = || free().filter(|&node| self.load[node] <= low).min_by_key(|&node| self.load[node]);
             let (node, step) = if let Some(from) = over {
+                let places = places.get_or_insert_with(|| self.places());
                 (from, self.best_move(from as u32, &places[from]))
             } else if let Some(to) = under() {
                 (to, self.best_pull(to as u32))
@@ -132,14 +134,25 @@ impl<'a> Planner<'a> {
             };
             let from = self.owners[step.duty][step.place];
             let swapped = self.apply(&step);
-            if !swapped {
-                places[from as usize].remove(&step.duty);
+            if let Some(places) = &mut places {
+                if !swapped {
+                    places[from as usize].remove(&step.duty);
+                }
+                places[step.to as usize].insert(step.duty);
             }
-            places[step.to as usize].insert(step.duty);
             stuck.fill(false);
             moves += 1;
         }
         moves
+    }
+
+    /// Per node the duties it owns.
+    fn places(&self) -> Vec<BTreeSet<usize>> {
+        let mut places = vec![BTreeSet::new(); self.load.len()];
+        for (duty, owners) in self.owners.iter().enumerate() {
+            owners.iter().for_each(|&node| _ = places[node as usize].insert(duty));
+        }
+        places
     }
 
     /// The loads beyond which a node bears too little or too much: off the average by the tolerance, and by

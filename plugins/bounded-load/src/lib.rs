@@ -55,7 +55,8 @@ impl Assignment for BoundedLoad {
             let responsibility = &question.responsibilities[duty];
             (Reverse(weight(question, duty)), &responsibility.name)
         });
-        let mut owners: Vec<Vec<u32>> = vec![Vec::new(); order.len()];
+        let mut owners: Vec<Vec<u32>> =
+            (0..order.len()).map(|duty| Vec::with_capacity(eligible.wanted(duty))).collect();
         let places = order.iter().map(|&duty| eligible.wanted(duty)).max().unwrap_or(0);
         for place in 0..places {
             let duties: Vec<usize> =

@@ -71,12 +71,10 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(question: &'a Question) -> Self {
         let even = Weight::new(1);
-        Planner {
-            question,
-            eligible: Eligible::new(question, |index, node| Candidate::new(index, node, even)),
-            owners: vec![Vec::new(); question.responsibilities.len()],
-            load: vec![[0; 2]; question.nodes.len()],
-        }
+        let eligible = Eligible::new(question, |index, node| Candidate::new(index, node, even));
+        let owners =
+            (0..question.responsibilities.len()).map(|duty| Vec::with_capacity(eligible.wanted(duty)));
+        Planner { question, owners: owners.collect(), eligible, load: vec![[0; 2]; question.nodes.len()] }
     }
 
     fn keep_previous(&mut self) {

@@ -1,0 +1,323 @@
+//! Reads an `assignment` question in one piece (`wit/packed.wit`) where it lies.
+//!
+//! A question of a thousand nodes has some ten thousand short strings. Copying each to a place of its own takes
+//! longer than some strategies do, so none is copied: the strings of the question are those in the bytes that the host
+//! handed over, which stay where they are until the instance ends, after its one answer.
+//!
+//! The one `unsafe` block of the SDK is here, in `lend`.
+
+use std::mem::ManuallyDrop;
+use std::net::IpAddr;
+use std::ops::Deref;
+
+use crate::assignment::{Node, Question, Responsibility};
+use crate::{Adapter, AdapterStatus, Attributes};
+
+/// A question that can be looked at, and is neither changed nor dropped: its strings may be lent, and to free the
+/// others one by one is of no use right before their instance ends.
+#[derive(Debug)]
+pub struct Asked(ManuallyDrop<Question>);
+
+impl From<Question> for Asked {
+    fn from(question: Question) -> Self {
+        Asked(ManuallyDrop::new(question))
+    }
+}
+
+impl Deref for Asked {
+    type Target = Question;
+
+    fn deref(&self) -> &Question {
+        &self.0
+    }
+}
+
+/// Reads a question; `None` where the bytes are none. What follows it is ignored.
+pub fn read(packed: &'static [u8]) -> Option<Asked> {
+    let mut reader = Reader { rest: packed, broken: false };
+    let question = Asked::from(reader.question());
+    (!reader.broken).then_some(question)
+}
+
+/// What is not read yet. Where that is not what it should be, it ends there, and all that would follow is empty:
+/// nothing that was read before is dropped on the way.
+struct Reader {
+    rest: &'static [u8],
+    broken: bool,
+}
+
+impl Reader {
+    fn question(&mut self) -> Question {
+        Question {
+            nodes: self.list(Self::node),
+            responsibilities: self.list(Self::responsibility),
+            previous: self.list(|reader| reader.list(Self::u32)),
+            seed: self.varint(),
+            attributes: self.attributes(),
+        }
+    }
+
+    fn node(&mut self) -> Node {
+        Node {
+            id: self.text(),
+            name: self.text(),
+            live: self.case([false, true]),
+            adapters: self.list(Self::adapter),
+            attributes: self.attributes(),
+        }
+    }
+
+    fn adapter(&mut self) -> Adapter {
+        Adapter {
+            name: self.text(),
+            kind: self.text(),
+            address: self.address(),
+            prefix_length: self.byte(),
+            mtu: self.u32(),
+            speed: self.u32(),
+            class_of_service: self.text(),
+            dscp: self.byte(),
+            status: self.case([AdapterStatus::Up, AdapterStatus::Down]),
+            attributes: self.attributes(),
+        }
+    }
+
+    fn responsibility(&mut self) -> Responsibility {
+        Responsibility {
+            name: self.text(),
+            replicas: self.u32(),
+            weight_milli: self.u32(),
+            requires: self.attributes(),
+        }
+    }
+
+    #[inline]
+    fn attributes(&mut self) -> Attributes {
+        self.list(|reader| (reader.text(), reader.text()))
+    }
+
+    #[inline]
+    fn address(&mut self) -> IpAddr {
+        if self.case([true, false]) {
+            IpAddr::from(self.array::<4>())
+        } else {
+            IpAddr::from(self.array::<16>())
+        }
+    }
+
+    #[inline]
+    fn list<T>(&mut self, item: impl Fn(&mut Self) -> T) -> Vec<T> {
+        let length = self.length();
+        if length == 0 {
+            return Vec::new();
+        }
+        // Each item takes a byte at least.
+        if length > self.rest.len() {
+            self.fail();
+            return Vec::new();
+        }
+        let mut list = Vec::with_capacity(length);
+        for _ in 0..length {
+            list.push(item(self));
+        }
+        list
+    }
+
+    #[inline]
+    fn text(&mut self) -> String {
+        let length = self.length();
+        let ascii = self.starts_with_ascii(length);
+        let bytes = self.take(length);
+        if !ascii && str::from_utf8(bytes).is_err() {
+            self.fail();
+            return String::new();
+        }
+        lend(bytes)
+    }
+
+    /// Whether so many bytes are ASCII; nearly all are, and most are few, so that those that fit a word are looked at
+    /// in one. Where it is not quickly told it says no.
+    #[inline]
+    fn starts_with_ascii(&self, length: usize) -> bool {
+        const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) & HIGH_BITS;
+        if length <= 8 {
+            let within = u64::MAX.checked_shr(64 - 8 * length as u32).unwrap_or(0);
+            return self.rest.first_chunk().is_some_and(|first| word(first) & within == 0);
+        }
+        self.rest.get(..length).is_some_and(|bytes| {
+            let last = bytes.last_chunk().map_or(HIGH_BITS, word);
+            bytes.as_chunks().0.iter().fold(last, |high, bytes| high | word(bytes)) == 0
+        })
+    }
+
+    #[inline]
+    fn length(&mut self) -> usize {
+        self.u32() as usize
+    }
+
+    #[inline]
+    fn u32(&mut self) -> u32 {
+        u32::try_from(self.varint()).unwrap_or_else(|_| {
+            self.fail();
+            0
+        })
+    }
+
+    /// Seven bits a byte, the lowest first; the highest bit of a byte tells that one more follows.
+    #[inline]
+    fn varint(&mut self) -> u64 {
+        let byte = self.byte();
+        if byte < 0x80 { byte.into() } else { self.long_varint(byte) }
+    }
+
+    fn long_varint(&mut self, mut byte: u8) -> u64 {
+        let mut value = u64::from(byte & 0x7f);
+        let mut shift = 7;
+        while byte & 0x80 != 0 {
+            byte = self.byte();
+            let bits = u64::from(byte & 0x7f);
+            if shift > 63 || bits << shift >> shift != bits {
+                self.fail();
+                return 0;
+            }
+            value |= bits << shift;
+            shift += 7;
+        }
+        value
+    }
+
+    /// One of two, by its number.
+    #[inline]
+    fn case<T>(&mut self, [first, second]: [T; 2]) -> T {
+        match self.byte() {
+            0 => first,
+            1 => second,
+            _ => {
+                self.fail();
+                first
+            }
+        }
+    }
+
+    #[inline]
+    fn byte(&mut self) -> u8 {
+        let [byte] = self.array();
+        byte
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        match self.rest.split_first_chunk() {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                *bytes
+            }
+            None => {
+                self.fail();
+                [0; N]
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> &'static [u8] {
+        match self.rest.split_at_checked(length) {
+            Some((bytes, rest)) => {
+                self.rest = rest;
+                bytes
+            }
+            None => {
+                self.fail();
+                &[]
+            }
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self) {
+        (self.rest, self.broken) = (&[], true);
+    }
+}
+
+/// A string that is these bytes, not a copy of them. They must be UTF-8. It may be read and cloned, but neither changed
+/// nor dropped: all of them end up in an [`Asked`].
+#[inline]
+#[expect(unsafe_code, reason = "a copy of each string would take longer than some strategies do")]
+fn lend(text: &'static [u8]) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    // SAFETY: pointer and length are those of a slice that lives as long as the program, and the caller saw that it is
+    // UTF-8. That it was not allocated by itself matters to those who free, grow or write it alone: `Asked` gives
+    // nothing but shared references to the question and never drops it, and `Reader` drops nothing.
+    unsafe { String::from_raw_parts(text.as_ptr().cast_mut(), text.len(), text.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testkit::random_cluster;
+
+    fn pack(question: &Question) -> &'static [u8] {
+        postcard::to_allocvec(question).unwrap().leak()
+    }
+
+    /// A question with strings of all lengths about a word's, some of them not ASCII.
+    fn question(seed: u64) -> Question {
+        let mut question = random_cluster(seed, 20, 30);
+        for (index, node) in question.nodes.iter_mut().enumerate() {
+            node.name = "n".repeat(index);
+            node.attributes.push(("o\u{f6}".repeat(index % 7), "\u{6f22}".repeat(index % 5)));
+        }
+        question.attributes = vec![(String::new(), "end".into())];
+        question
+    }
+
+    #[test]
+    fn reads_what_postcard_writes() {
+        for seed in 0..50 {
+            let question = question(seed);
+            assert_eq!(*read(pack(&question)).unwrap(), question);
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_cut_is_none() {
+        let packed = pack(&question(1));
+        for length in 0..packed.len() {
+            assert!(read(&packed[..length]).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_texts_that_are_none_are_refused() {
+        let empty = pack(&Question::default());
+        assert_eq!(empty, [0; 5]);
+        for broken in [
+            // A list of more than 32 bits can count, a number of more than 64 bits, text that is no UTF-8.
+            &[0xff, 0xff, 0xff, 0xff, 0x7f][..],
+            &[0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0],
+            &[0, 0, 0, 0, 1, 1, 0xff, 0],
+            &[0, 0, 0, 0, 1, 0, 9, b'a', b'a', b'a', b'a', b'a', b'a', b'a', b'a', 0x80],
+        ] {
+            assert!(read(broken.to_vec().leak()).is_none(), "{broken:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_postcard_reads_so_does_this(seed: u64, place: prop::sample::Index, byte: u8) {
+            let mut packed = postcard::to_allocvec(&question(seed)).unwrap();
+            let place = place.index(packed.len());
+            packed[place] = byte;
+            let packed: &'static [u8] = packed.leak();
+            let read = read(packed);
+            if let Ok(expected) = postcard::from_bytes::<Question>(packed) {
+                prop_assert_eq!(&*read.expect("postcard reads it"), &expected);
+            }
+        }
+    }
+}
