@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use overlan_wire::frame::Frames;
 use overlan_wire::{Frame, Header, Reader, SignedRecord};
@@ -33,7 +33,7 @@ impl Kind {
             Kind::Packet => "packet",
             Kind::Record => "record",
         };
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/v1").join(name)
+        crate::package().join("corpus/v1").join(name)
     }
 
     /// What bytes mean, as text.

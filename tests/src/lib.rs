@@ -21,3 +21,10 @@ pub mod node;
 pub mod skip;
 pub mod traffic;
 pub mod wait;
+
+/// The folder of the package whose test, example or benchmark runs. Looked up as it runs: what was compiled may come
+/// from a build cache that it shares with a checkout elsewhere.
+pub fn package() -> std::path::PathBuf {
+    // Cargo and nextest set it; without them the tests start where they are, in the package.
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| ".".into()).into()
+}

@@ -181,7 +181,7 @@ fn watchers_that_are_gone_make_room_on_a_quiet_cluster() {
 
 /// A shipped component with a section that says nothing: another digest, the same policy.
 fn component(cluster: &Cluster, shipped: &str, mark: u8) -> String {
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist").join(shipped);
+    let dist = overlan_tests::package().join("../plugins/dist").join(shipped);
     let mut wasm = fs::read(dist).expect("a shipped component");
     wasm.extend_from_slice(&[0, 4, 3, b'a', b'b', mark]);
     file(cluster, &format!("pushed-{}.wasm", char::from(mark)), wasm)

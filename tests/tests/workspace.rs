@@ -88,7 +88,7 @@ fn metadata(arguments: &[&str]) -> Value {
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--locked"])
         .args(arguments)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(overlan_tests::package().join(".."))
         .output()
         .expect("cargo can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,5 @@
 //! `overlan policy bench`.
 
-use std::path::Path;
-
 use overlan_tests::binary::run;
 use overlan_tests::json::{row, rows};
 
@@ -10,7 +8,7 @@ fn policies_stand_beside_the_native_fallback_and_the_shipped_ones() {
     let line = ["policy", "bench", "builtin:fast", "builtin:mtu-fit", "builtin:balanced"];
     let options = ["--nodes", "2,10", "--seconds", "10ms", "--json"];
     let report = run(line.into_iter().chain(options)).json();
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist");
+    let dist = overlan_tests::package().join("../plugins/dist");
     let files =
         std::fs::read_dir(dist).expect("the shipped components").map(|file| file.expect("a file").path());
     let shipped = files.filter(|path| path.extension().is_some_and(|extension| extension == "wasm")).count();
