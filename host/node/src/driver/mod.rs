@@ -4,7 +4,7 @@
 //!
 //! One turn: take commands, policy answers and one batch from each socket, hand out what arrived, let the tasks beside
 //! say what they have to, then (once the sockets were seen empty, so that a node that was paused accuses nobody) the
-//! timers, then some of what the core wants sent.
+//! timers, then some of what the core wants sent, and hand out what came of that.
 
 mod listeners;
 mod mailbox;
