@@ -1,6 +1,7 @@
 //! What members cost that have nothing to do: how often each wakes, what it sends, and what memory a peer takes.
 
 use std::alloc::System;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use overlan_sim::{Network, World};
@@ -8,6 +9,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Held while members are measured: the allocator counts for all threads of the process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Policies look at the age of a state for its first half a minute.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -29,6 +33,7 @@ fn settled(seed: u64, members: usize, adapters: usize) -> World {
 
 /// Wake-ups and datagrams of each member within an idle minute.
 fn idle_minute(seed: u64, members: usize, adapters: usize) -> Vec<(u64, u64)> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = settled(seed, members, adapters);
     let before: Vec<_> = world.members.iter().map(|member| (member.wakes, member.sent)).collect();
     world.run_for(MINUTE);
@@ -38,6 +43,7 @@ fn idle_minute(seed: u64, members: usize, adapters: usize) -> Vec<(u64, u64)> {
 
 /// Heap of a member, bytes.
 fn heap(members: usize, adapters: usize) -> usize {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let region = Region::new(ALLOCATOR);
     let world = settled(1, members, adapters);
     let change = region.change();

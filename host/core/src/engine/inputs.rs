@@ -18,6 +18,9 @@ use crate::time::Instant;
 const ASLEEP: Duration = Duration::from_millis(50);
 /// What is not urgent may be done this much earlier, where the node is awake: half a period of membership's probes.
 const SLACK: Duration = Duration::from_millis(250);
+/// Another's probe so soon after a beat finds nothing left to do: whoever sends many does not have all peers looked
+/// through for each.
+const BEAT_PAUSE: Duration = Duration::from_millis(10);
 
 impl<C: Crypto> Core<C> {
     /// Takes the node's adapters in order of preference, each with the address and port a socket is
@@ -190,6 +193,10 @@ impl<C: Crypto> Core<C> {
     /// anew, so that from then on all of it comes together.
     pub(super) fn beat(&mut self, leads: bool) {
         let (now, horizon) = (self.now, self.now + SLACK);
+        if !leads && self.beaten.is_some_and(|at| now.since(at) < BEAT_PAUSE) {
+            return;
+        }
+        self.beaten = Some(now);
         self.membership.handle_beat(now, horizon, leads);
         self.pump_membership();
         let probe_all = self.probe_all();

@@ -98,6 +98,8 @@ pub struct Core<C: Crypto> {
     refusals: Refusals,
     /// What this member owns and stands by for, as last told.
     owned: BTreeMap<String, Ownership>,
+    /// When the last beat was.
+    beaten: Option<Instant>,
     cluster_drafts: Vec<Draft>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
     pending: BTreeMap<Ticket, Pending>,
@@ -165,6 +167,7 @@ impl<C: Crypto> Core<C> {
             facts_changed: true,
             refreshed: now,
             started: now,
+            beaten: None,
             cluster_drafts: Vec::new(),
             cluster_queue: VecDeque::new(),
             pending: BTreeMap::new(),
