@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overlan_node::config::AdapterChoice;
+use overlan_node::config::{AdapterChoice, BusyPoll};
 use overlan_node::{Config, Fate, MessageMode, Node, NodeHandle};
 
 const BATCH: usize = 1024;
 const ROUNDS: usize = 10_000;
 
-async fn node(folder: &std::path::Path, member: u8, busy_poll: bool) -> NodeHandle {
+async fn node(folder: &std::path::Path, member: u8, busy_poll: BusyPoll) -> NodeHandle {
     let address = |member| IpAddr::V4(Ipv4Addr::new(127, 99, member, 1));
     let mut config = Config::new(format!("m{member}"), folder.join(format!("{member}")));
     config.adapters = vec![AdapterChoice { address: Some(address(member)), ..AdapterChoice::default() }];
@@ -26,7 +26,7 @@ async fn main() {
     let mut args = std::env::args().skip(1);
     let total: usize = args.next().map_or(5_000_000, |text| text.parse().expect("a number of messages"));
     let total = total.next_multiple_of(BATCH);
-    let busy = args.next().is_some();
+    let busy = if args.next().is_some() { BusyPoll::Always } else { BusyPoll::Adaptive };
     let folder = tempfile::tempdir().expect("a folder");
     let (a, b) = (node(folder.path(), 1, busy).await, node(folder.path(), 2, busy).await);
     while a.send("m2", MessageMode::Unreliable, "").await.is_err() {

@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::bench;
-use crate::config::{Config, PluginSource, Security};
+use crate::config::{BusyPoll, Config, PluginSource, Security};
 use crate::document::{self, Stored};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{NodeHandle, Shared};
@@ -315,7 +315,7 @@ async fn spawn_driver(
         let origin = Instant::now();
         // The driver is a task like those beside it: they wake each other without a system call. It asks the kernel
         // for itself when it spins; else the sockets must have their turn between long ones.
-        let turns = if busy_poll { 64 } else { 8 };
+        let turns = if busy_poll == BusyPoll::Always { 64 } else { 8 };
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = match builder.enable_all().event_interval(turns).build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,

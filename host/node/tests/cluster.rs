@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::{PATIENCE, config, eventually, free_port};
 use overlan_node::app::{Frame, Target};
 use overlan_node::client::{Control, Stream};
-use overlan_node::config::PluginSource;
+use overlan_node::config::{BusyPoll, PluginSource};
 use overlan_node::status::{MemberState, MemberStatus};
 use overlan_node::{
     Config, Fate, Impairment, Kind, ListenOptions, MessageMode, Node, NodeHandle, Responsibility,
@@ -162,7 +162,7 @@ async fn a_message_for_a_role_follows_the_plan() {
             weight_milli: 1_000,
             requires: Vec::new(),
         }];
-        config.busy_poll = member == 3;
+        config.busy_poll = [BusyPoll::Never, BusyPoll::Adaptive, BusyPoll::Always][usize::from(member - 1)];
         nodes.push(Node::start(config).await.unwrap());
     }
     let owner = async |node: &NodeHandle| {

@@ -12,12 +12,17 @@ pub const RECV_BUFFERS: usize = 16;
 /// What receive offload coalesces at most, and more than the largest datagram.
 const BUFFER_BYTES: usize = 1 << 16;
 
+/// One call takes about as much at most as stays in the processor's cache until it is handled.
+const BATCH_BYTES: usize = 1 << 18;
+
 /// Where datagrams are received to; make one and use it for all sockets of a thread. It takes 1 MiB, of
 /// which the system provides what traffic has touched.
 pub struct RecvBatch {
     buffers: Box<[u8]>,
     metas: [RecvMeta; RECV_BUFFERS],
     filled: usize,
+    /// Buffers that the next call offers to the system.
+    offered: usize,
 }
 
 /// A received datagram.
@@ -43,6 +48,7 @@ impl RecvBatch {
             buffers: vec![0; RECV_BUFFERS * BUFFER_BYTES].into_boxed_slice(),
             metas: [RecvMeta::default(); RECV_BUFFERS],
             filled: 0,
+            offered: RECV_BUFFERS,
         }
     }
 
@@ -68,7 +74,7 @@ impl RecvBatch {
 
     /// Whether the last call may have left something behind.
     pub(crate) fn is_full(&self) -> bool {
-        self.filled == RECV_BUFFERS
+        self.filled == self.offered
     }
 
     /// One `recvmmsg`; the number of datagrams.
@@ -77,8 +83,12 @@ impl RecvBatch {
         let mut buffers = self.buffers.chunks_exact_mut(BUFFER_BYTES);
         let mut slices: [IoSliceMut<'_>; RECV_BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-        self.filled = state.recv(socket.into(), &mut slices, &mut self.metas)?;
+        self.filled = state.recv(socket.into(), &mut slices[..self.offered], &mut self.metas)?;
         let metas = &self.metas[..self.filled];
+        // Each one offered costs, used or not.
+        let bytes: usize = metas.iter().map(|meta| meta.len).sum();
+        let fit = BATCH_BYTES * self.filled / bytes.max(1);
+        self.offered = (2 * self.filled).min(fit).clamp(2, RECV_BUFFERS);
         Ok(metas.iter().map(|meta| meta.len.div_ceil(meta.stride.max(1))).sum())
     }
 }

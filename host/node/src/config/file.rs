@@ -25,6 +25,14 @@ pub(super) struct File {
     pub(super) responsibility: Vec<Spanned<ResponsibilitySection>>,
 }
 
+/// A switch with more than two positions.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid type: neither true, false nor a text")]
+pub(super) enum Switch {
+    Boolean(bool),
+    Text(String),
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NodeSection {
@@ -33,7 +41,7 @@ pub(super) struct NodeSection {
     pub(super) control: Option<Text>,
     pub(super) port: Option<Spanned<i64>>,
     pub(super) metrics: Option<Text>,
-    pub(super) busy_poll: Option<bool>,
+    pub(super) busy_poll: Option<Spanned<Switch>>,
     pub(super) congestion: Option<Text>,
     #[serde(default)]
     pub(super) attributes: BTreeMap<String, Text>,

@@ -71,7 +71,7 @@ fn allowed(key: &str) -> &'static str {
         "node.state_dir" | "node.control" | "cluster.key_file" => "a path in quotes",
         "node.port" => "a whole number from 1 to 65535",
         "node.metrics" => "an ADDRESS:PORT in quotes, such as \"127.0.0.1:9464\"",
-        "node.busy_poll" => "true or false",
+        "node.busy_poll" => "true, false or \"adaptive\"",
         "node.congestion" => "\"cubic\" or \"bbr\"",
         "node.attributes" => "a table of texts, such as { site = \"x\" }",
         "cluster.name" => "a name in quotes: letters, digits, `-`, `_` or `.`",

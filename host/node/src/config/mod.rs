@@ -46,8 +46,9 @@ pub struct Config {
     pub port: u16,
     /// Where Prometheus may fetch the counters over TCP; they are not secret, but nothing guards them. Default: nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Spin instead of sleeping: the shortest delays, for a whole core. Default: no.
-    pub busy_poll: bool,
+    /// Whether the driver polls its sockets while it has nothing to do. Default: where messages follow each other
+    /// closely.
+    pub busy_poll: BusyPoll,
     /// How each path's congestion is controlled. Default CUBIC.
     pub congestion: Congestion,
     /// What responsibilities may require of this node.
@@ -84,6 +85,19 @@ pub enum Security {
     KeyFile(PathBuf),
     /// By a key that everybody knows: for labs.
     None,
+}
+
+/// What the driver does while it has nothing to do (`[node] busy_poll`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// It sleeps at once (`false`).
+    Never,
+    /// Where the last eight datagrams or commands came within 100 us of idleness each, it polls so long before it sleeps,
+    /// and lets others on its processor go first (`"adaptive"`).
+    #[default]
+    Adaptive,
+    /// It polls for ever: the shortest delays, for a whole core (`true`).
+    Always,
 }
 
 /// One `[[adapter]]`: which, and what the kernel does not know of it. At least one of `name` and `address` is given.
@@ -150,7 +164,7 @@ impl Config {
             control: None,
             port: DEFAULT_PORT,
             metrics: None,
-            busy_poll: false,
+            busy_poll: BusyPoll::Adaptive,
             congestion: Congestion::Cubic,
             attributes: Vec::new(),
             cluster: "overlan".to_owned(),

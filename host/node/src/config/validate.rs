@@ -159,7 +159,10 @@ impl Reading<'_> {
             state_dir,
             port,
             metrics,
-            busy_poll: file.node.busy_poll.unwrap_or(false),
+            busy_poll: optional(&file.node.busy_poll, |switch| {
+                source.at(switch, value::busy_poll(switch.get_ref()))
+            })?
+            .unwrap_or_default(),
             congestion: optional(&file.node.congestion, |text| source.text(text, value::congestion))?
                 .unwrap_or_default(),
         })

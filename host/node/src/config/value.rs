@@ -8,6 +8,9 @@ use overlan_wire::codec::is_printable;
 use overlan_wire::limits::{MAX_NODE_NAME, MAX_TEXT};
 use overlan_wire::{Digest, NodeId};
 
+use super::BusyPoll;
+use super::file::Switch;
+
 /// A node's name: 1 to 63 bytes of letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
 pub(super) fn node_name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -91,6 +94,18 @@ pub(super) fn quorum(text: &str) -> Result<Quorum, String> {
         "none" => Ok(Quorum::None),
         "majority" => Ok(Quorum::Majority),
         _ => Err(format!("quorum `{text}` is unknown; it must be \"none\" or \"majority\"")),
+    }
+}
+
+/// `[node] busy_poll`.
+pub(super) fn busy_poll(switch: &Switch) -> Result<BusyPoll, String> {
+    match switch {
+        Switch::Boolean(true) => Ok(BusyPoll::Always),
+        Switch::Boolean(false) => Ok(BusyPoll::Never),
+        Switch::Text(text) if text == "adaptive" => Ok(BusyPoll::Adaptive),
+        Switch::Text(text) => {
+            Err(format!("busy_poll \"{text}\" is unknown; it must be true, false or \"adaptive\""))
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod listeners;
 mod mailbox;
 mod outbox;
+mod polling;
 mod sockets;
 mod streams;
 mod timer;
@@ -28,6 +29,7 @@ use overlan_wire::Digest;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::adapters::Selection;
+use crate::config::BusyPoll;
 use crate::policy::Policies;
 use crate::state::StateDir;
 
@@ -35,6 +37,7 @@ pub(crate) use mailbox::ListenerEnd;
 pub use mailbox::{ListenOptions, Listener};
 pub(crate) use outbox::{BatchId, MAX_BATCH, Outbox, Outgoing, Queued};
 pub use outbox::{MemberOutcome, SendFailure, SendOptions};
+use polling::Polling;
 use sockets::{Arrived, Sockets};
 pub use streams::Streams;
 use timer::Alarm;
@@ -110,7 +113,9 @@ pub(crate) struct Driver {
     buffer: Vec<u8>,
     /// Since when a timer is due, and until when it waits for the sockets.
     overdue: Option<(Instant, Instant)>,
-    busy_poll: bool,
+    polling: Polling,
+    /// Datagrams and commands of this turn.
+    work: usize,
     leaving: Option<Instant>,
 }
 
@@ -122,7 +127,7 @@ impl Driver {
         origin: std::time::Instant,
         state: StateDir,
         ports: Ports,
-        busy_poll: bool,
+        busy_poll: BusyPoll,
     ) -> std::io::Result<Self> {
         Ok(Driver {
             sockets: Sockets::new(),
@@ -135,7 +140,8 @@ impl Driver {
             state,
             buffer: Vec::with_capacity(1 << 16),
             overdue: None,
-            busy_poll,
+            polling: Polling::new(busy_poll),
+            work: 0,
             leaving: None,
         })
     }
@@ -150,7 +156,7 @@ impl Driver {
             let mut busy = self.take_commands();
             let now = self.now();
             let due = self.core.poll_timeout().filter(|due| *due <= now);
-            let arrived = self.receive(now, due.is_some() || self.busy_poll);
+            let arrived = self.receive(now, due.is_some() || self.polling.is_polling());
             busy |= self.fire(now, due, &arrived);
             if self.hand_out(now) {
                 // Tasks beside this one answer before the acknowledgement leaves, which goes with the answer.
@@ -165,7 +171,8 @@ impl Driver {
                 return;
             }
             // Those beside have a turn between two of the driver's.
-            if busy || self.busy_poll || !self.wait().await {
+            self.polling.note_work(now, std::mem::take(&mut self.work));
+            if busy || self.polling.note_idle(now) || !self.wait().await {
                 step_back().await;
             }
         }
@@ -194,6 +201,7 @@ impl Driver {
     fn take_commands(&mut self) -> bool {
         while let Ok((ticket, answer)) = self.ports.answers.try_recv() {
             self.core.handle_answer(now(self.origin), ticket, answer);
+            self.work += 1;
         }
         for _ in 0..COMMANDS_PER_TURN {
             match self.ports.commands.try_recv() {
@@ -206,6 +214,7 @@ impl Driver {
 
     fn handle(&mut self, command: Command) {
         let now = self.now();
+        self.work += 1;
         match command {
             Command::Send(outgoing) => self.outbox.send(&mut self.core, now, outgoing),
             Command::Cancel(batch) => self.outbox.cancel(&mut self.core, now, batch),
@@ -245,8 +254,9 @@ impl Driver {
     }
 
     fn receive(&mut self, now: Instant, ask: bool) -> Arrived {
-        let core = &mut self.core;
+        let (core, work) = (&mut self.core, &mut self.work);
         self.sockets.receive(ask, |local, remote, marked, bytes| {
+            *work += 1;
             core.handle_arrival(now, (local, remote), marked, bytes);
         })
     }
@@ -263,6 +273,7 @@ impl Driver {
             // What the core decided while it made the datagram is on record before the datagram leaves.
             self.tell(now);
             let Some(transmit) = transmit else { return retried };
+            self.work += self.buffer.len().div_ceil(transmit.segment);
             if !self.sockets.send(&transmit, &self.buffer) {
                 self.core.handle_send_failure(now, transmit.local, transmit.remote);
             }

@@ -48,6 +48,12 @@ fn systems(case: &str) -> Vec<System> {
                 round_trips,
             ),
             System::pair(
+                "Overlan reliable, embedded, always asleep",
+                "overlan",
+                "mode=reliable size=64 echo=1 busy=0",
+                round_trips,
+            ),
+            System::pair(
                 "Overlan reliable, embedded, busy polling",
                 "overlan",
                 "mode=reliable size=64 echo=1 busy=1",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
-use overlan_node::config::{AdapterChoice, PluginSource, PolicyChoice, Security};
+use overlan_node::config::{AdapterChoice, BusyPoll, PluginSource, PolicyChoice, Security};
 use overlan_node::status::MemberState;
 use overlan_node::{Config, Congestion, Kind, MessageMode, Node, NodeHandle};
 use serde_json::{Map, Value};
@@ -48,7 +48,13 @@ async fn start(options: &Options, name: &str, port: u16) -> anyhow::Result<NodeH
     if options.flag("serve") {
         config.control = Some(super::app::socket(&folder, name));
     }
-    config.busy_poll = options.flag("busy");
+    if let Some(busy) = options.optional::<String>("busy")? {
+        config.busy_poll = match busy.as_str() {
+            "0" => BusyPoll::Never,
+            "1" => BusyPoll::Always,
+            other => bail!("there is no busy={other}"),
+        };
+    }
     if let Some(congestion) = options.optional::<String>("congestion")? {
         config.congestion = match congestion.as_str() {
             "cubic" => Congestion::Cubic,
