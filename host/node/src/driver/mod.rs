@@ -2,9 +2,10 @@
 //! are written and clients wait elsewhere, and what they have to say comes by bounded queues. An application may put
 //! its own tasks beside it ([`NodeHandle::spawn_beside`](crate::NodeHandle::spawn_beside)).
 //!
-//! One turn: take commands, policy answers and one batch from each socket, hand out what arrived, let the tasks beside
-//! say what they have to, then (once the sockets were seen empty, so that a node that was paused accuses nobody) the
-//! timers, then some of what the core wants sent, and hand out what came of that.
+//! One turn: take commands, policy answers and one batch from each socket, then (once the sockets were seen empty, so
+//! that a node that was paused accuses nobody) fire the timers, hand out what arrived, let the tasks beside say what they
+//! have to, send some of what the core wants sent, and then all that can wait for that: the messages' fates, and when to
+//! come back.
 
 mod listeners;
 mod mailbox;
@@ -111,6 +112,8 @@ pub(crate) struct Driver {
     listeners: listeners::Listeners,
     state: StateDir,
     buffer: Vec<u8>,
+    /// When the core's next timer is due, as the last turn left it.
+    deadline: Option<Instant>,
     /// Since when a timer is due, and until when it waits for the sockets.
     overdue: Option<(Instant, Instant)>,
     polling: Polling,
@@ -139,6 +142,7 @@ impl Driver {
             listeners: listeners::Listeners::default(),
             state,
             buffer: Vec::with_capacity(1 << 16),
+            deadline: None,
             overdue: None,
             polling: Polling::new(busy_poll),
             work: 0,
@@ -155,17 +159,19 @@ impl Driver {
         loop {
             let mut busy = self.take_commands();
             let now = self.now();
-            let due = self.core.poll_timeout().filter(|due| *due <= now);
+            let due = self.deadline.filter(|due| *due <= now);
             let arrived = self.receive(now, due.is_some() || self.polling.is_polling());
             busy |= self.fire(now, due, &arrived);
-            if self.hand_out(now) {
+            if self.deliver(now) {
                 // Tasks beside this one answer before the acknowledgement leaves, which goes with the answer.
                 step_back().await;
                 busy |= self.take_commands();
             }
             busy |= self.flush();
             // What came of the commands and the sending, messages to this node itself among it.
-            busy |= self.hand_out(now);
+            busy |= self.deliver(now);
+            busy |= self.conclude();
+            self.deadline = self.core.poll_timeout();
             if self.leaving.is_some_and(|end| end <= self.now()) {
                 self.outbox.abandon();
                 return;
@@ -281,25 +287,28 @@ impl Driver {
         true
     }
 
-    /// Hands out questions, fates, events and messages; whether there were any.
-    fn hand_out(&mut self, now: Instant) -> bool {
+    /// Hands out questions, events and messages; whether there were any.
+    fn deliver(&mut self, now: Instant) -> bool {
         while let Some((ticket, question)) = self.core.poll_question() {
             self.ports.policies.ask(ticket, question);
         }
-        let told = self.tell(now);
-        let delivered = self.listeners.deliver(&mut self.core, now);
-        // Of messages to this node itself.
-        self.tell(now) || told || delivered
+        self.tell(now) | self.listeners.deliver(&mut self.core, now)
     }
 
-    /// Tells fates and events; whether there were any.
-    fn tell(&mut self, now: Instant) -> bool {
+    /// Tells the messages' fates, and sends those on that found another owner; whether there were any.
+    fn conclude(&mut self) -> bool {
         let mut told = false;
         while let Some(report) = self.core.poll_fate() {
             self.outbox.handle_fate(report);
             told = true;
         }
-        self.outbox.rehome(&mut self.core, now);
+        let now = self.now();
+        self.outbox.rehome(&mut self.core, now) || told
+    }
+
+    /// Tells events; whether there were any.
+    fn tell(&mut self, now: Instant) -> bool {
+        let mut told = false;
         while let Some(event) = self.core.poll_event() {
             told = true;
             match event {
@@ -334,12 +343,8 @@ impl Driver {
 
     /// Waits for something to do; `false` where there was some at once.
     async fn wait(&mut self) -> bool {
-        let due = [
-            self.core.poll_timeout(),
-            self.outbox.poll_timeout(),
-            self.leaving,
-            self.sockets.poll_timeout(self.origin),
-        ];
+        let due =
+            [self.deadline, self.outbox.poll_timeout(), self.leaving, self.sockets.poll_timeout(self.origin)];
         let due = due.into_iter().flatten().min();
         let until = due.map(|due| self.origin + Duration::from_nanos(due.as_nanos()));
         let alarm = &mut self.alarm;

@@ -314,10 +314,10 @@ impl Outbox {
         self.rehome(core, now);
     }
 
-    /// Gives messages that nobody has to the owners of their roles.
-    pub(super) fn rehome(&mut self, core: &mut NodeCore, now: Instant) {
+    /// Gives messages that nobody has to the owners of their roles; whether there was a reason to look for such.
+    pub(super) fn rehome(&mut self, core: &mut NodeCore, now: Instant) -> bool {
         if !std::mem::take(&mut self.look_for_owners) {
-            return;
+            return false;
         }
         for slot in std::mem::take(&mut self.homeless) {
             let Some(id) = self.id_in(slot) else { continue };
@@ -332,6 +332,7 @@ impl Outbox {
             self.queue_or_park(core, now, id, part);
             self.conclude(id);
         }
+        true
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
