@@ -22,7 +22,7 @@ pub(crate) fn pack(question: &Question) -> Vec<u8> {
     let mut bytes = Bytes { bytes: Vec::new(), length: 0 };
     bytes.list(nodes, node_room, node);
     bytes.list(responsibilities, duty_room, duty);
-    bytes.list(previous, |owners| NUMBER_BYTES * (1 + owners.len()), owners);
+    bytes.list(previous, |owners| NUMBER_BYTES * (1 + owners.len()), |room, each| owners(room, each));
     bytes.write(NUMBER_BYTES, |room| number(room, 0, *seed));
     bytes.write(attributes_room(attributes), |room| pairs(room, 0, attributes));
     bytes.bytes.truncate(bytes.length);
@@ -134,7 +134,7 @@ fn duty(room: &mut [u8], duty: &Responsibility) -> usize {
 }
 
 #[inline(always)]
-fn owners(room: &mut [u8], owners: &Vec<u32>) -> usize {
+fn owners(room: &mut [u8], owners: &[u32]) -> usize {
     let at = number(room, 0, owners.len() as u64);
     owners.iter().fold(at, |at, &owner| number(room, at, owner.into()))
 }
