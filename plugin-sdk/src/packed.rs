@@ -1,14 +1,16 @@
 //! Reads an `assignment` question in one piece (`wit/packed.wit`) where it lies.
 //!
-//! A question of a thousand nodes has some ten thousand short strings. Copying each to a place of its own takes
-//! longer than some strategies do, so none is copied: the strings of the question are those in the bytes that the host
-//! handed over, which stay where they are until the instance ends, after its one answer.
+//! A question of a thousand nodes has some ten thousand short strings and lists. Giving each memory of its own takes
+//! longer than some strategies do, so the strings of the question are those in the bytes that the host handed over,
+//! which stay where they are until the instance ends, after its one answer, and its lists lie side by side in an arena.
 //!
-//! The one `unsafe` block of the SDK is here, in `lend`.
+//! The `unsafe` blocks of the SDK are here, in `lend` and `lend_list`.
 
 use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::ops::Deref;
+
+use bumpalo::Bump;
 
 use crate::assignment::{Node, Question, Responsibility};
 use crate::{Adapter, AdapterStatus, Attributes};
@@ -34,19 +36,25 @@ impl Deref for Asked {
 
 /// Reads a question; `None` where the bytes are none. What follows it is ignored.
 pub fn read(packed: &'static [u8]) -> Option<Asked> {
-    let mut reader = Reader { rest: packed, broken: false };
+    let mut reader = Reader { rest: packed, broken: false, lists: Box::leak(Box::default()) };
     let question = Asked::from(reader.question());
     (!reader.broken).then_some(question)
 }
 
 /// What is not read yet. Where that is not what it should be, it ends there, and all that would follow is empty:
 /// nothing that was read before is dropped on the way.
+///
+/// All its methods are inlined, and what is called gets a copy: a reader that no reference leads to stays in registers.
+#[derive(Clone, Copy)]
 struct Reader {
     rest: &'static [u8],
     broken: bool,
+    /// Where the lists lie: to allocate each by itself takes longer than to fill it.
+    lists: &'static Bump,
 }
 
 impl Reader {
+    #[inline(always)]
     fn question(&mut self) -> Question {
         Question {
             nodes: self.list(Self::node),
@@ -57,6 +65,7 @@ impl Reader {
         }
     }
 
+    #[inline(always)]
     fn node(&mut self) -> Node {
         Node {
             id: self.text(),
@@ -67,6 +76,7 @@ impl Reader {
         }
     }
 
+    #[inline(always)]
     fn adapter(&mut self) -> Adapter {
         Adapter {
             name: self.text(),
@@ -82,6 +92,7 @@ impl Reader {
         }
     }
 
+    #[inline(always)]
     fn responsibility(&mut self) -> Responsibility {
         Responsibility {
             name: self.text(),
@@ -91,12 +102,25 @@ impl Reader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn attributes(&mut self) -> Attributes {
-        self.list(|reader| (reader.text(), reader.text()))
+        if let Some((0, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Attributes::new();
+        }
+        let (attributes, reader) = self.pairs();
+        *self = reader;
+        attributes
     }
 
-    #[inline]
+    /// Attributes of a list that is not empty, and what follows them; most are empty.
+    #[inline(never)]
+    fn pairs(mut self) -> (Attributes, Self) {
+        let pairs = self.list(|reader| (reader.text(), reader.text()));
+        (pairs, self)
+    }
+
+    #[inline(always)]
     fn address(&mut self) -> IpAddr {
         if self.case([true, false]) {
             IpAddr::from(self.array::<4>())
@@ -105,8 +129,8 @@ impl Reader {
         }
     }
 
-    #[inline]
-    fn list<T>(&mut self, item: impl Fn(&mut Self) -> T) -> Vec<T> {
+    #[inline(always)]
+    fn list<T: 'static>(&mut self, item: impl Fn(&mut Self) -> T) -> Vec<T> {
         let length = self.length();
         if length == 0 {
             return Vec::new();
@@ -116,17 +140,14 @@ impl Reader {
             self.fail();
             return Vec::new();
         }
-        let mut list = Vec::with_capacity(length);
-        for _ in 0..length {
-            list.push(item(self));
-        }
-        list
+        let lists = self.lists;
+        lend_list(lists.alloc_slice_fill_with(length, |_| item(self)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> String {
         let length = self.length();
-        let ascii = self.starts_with_ascii(length);
+        let ascii = starts_with_ascii(self.rest, length);
         let bytes = self.take(length);
         if !ascii && str::from_utf8(bytes).is_err() {
             self.fail();
@@ -135,28 +156,12 @@ impl Reader {
         lend(bytes)
     }
 
-    /// Whether so many bytes are ASCII; nearly all are, and most are few, so that those that fit a word are looked at
-    /// in one. Where it is not quickly told it says no.
-    #[inline]
-    fn starts_with_ascii(&self, length: usize) -> bool {
-        const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) & HIGH_BITS;
-        if length <= 8 {
-            let within = u64::MAX.checked_shr(64 - 8 * length as u32).unwrap_or(0);
-            return self.rest.first_chunk().is_some_and(|first| word(first) & within == 0);
-        }
-        self.rest.get(..length).is_some_and(|bytes| {
-            let last = bytes.last_chunk().map_or(HIGH_BITS, word);
-            bytes.as_chunks().0.iter().fold(last, |high, bytes| high | word(bytes)) == 0
-        })
-    }
-
-    #[inline]
+    #[inline(always)]
     fn length(&mut self) -> usize {
         self.u32() as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn u32(&mut self) -> u32 {
         u32::try_from(self.varint()).unwrap_or_else(|_| {
             self.fail();
@@ -165,30 +170,26 @@ impl Reader {
     }
 
     /// Seven bits a byte, the lowest first; the highest bit of a byte tells that one more follows.
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> u64 {
-        let byte = self.byte();
-        if byte < 0x80 { byte.into() } else { self.long_varint(byte) }
-    }
-
-    fn long_varint(&mut self, mut byte: u8) -> u64 {
-        let mut value = u64::from(byte & 0x7f);
-        let mut shift = 7;
-        while byte & 0x80 != 0 {
-            byte = self.byte();
-            let bits = u64::from(byte & 0x7f);
-            if shift > 63 || bits << shift >> shift != bits {
-                self.fail();
-                return 0;
+        match self.rest.split_first() {
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.rest = rest;
+                byte.into()
             }
-            value |= bits << shift;
-            shift += 7;
+            _ => {
+                let (value, rest) = long_varint(self.rest).unwrap_or_else(|| {
+                    self.broken = true;
+                    (0, &[])
+                });
+                self.rest = rest;
+                value
+            }
         }
-        value
     }
 
     /// One of two, by its number.
-    #[inline]
+    #[inline(always)]
     fn case<T>(&mut self, [first, second]: [T; 2]) -> T {
         match self.byte() {
             0 => first,
@@ -200,13 +201,13 @@ impl Reader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> u8 {
         let [byte] = self.array();
         byte
     }
 
-    #[inline]
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> [u8; N] {
         match self.rest.split_first_chunk() {
             Some((bytes, rest)) => {
@@ -220,7 +221,7 @@ impl Reader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, length: usize) -> &'static [u8] {
         match self.rest.split_at_checked(length) {
             Some((bytes, rest)) => {
@@ -234,10 +235,49 @@ impl Reader {
         }
     }
 
-    #[cold]
+    #[inline(always)]
     fn fail(&mut self) {
         (self.rest, self.broken) = (&[], true);
     }
+}
+
+/// Whether so many bytes are ASCII; nearly all are, and most are few, so that those that fit a word or four are looked
+/// at without a loop. Where it is not quickly told it says no.
+#[inline(always)]
+fn starts_with_ascii(bytes: &[u8], length: usize) -> bool {
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) & HIGH_BITS;
+    if length <= 8 {
+        let within = u64::MAX.checked_shr(64 - 8 * length as u32).unwrap_or(0);
+        return bytes.first_chunk().is_some_and(|first| word(first) & within == 0);
+    }
+    let ends = |bytes: &[u8]| {
+        let of = |chunk: Option<&[u8; 8]>| chunk.map_or(HIGH_BITS, word);
+        of(bytes.first_chunk()) | of(bytes.last_chunk())
+    };
+    match bytes.get(..length) {
+        Some(bytes) if length <= 16 => ends(bytes) == 0,
+        Some(bytes) if length <= 32 => ends(&bytes[..16]) | ends(&bytes[length - 16..]) == 0,
+        Some(bytes) => bytes.is_ascii(),
+        None => false,
+    }
+}
+
+/// A number of more than seven bits, and what follows it.
+fn long_varint(bytes: &'static [u8]) -> Option<(u64, &'static [u8])> {
+    let (mut value, mut shift) = (0, 0);
+    for (place, byte) in bytes.iter().enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        if shift > 63 || bits << shift >> shift != bits {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[place + 1..]));
+        }
+        shift += 7;
+    }
+    None
 }
 
 /// A string that is these bytes, not a copy of them. They must be UTF-8. It may be read and cloned, but neither changed
@@ -252,6 +292,15 @@ fn lend(text: &'static [u8]) -> String {
     // UTF-8. That it was not allocated by itself matters to those who free, grow or write it alone: `Asked` gives
     // nothing but shared references to the question and never drops it, and `Reader` drops nothing.
     unsafe { String::from_raw_parts(text.as_ptr().cast_mut(), text.len(), text.len()) }
+}
+
+/// A list that is these items, not a copy of them; as with [`lend`].
+#[inline]
+#[expect(unsafe_code, reason = "to allocate each list by itself would take longer than some strategies do")]
+fn lend_list<T: 'static>(items: &'static mut [T]) -> Vec<T> {
+    // SAFETY: as in `lend`: pointer and length are those of a slice that nobody else has and that lives as long as the
+    // program, and the list is neither changed nor dropped.
+    unsafe { Vec::from_raw_parts(items.as_mut_ptr(), items.len(), items.len()) }
 }
 
 #[cfg(test)]

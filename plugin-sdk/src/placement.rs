@@ -96,12 +96,14 @@ impl<T: Clone> Eligible<T> {
 pub struct Lightest<T> {
     load: u64,
     nodes: Vec<T>,
+    /// How many at the start of the list bear more by now.
+    passed: usize,
     grown: usize,
 }
 
 impl<T> Default for Lightest<T> {
     fn default() -> Self {
-        Lightest { load: 0, nodes: Vec::new(), grown: 0 }
+        Lightest { load: 0, nodes: Vec::new(), passed: 0, grown: 0 }
     }
 }
 
@@ -111,14 +113,17 @@ impl<T: Clone> Lightest<T> {
     pub fn find(&mut self, all: &[T], load: impl Fn(&T) -> u64) -> (u64, &[T]) {
         // Seldom enough to cost little, often enough that few are in vain.
         if self.grown * 8 >= self.nodes.len() {
-            self.grown = 0;
+            (self.passed, self.grown) = (0, 0);
             self.nodes.retain(|node| load(node) == self.load);
             if self.nodes.is_empty() {
                 self.load = all.iter().map(&load).min().unwrap_or(u64::MAX);
                 self.nodes.extend(all.iter().filter(|node| load(node) == self.load).cloned());
             }
         }
-        (self.load, &self.nodes)
+        let later = &self.nodes[self.passed..];
+        // Whoever takes the first that will do leaves the others for the next time.
+        self.passed += later.iter().position(|node| load(node) == self.load).unwrap_or(later.len());
+        (self.load, &self.nodes[self.passed..])
     }
 
     /// Says that the load of a node has grown; those that go unsaid cost time alone.
@@ -273,15 +278,19 @@ pub fn up(node: &assignment::Node) -> impl Iterator<Item = &Adapter> {
 /// For each node the subnets of its adapters that are up, numbered, ascending. Nodes that share a number share
 /// a subnet, and so a switch and a router.
 pub fn number_subnets(nodes: &[assignment::Node]) -> Vec<Vec<u32>> {
-    // By number, not by `IpAddr`, whose comparison is a call for some bytes.
-    let mut numbers: BTreeMap<(u128, bool, u8), u32> = BTreeMap::new();
+    // By number, not by `IpAddr`, whose comparison is a call for some bytes; those of IPv4 by one of 64 bits.
+    let mut four: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut six: BTreeMap<(u128, u8), u32> = BTreeMap::new();
+    let mut next = 0;
     let mut number = |adapter: &Adapter| {
-        let (bits, six) = match adapter.subnet() {
-            IpAddr::V4(subnet) => (u128::from(u32::from(subnet)), false),
-            IpAddr::V6(subnet) => (subnet.into(), true),
+        let number = match adapter.subnet() {
+            IpAddr::V4(subnet) => four
+                .entry(u64::from(u32::from(subnet)) << 8 | u64::from(adapter.prefix_length))
+                .or_insert(next),
+            IpAddr::V6(subnet) => six.entry((subnet.into(), adapter.prefix_length)).or_insert(next),
         };
-        let next = numbers.len() as u32;
-        *numbers.entry((bits, six, adapter.prefix_length)).or_insert(next)
+        next += u32::from(*number == next);
+        *number
     };
     let of_node = |node: &assignment::Node| {
         let mut subnets = Vec::with_capacity(node.adapters.len());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use overlan_contract::{Kind, Violation};
 
 use crate::limits::Limits;
+use crate::pack::pack;
 use crate::usage::AnswerSize;
 use crate::{bindings, convert};
 
@@ -70,7 +71,7 @@ pub(crate) mod sealed {
 }
 
 macro_rules! kind {
-    ($(#[$doc:meta])* $name:ident, $module:ident, $packed:ident, $question:ident, $answer:ident, $metered:literal, $budget:expr, $size:expr) => {
+    ($(#[$doc:meta])* $name:ident, $module:ident, $packed:ident, $question:ident, $answer:ident, $metered:literal, $pack:expr, $budget:expr, $size:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub enum $name {}
@@ -125,7 +126,7 @@ macro_rules! kind {
                 question: &Self::Question,
             ) -> wasmtime::Result<Result<Self::Answer, String>> {
                 let answer = match &guest.packed {
-                    Some(packed) => packed.call_decide(store, &postcard::to_allocvec(question)?)?,
+                    Some(packed) => packed.call_decide(store, &$pack(question)?)?,
                     None => guest.plain.call_decide(store, convert::$question(question, &Bump::new()))?,
                 };
                 Ok(answer.map(convert::$answer))
@@ -145,16 +146,20 @@ macro_rules! kind {
 kind!(
     /// Who is responsible for what. Each question is answered in a fresh instance and limited by
     /// fuel, so that equal questions get equal answers on every member.
-    Assignment, assignment, packed_assignment, assignment_question, assignment_answer, true, assignment_budget, assignment_size
+    Assignment, assignment, packed_assignment, assignment_question, assignment_answer, true, pack_assignment, assignment_budget, assignment_size
 );
 kind!(
     /// How large datagrams and bursts are on a path. The instance is kept between questions.
-    Sizing, sizing, packed_sizing, sizing_question, sizing_answer, false, timed_budget, sizing_size
+    Sizing, sizing, packed_sizing, sizing_question, sizing_answer, false, postcard::to_allocvec, timed_budget, sizing_size
 );
 kind!(
     /// The order and timing of the paths to a peer. The instance is kept between questions.
-    Failover, failover, packed_failover, failover_question, failover_answer, false, timed_budget, failover_size
+    Failover, failover, packed_failover, failover_question, failover_answer, false, postcard::to_allocvec, timed_budget, failover_size
 );
+
+fn pack_assignment(question: &overlan_contract::assignment::Question) -> postcard::Result<Vec<u8>> {
+    Ok(pack(question))
+}
 
 fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {
     let pairs = (question.nodes.len() as u64).saturating_mul(question.responsibilities.len() as u64);
