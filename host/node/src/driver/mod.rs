@@ -27,6 +27,7 @@ use overlan_core::{Core, Event, Instant};
 use overlan_seal::Seal;
 use overlan_udp::Impairment;
 use overlan_wire::Digest;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::adapters::Selection;
@@ -190,6 +191,9 @@ impl Driver {
         if self.outbox.poll_timeout().is_some_and(|due| due <= now) {
             self.outbox.handle_timeout(&mut self.core, now);
         }
+        if self.sockets.retry_due() {
+            self.apply_adapters();
+        }
         let Some(due) = due else {
             self.overdue = None;
             return false;
@@ -212,7 +216,12 @@ impl Driver {
         for _ in 0..COMMANDS_PER_TURN {
             match self.ports.commands.try_recv() {
                 Ok(command) => self.handle(command),
-                Err(_) => return false,
+                Err(TryRecvError::Empty) => return false,
+                // All handles are gone.
+                Err(TryRecvError::Disconnected) => {
+                    self.leave();
+                    return false;
+                }
             }
         }
         true
@@ -234,12 +243,16 @@ impl Driver {
             }
             Command::PolicyChanged(kind, digest) => self.core.handle_policy_change(now, kind, digest),
             Command::Inspect(look) => look(&mut self.core, now),
-            Command::Leave if self.leaving.is_none() => {
-                self.core.leave(now);
-                self.leaving = Some(now + FAREWELL);
-            }
-            Command::Leave => {}
+            Command::Leave => self.leave(),
             Command::Abort => self.leaving = Some(Instant::ZERO),
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            let now = self.now();
+            self.core.leave(now);
+            self.leaving = Some(now + FAREWELL);
         }
     }
 
@@ -361,18 +374,13 @@ impl Driver {
             () = std::future::poll_fn(|cx| { asked += 1; sockets.poll_ready(cx) }) => {}
             command = ports.commands.recv() => match command {
                 Some(command) => self.handle(command),
-                // All handles are gone.
-                None => self.handle(Command::Leave),
+                None => self.leave(),
             },
             () = ports.wake.notified() => {}
             Some((ticket, answer)) = ports.answers.recv() => {
                 self.core.handle_answer(now(self.origin), ticket, answer);
             }
-            () = sleep => {
-                if self.sockets.retry_due() {
-                    self.apply_adapters();
-                }
-            }
+            () = sleep => {}
         }
         asked > 1
     }

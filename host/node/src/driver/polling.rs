@@ -66,3 +66,63 @@ impl Polling {
         self.mode == BusyPoll::Always || self.mode == BusyPoll::Adaptive && self.streak == STREAK
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives it so many inputs, each so long after it fell idle; whether it would poll the next time it is idle.
+    fn polls_after(inputs: u32, idle: Duration, work: usize, mode: BusyPoll) -> bool {
+        let mut polling = Polling::new(mode);
+        let mut now = Instant::ZERO;
+        for _ in 0..inputs {
+            polling.note_idle(now);
+            now = now + idle;
+            polling.note_work(now, work);
+        }
+        polling.note_idle(now)
+    }
+
+    #[test]
+    fn polls_where_single_inputs_follow_each_other_closely() {
+        assert!(polls_after(8, WINDOW, 1, BusyPoll::Adaptive));
+        assert!(!polls_after(7, WINDOW, 1, BusyPoll::Adaptive), "too few");
+        assert!(!polls_after(100, WINDOW * 2, 1, BusyPoll::Adaptive), "too far apart");
+        assert!(!polls_after(100, WINDOW, LIGHT + 1, BusyPoll::Adaptive), "too many at a time");
+        assert!(!polls_after(100, WINDOW, 1, BusyPoll::Never));
+        assert!(polls_after(0, WINDOW, 1, BusyPoll::Always));
+    }
+
+    #[test]
+    fn sleeps_where_nothing_came_in_time() {
+        let mut polling = Polling::new(BusyPoll::Adaptive);
+        let mut now = Instant::ZERO;
+        for _ in 0..STREAK {
+            polling.note_idle(now);
+            polling.note_work(now, 1);
+        }
+        assert!(polling.note_idle(now));
+        now = now + WINDOW * 2;
+        assert!(!polling.note_idle(now));
+        // One that came late does not end it for long: four more do.
+        polling.note_work(now, 1);
+        assert!(!polling.note_idle(now));
+        for _ in 0..STREAK / 2 {
+            polling.note_idle(now);
+            polling.note_work(now, 1);
+        }
+        assert!(polling.note_idle(now));
+    }
+
+    #[test]
+    fn what_comes_between_two_idle_times_counts_together() {
+        let mut polling = Polling::new(BusyPoll::Adaptive);
+        for _ in 0..STREAK {
+            polling.note_idle(Instant::ZERO);
+            for _ in 0..=LIGHT {
+                polling.note_work(Instant::ZERO, 1);
+            }
+        }
+        assert!(!polling.note_idle(Instant::ZERO));
+    }
+}

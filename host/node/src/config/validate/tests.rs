@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::BusyPoll;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("/etc/overlan/a.toml"), &Overrides::default())
@@ -94,6 +95,12 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[[adapter]]\nname = \"e\"\nclass_of_service = \"\\u202e\"\n", ":3: ", "printable"),
         ("[[responsibility]]\nname = \"x\"\nrequires = { site = \"\\u0007\" }\n", ":3: ", "printable"),
         ("[node]\nname=\"a\"\ncongestion = \"reno\"", ":3: ", "cubic"),
+        ("[node]\nname=\"a\"\nbusy_poll = \"always\"", ":3: ", "true, false or \"adaptive\""),
+        (
+            "[node]\nname=\"a\"\nbusy_poll = 1",
+            ":3: ",
+            "node.busy_poll is a whole number; it must be true, false or \"adaptive\"",
+        ),
         ("[cluster]\nquorum = \"most\"\n[node]\nname=\"a\"", ":2: ", "majority"),
         ("[cluster]\nsecurity = \"off\"\n", ":2: ", "none"),
         ("[cluster]\nseeds = [\n\"10.0.0.1:7400\",\n\"nowhere\"]\n", ":4: ", "ADDRESS:PORT"),
@@ -166,6 +173,17 @@ fn a_value_of_another_type_names_its_key_and_what_is_allowed() {
             assert!(error.contains("; it must be "), "{error}");
         }
     }
+}
+
+#[test]
+fn busy_poll_has_three_positions() {
+    let position = |value: &str| {
+        parse(&format!("[node]\nname = \"a\"\n{value}\n[cluster]\nkey_file = \"k\"\n")).unwrap().busy_poll
+    };
+    assert_eq!(position(""), BusyPoll::Adaptive);
+    assert_eq!(position("busy_poll = \"adaptive\""), BusyPoll::Adaptive);
+    assert_eq!(position("busy_poll = true"), BusyPoll::Always);
+    assert_eq!(position("busy_poll = false"), BusyPoll::Never);
 }
 
 #[test]
