@@ -44,7 +44,8 @@ pub fn read(packed: &'static [u8]) -> Option<Asked> {
 /// What is not read yet. Where that is not what it should be, it ends there, and all that would follow is empty:
 /// nothing that was read before is dropped on the way.
 ///
-/// All its methods are inlined, and what is called gets a copy: a reader that no reference leads to stays in registers.
+/// Its methods are inlined (save `pairs`, which few questions need), and what is called gets a copy: a reader that no
+/// reference leads to stays in registers.
 #[derive(Clone, Copy)]
 struct Reader {
     rest: &'static [u8],
@@ -353,6 +354,24 @@ mod tests {
             &[0, 0, 0, 0, 1, 0, 9, b'a', b'a', b'a', b'a', b'a', b'a', b'a', b'a', 0x80],
         ] {
             assert!(read(broken.to_vec().leak()).is_none(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn one_byte_that_is_not_ascii_is_seen_wherever_it_is() {
+        for length in 0..=40 {
+            for following in [0, 1, 40] {
+                let mut bytes = vec![b'a'; length + following];
+                // Near the end of what there is it may say no.
+                assert!(starts_with_ascii(&bytes, length) || following < 8, "{length}");
+                bytes[length..].fill(0xff);
+                assert!(starts_with_ascii(&bytes, length) || following < 8, "{length}");
+                for place in 0..length {
+                    bytes[place] = 0x80;
+                    assert!(!starts_with_ascii(&bytes, length), "{place} of {length}");
+                    bytes[place] = b'a';
+                }
+            }
         }
     }
 

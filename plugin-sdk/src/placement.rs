@@ -115,14 +115,16 @@ impl<T: Clone> Lightest<T> {
         if self.grown * 8 >= self.nodes.len() {
             (self.passed, self.grown) = (0, 0);
             self.nodes.retain(|node| load(node) == self.load);
-            if self.nodes.is_empty() {
-                self.load = all.iter().map(&load).min().unwrap_or(u64::MAX);
-                self.nodes.extend(all.iter().filter(|node| load(node) == self.load).cloned());
-            }
         }
         let later = &self.nodes[self.passed..];
         // Whoever takes the first that will do leaves the others for the next time.
         self.passed += later.iter().position(|node| load(node) == self.load).unwrap_or(later.len());
+        if self.passed == self.nodes.len() {
+            self.load = all.iter().map(&load).min().unwrap_or(u64::MAX);
+            self.nodes.clear();
+            self.nodes.extend(all.iter().filter(|node| load(node) == self.load).cloned());
+            self.passed = 0;
+        }
         (self.load, &self.nodes[self.passed..])
     }
 
@@ -326,6 +328,30 @@ mod tests {
                 assert_eq!(eligible.nodes(duty), expected);
                 assert_eq!(eligible.groups()[eligible.group(duty)], expected);
                 assert_eq!(eligible.wanted(duty), expected.len().min(responsibility.replicas as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn the_lightest_is_the_first_of_the_least_loaded() {
+        for (seed, said) in (0_u64..200).zip([true, false].into_iter().cycle()) {
+            let all: Vec<usize> = (0..1 + seed as usize).collect();
+            let mut load: Vec<u64> = (0..).map(|node| score::mix(seed, node) % 3).take(all.len()).collect();
+            let mut lightest = Lightest::default();
+            for round in 0..600 {
+                let least = *load.iter().min().unwrap();
+                let expected: Vec<usize> = all.iter().copied().filter(|&node| load[node] == least).collect();
+                let (found, nodes) = lightest.find(&all, |&node| load[node]);
+                let lightest_now: Vec<usize> =
+                    nodes.iter().copied().filter(|&node| load[node] == least).collect();
+                assert_eq!((found, nodes[0], &lightest_now), (least, expected[0], &expected));
+                // Mostly the first, as a strategy would.
+                let choice =
+                    if round % 4 == 0 { score::mix(round, seed) as usize % expected.len() } else { 0 };
+                load[expected[choice]] += 1 + round % 2;
+                if said {
+                    lightest.note_growth();
+                }
             }
         }
     }

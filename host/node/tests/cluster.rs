@@ -78,6 +78,25 @@ async fn members_agree_exchange_messages_and_leave() {
 }
 
 #[tokio::test]
+async fn a_refused_socket_is_opened_when_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    for (member, busy_poll) in [(1, BusyPoll::Never), (2, BusyPoll::Adaptive), (3, BusyPoll::Always)] {
+        let mut config = config(folder.path(), 76, member, free_port());
+        config.busy_poll = busy_poll;
+        let taken = std::net::UdpSocket::bind((Ipv4Addr::new(127, 76, member, 1), config.port)).unwrap();
+        let node = Node::start(config).await.unwrap();
+        let complains = async || {
+            let problems = node.status().await.unwrap().core.problems;
+            problems.iter().any(|problem| problem.contains("in use"))
+        };
+        eventually("the complaint", &complains).await;
+        drop(taken);
+        eventually("the socket", async || !complains().await).await;
+        node.leave().await;
+    }
+}
+
+#[tokio::test]
 async fn a_cut_address_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let nodes = cluster(folder.path(), 72).await;

@@ -19,24 +19,24 @@ const SHORT_BYTES: usize = 32;
 /// Packs a question.
 pub(crate) fn pack(question: &Question) -> Vec<u8> {
     let Question { nodes, responsibilities, previous, seed, attributes } = question;
-    let mut bytes = Bytes { bytes: Vec::new(), length: 0 };
-    bytes.list(nodes, node_room, node);
-    bytes.list(responsibilities, duty_room, duty);
-    bytes.list(previous, |owners| NUMBER_BYTES * (1 + owners.len()), |room, each| owners(room, each));
-    bytes.write(NUMBER_BYTES, |room| number(room, 0, *seed));
-    bytes.write(attributes_room(attributes), |room| pairs(room, 0, attributes));
-    bytes.bytes.truncate(bytes.length);
-    bytes.bytes
+    let mut writer = Writer { bytes: Vec::new(), length: 0 };
+    writer.list(nodes, node_room, node);
+    writer.list(responsibilities, duty_room, duty);
+    writer.list(previous, |owners| NUMBER_BYTES * (1 + owners.len()), |room, each| owners(room, each));
+    writer.write(NUMBER_BYTES, |room| number(room, 0, *seed));
+    writer.write(attributes_room(attributes), |room| pairs(room, 0, attributes));
+    writer.bytes.truncate(writer.length);
+    writer.bytes
 }
 
 /// What is written so far, and room for more.
-struct Bytes {
+struct Writer {
     /// Zero from `length` on.
     bytes: Vec<u8>,
     length: usize,
 }
 
-impl Bytes {
+impl Writer {
     /// Writes at most `most` bytes.
     #[inline(always)]
     fn write(&mut self, most: usize, write: impl FnOnce(&mut [u8]) -> usize) {
@@ -54,10 +54,10 @@ impl Bytes {
     }
 
     #[inline(always)]
-    fn list<T>(&mut self, list: &[T], room: impl Fn(&T) -> usize, item: impl Fn(&mut [u8], &T) -> usize) {
+    fn list<T>(&mut self, list: &[T], most: impl Fn(&T) -> usize, item: impl Fn(&mut [u8], &T) -> usize) {
         self.write(NUMBER_BYTES, |room| number(room, 0, list.len() as u64));
         for each in list {
-            self.write(room(each), |room| item(room, each));
+            self.write(most(each), |room| item(room, each));
         }
     }
 }

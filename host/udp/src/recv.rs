@@ -21,6 +21,8 @@ pub struct RecvBatch {
     buffers: Box<[u8]>,
     metas: [RecvMeta; RECV_BUFFERS],
     filled: usize,
+    /// All that were offered were filled.
+    full: bool,
     /// Buffers that the next call offers to the system.
     offered: usize,
 }
@@ -48,6 +50,7 @@ impl RecvBatch {
             buffers: vec![0; RECV_BUFFERS * BUFFER_BYTES].into_boxed_slice(),
             metas: [RecvMeta::default(); RECV_BUFFERS],
             filled: 0,
+            full: false,
             offered: RECV_BUFFERS,
         }
     }
@@ -69,12 +72,12 @@ impl RecvBatch {
 
     /// Forgets what was received.
     pub(crate) fn clear(&mut self) {
-        self.filled = 0;
+        (self.filled, self.full) = (0, false);
     }
 
     /// Whether the last call may have left something behind.
     pub(crate) fn is_full(&self) -> bool {
-        self.filled == self.offered
+        self.full
     }
 
     /// One `recvmmsg`; the number of datagrams.
@@ -84,6 +87,7 @@ impl RecvBatch {
         let mut slices: [IoSliceMut<'_>; RECV_BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         self.filled = state.recv(socket.into(), &mut slices[..self.offered], &mut self.metas)?;
+        self.full = self.filled == self.offered;
         let metas = &self.metas[..self.filled];
         // Each one offered costs, used or not.
         let bytes: usize = metas.iter().map(|meta| meta.len).sum();

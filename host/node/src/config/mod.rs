@@ -92,8 +92,8 @@ pub enum Security {
 pub enum BusyPoll {
     /// It sleeps at once (`false`).
     Never,
-    /// Where the last eight datagrams or commands came within 100 us of idleness each, it polls so long before it sleeps,
-    /// and lets others on its processor go first (`"adaptive"`).
+    /// Where it was idle for 100 us at most eight times in a row, and four datagrams or commands at most ended and followed
+    /// each of these times, it polls so long before it sleeps, and lets others on its processor go first (`"adaptive"`).
     #[default]
     Adaptive,
     /// It polls for ever: the shortest delays, for a whole core (`true`).

@@ -118,7 +118,7 @@ pub(crate) struct Driver {
     /// Since when a timer is due, and until when it waits for the sockets.
     overdue: Option<(Instant, Instant)>,
     polling: Polling,
-    /// Datagrams and commands of this turn.
+    /// Datagrams (received and sent), commands and policies' answers of this turn.
     work: usize,
     leaving: Option<Instant>,
 }
@@ -185,7 +185,7 @@ impl Driver {
         }
     }
 
-    /// Fires the timers that are due, unless the sockets have more that should be heard first; whether they are to be
+    /// Opens sockets that were refused, where it is time to, and fires the timers that are due, unless the sockets have more that should be heard first; whether they are to be
     /// asked again.
     fn fire(&mut self, now: Instant, due: Option<Instant>, arrived: &Arrived) -> bool {
         if self.outbox.poll_timeout().is_some_and(|due| due <= now) {
@@ -210,8 +210,7 @@ impl Driver {
 
     fn take_commands(&mut self) -> bool {
         while let Ok((ticket, answer)) = self.ports.answers.try_recv() {
-            self.core.handle_answer(now(self.origin), ticket, answer);
-            self.work += 1;
+            self.hear_answer(ticket, answer);
         }
         for _ in 0..COMMANDS_PER_TURN {
             match self.ports.commands.try_recv() {
@@ -246,6 +245,12 @@ impl Driver {
             Command::Leave => self.leave(),
             Command::Abort => self.leaving = Some(Instant::ZERO),
         }
+    }
+
+    fn hear_answer(&mut self, ticket: Ticket, answer: Result<Answer, Fault>) {
+        self.work += 1;
+        let now = self.now();
+        self.core.handle_answer(now, ticket, answer);
     }
 
     fn leave(&mut self) {
@@ -308,15 +313,18 @@ impl Driver {
         self.tell(now) | self.listeners.deliver(&mut self.core, now)
     }
 
-    /// Tells the messages' fates, and sends those on that found another owner; whether there were any.
+    /// Tells the messages' fates, and gives those that lost their owner to another; whether the core may have more to
+    /// send.
     fn conclude(&mut self) -> bool {
-        let mut told = false;
+        self.hear_fates();
+        let now = self.now();
+        self.outbox.rehome(&mut self.core, now)
+    }
+
+    fn hear_fates(&mut self) {
         while let Some(report) = self.core.poll_fate() {
             self.outbox.handle_fate(report);
-            told = true;
         }
-        let now = self.now();
-        self.outbox.rehome(&mut self.core, now) || told
     }
 
     /// Tells events; whether there were any.
@@ -343,6 +351,8 @@ impl Driver {
                     }
                     log(&event);
                     if let Event::Plan { .. } = event {
+                        // What an owner of before has accepted stays with it.
+                        self.hear_fates();
                         self.outbox.handle_plan(&mut self.core, now);
                     }
                     self.listeners.note(&event);
@@ -377,9 +387,7 @@ impl Driver {
                 None => self.leave(),
             },
             () = ports.wake.notified() => {}
-            Some((ticket, answer)) = ports.answers.recv() => {
-                self.core.handle_answer(now(self.origin), ticket, answer);
-            }
+            Some((ticket, answer)) = ports.answers.recv() => self.hear_answer(ticket, answer),
             () = sleep => {}
         }
         asked > 1
