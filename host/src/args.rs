@@ -350,12 +350,13 @@ fn one_member(text: &str) -> Result<String, String> {
     }
 }
 
-/// A number of seconds, or with a unit.
+/// A number of seconds, or with a unit; not none.
 fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u32>() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
-        Err(_) => humantime_duration(text),
-    }
+    let seconds = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => humantime_duration(text)?,
+    };
+    if seconds.is_zero() { Err("there is nothing to measure in no time".to_owned()) } else { Ok(seconds) }
 }
 
 /// What clap cannot see, such as a missing configuration. Exit status 2.

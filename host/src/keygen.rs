@@ -1,10 +1,10 @@
 //! `overlan keygen`.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 use overlan_node::{Digest, OperatorKey, random};
 
@@ -24,8 +24,11 @@ pub(crate) fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.with_context(|| {
-        format!("{}: a key is never written over another file; choose another name", path.display())
+    let mut file = opened.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            anyhow!("{}: a key is never written over another file; choose another name", path.display())
+        }
+        _ => anyhow!("{}: {error}", path.display()),
     })?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())

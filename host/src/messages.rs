@@ -131,9 +131,6 @@ impl Sender {
                     tokio::io::stdin().read_to_end(&mut payload).await?;
                 }
             }
-            if payload.len() > 16 << 20 {
-                bail!("the message is larger than 16 MiB; split it");
-            }
             self.one(payload.into()).await?;
         }
         self.flush().await?;
@@ -163,6 +160,9 @@ impl Sender {
     }
 
     async fn one(&mut self, payload: Bytes) -> anyhow::Result<()> {
+        if payload.len() > 16 << 20 {
+            bail!("the message is larger than 16 MiB; split it");
+        }
         if self.room.available_permits() == 0 {
             self.flush().await?;
         }
@@ -240,7 +240,9 @@ async fn answers(
                 let count = count as usize;
                 match fate {
                     Fate::Delivered => summary.delivered += count as u64,
-                    Fate::Expired => failed(count, format!("{node} did not accept it in time")),
+                    Fate::Expired => {
+                        failed(count, format!("{node} did not accept it in time; it may still arrive"))
+                    }
                     Fate::PeerLostState => {
                         failed(count, format!("{node} restarted; it may have been delivered before"));
                     }

@@ -78,6 +78,17 @@ async fn members_agree_exchange_messages_and_leave() {
 }
 
 #[tokio::test]
+async fn a_file_in_the_place_of_the_control_socket_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 78, 1, free_port());
+    let path = config.control.clone().unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let Err(StartError::Control { why, .. }) = Node::start(config).await else { panic!("it is refused") };
+    assert!(why.contains("no socket"), "{why}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[tokio::test]
 async fn a_refused_socket_is_opened_when_it_can_be() {
     let folder = tempfile::tempdir().unwrap();
     for (member, busy_poll) in [(1, BusyPoll::Never), (2, BusyPoll::Adaptive), (3, BusyPoll::Always)] {

@@ -8,7 +8,7 @@ mod metrics;
 
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,11 @@ async fn bind_control(path: &Path) -> Result<UnixListener, String> {
                     "another node answers at this control socket; stop it, or give this one a name or a \
                             --control of its own"
                         .to_owned(),
+                );
+            }
+            if !std::fs::symlink_metadata(path).map_err(explain)?.file_type().is_socket() {
+                return Err(
+                    "a file that is no socket is there; choose another place with --control".to_owned()
                 );
             }
             std::fs::remove_file(path).map_err(explain)?;
