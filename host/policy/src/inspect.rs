@@ -129,7 +129,7 @@ fn not_wasm(file: &[u8]) -> LoadError {
         _ if text.is_ok_and(|text| text.trim_start().starts_with('(')) => {
             LoadError::NotWasm("WebAssembly text (turn it into binary with `wasm-tools parse`)")
         }
-        _ if text.is_ok() => LoadError::NotWasm("text"),
+        _ if text.is_ok_and(|text| !text.contains('\0')) => LoadError::NotWasm("text"),
         _ => LoadError::NotWasm("of an unknown format"),
     }
 }

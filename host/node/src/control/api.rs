@@ -61,7 +61,7 @@ impl From<PolicyError> for ApiError {
             PolicyError::Limit(_) => (StatusCode::BAD_REQUEST, "`overlan policy show KIND` lists the limits"),
             PolicyError::SelfTest(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "the active policy stays; correct this one and try it with `overlan policy check FILE`",
+                "the active policy stays; correct this one and try it with `overlan policy test FILE`",
             ),
             PolicyError::CompileDeadline(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "build it optimised and stripped")
