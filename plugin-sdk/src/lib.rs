@@ -34,8 +34,8 @@
 //! in [`assignment`], [`sizing`] and [`failover`]; [`Config`]; [`Log`]; then the tools [`score`],
 //! [`placement`] and [`testkit`].
 //!
-//! `unsafe` is in one place, where a plugin reads its question (`packed`): it lends the strings and lists of the question instead
-//! of copying them, for a copy takes longer than some strategies do.
+//! `unsafe` is in one place, where a plugin reads its question (`packed`): it lends the strings and lists of the
+//! question instead of copying them, for a copy takes longer than some strategies do.
 
 // The generated exports name this crate by its path, from here and from plugin crates alike.
 #[cfg(target_arch = "wasm32")]

@@ -185,8 +185,8 @@ impl Driver {
         }
     }
 
-    /// Opens sockets that were refused, where it is time to, and fires the timers that are due, unless the sockets have more that should be heard first; whether they are to be
-    /// asked again.
+    /// Opens sockets that were refused, where it is time to, and fires the timers that are due, unless the sockets have
+    /// more that should be heard first; whether they are to be asked again.
     fn fire(&mut self, now: Instant, due: Option<Instant>, arrived: &Arrived) -> bool {
         if self.outbox.poll_timeout().is_some_and(|due| due <= now) {
             self.outbox.handle_timeout(&mut self.core, now);
