@@ -17,8 +17,8 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        // By `overlan leave`.
-        () = node.wait_stopped() => return Ok(()),
+        // By `overlan leave`, or because it must not stay.
+        end = node.wait_stopped() => return Ok(end?),
     }
     tracing::info!("leaving");
     tokio::select! {

@@ -138,6 +138,15 @@ impl Node {
         status
     }
 
+    /// Whether its process has ended.
+    ///
+    /// # Panics
+    /// Where it was not started.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().expect("it was started");
+        child.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// Starts it again with what its configuration says now.
     pub fn restart(&mut self) {
         self.kill();

@@ -214,6 +214,12 @@ pub enum Event {
     /// The addresses that host routes are wanted for changed; see
     /// [`Core::remote_addresses`](crate::Core::remote_addresses).
     Routes,
+    /// Another node runs with this node's identity, and has run for longer: stop this one. Nothing but a copied state
+    /// directory does that.
+    IdentityTaken {
+        /// The addresses the other gives.
+        at: String,
+    },
     /// A member refused this node, or another reason not to be in the cluster; the text says what to do.
     Refused(&'static str),
 }

@@ -26,6 +26,7 @@ mod engine;
 mod membership;
 mod path;
 mod peer;
+mod sighting;
 mod table;
 
 pub use config::{Config, Congestion};

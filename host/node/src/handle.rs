@@ -37,6 +37,17 @@ use crate::rollout::Rollout;
 #[error("the node has stopped")]
 pub struct Stopped;
 
+/// The node stopped because another runs with its identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another node runs with this node's identity (at {at}) and was there before: give each node a state_dir of its \
+     own; a copied one brings the identity with it"
+)]
+pub struct IdentityTaken {
+    /// The addresses the other gives.
+    pub at: String,
+}
+
 /// The handle on a running node; cheap to clone. The node runs until [`leave`](Self::leave).
 #[derive(Clone)]
 pub struct NodeHandle {
@@ -63,7 +74,7 @@ pub(crate) struct Shared {
     /// Held while the cluster keys change, so that file and node see the changes in one order.
     pub(crate) keyring: Mutex<()>,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) stopped: watch::Receiver<bool>,
+    pub(crate) stopped: watch::Receiver<Option<Result<(), IdentityTaken>>>,
 }
 
 /// The node at a glance: the core's status, and what only the node knows.
@@ -439,19 +450,23 @@ impl NodeHandle {
     /// Says farewell, removes the routes, stops; returns when all is done.
     pub async fn leave(&self) {
         let _ = self.command(Command::Leave).await;
-        self.wait_stopped().await;
+        let _ = self.wait_stopped().await;
     }
 
     /// Stops at once, as a crash would (but the routes are removed).
     pub async fn abort(&self) {
         let _ = self.command(Command::Abort).await;
-        self.wait_stopped().await;
+        let _ = self.wait_stopped().await;
     }
 
     /// Waits until the node has stopped.
-    pub async fn wait_stopped(&self) {
+    ///
+    /// # Errors
+    /// It stopped of itself, because it must not stay.
+    pub async fn wait_stopped(&self) -> Result<(), IdentityTaken> {
         let mut stopped = self.shared.stopped.clone();
-        let _ = stopped.wait_for(|stopped| *stopped).await;
+        let end = stopped.wait_for(Option::is_some).await;
+        end.ok().and_then(|end| end.clone()).unwrap_or(Ok(()))
     }
 
     async fn command(&self, command: Command) -> Result<(), Stopped> {

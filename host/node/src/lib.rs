@@ -34,7 +34,7 @@ mod watch;
 pub use app::{Origin, Received};
 pub use config::{Config, ConfigError};
 pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOptions, Streams};
-pub use handle::{NodeHandle, NodeStatus, Stopped};
+pub use handle::{IdentityTaken, NodeHandle, NodeStatus, Stopped};
 pub use journal::JournalStatus;
 pub use kernel::plan_for;
 pub use keyring::{KeyView, KeyringChange, KeyringFailure};

@@ -19,7 +19,7 @@ use crate::bench;
 use crate::config::{BusyPoll, Config, PluginSource, Security};
 use crate::document::{self, Stored};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
-use crate::handle::{NodeHandle, Shared};
+use crate::handle::{IdentityTaken, NodeHandle, Shared};
 use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
 use crate::policy::{Candidate, Policies, PolicyError, Priority};
@@ -215,7 +215,7 @@ async fn start(
     let (kernel_sender, kernel) = watch::channel(Kernel::default());
     let (report_sender, report) = watch::channel(Report::default());
     let (stop, stop_receiver) = watch::channel(false);
-    let (stopped_sender, stopped) = watch::channel(false);
+    let (stopped_sender, stopped) = watch::channel(None);
     let wake = Arc::new(Notify::new());
     let ports = Ports {
         commands: command_receiver,
@@ -271,18 +271,21 @@ async fn start(
     let control = crate::control::serve(control, handle.clone());
     let served = handle.clone();
     let service = async move {
-        tokio::select! {
+        let end = tokio::select! {
             // The driver's thread ended: the node left.
-            _ = driver => drop(storing.await),
-            () = control => {}
-        }
+            end = driver => {
+                drop(storing.await);
+                end.unwrap_or(Ok(()))
+            }
+            () = control => Ok(()),
+        };
         adapters.abort();
         served.shared.stop.send_replace(true);
         let _ = routes.await;
         if let Some(path) = &served.shared.config.control {
             let _ = std::fs::remove_file(path);
         }
-        stopped_sender.send_replace(true);
+        stopped_sender.send_replace(Some(end));
     };
     Ok((handle, service))
 }
@@ -294,7 +297,7 @@ async fn spawn_driver(
     identity: Identity,
     ports: Ports,
     assignment_pending: bool,
-) -> Result<(Handle, oneshot::Receiver<()>), StartError> {
+) -> Result<(Handle, oneshot::Receiver<Result<(), IdentityTaken>>), StartError> {
     let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
     core_config.attributes.clone_from(&config.attributes);
@@ -331,13 +334,13 @@ async fn spawn_driver(
             Ok(driver) => {
                 let _ = ready.send(Ok(runtime.handle().clone()));
                 let driver = runtime.spawn_local(driver.run());
-                if let Err(error) = runtime.block_on(driver) {
-                    tracing::error!(%error, "the driver broke; the node stops");
+                match runtime.block_on(driver) {
+                    Ok(end) => drop(ended.send(end)),
+                    Err(error) => tracing::error!(%error, "the driver broke; the node stops"),
                 }
             }
             Err(error) => drop(ready.send(Err(error))),
         }
-        let _ = ended.send(());
     })?;
     let started = started.await.unwrap_or_else(|_| Err(StartError::System(std::io::ErrorKind::Other.into())));
     Ok((started?, end))

@@ -110,8 +110,18 @@ impl World {
 
     /// Adds and starts a member with a configuration of its own; boot and seed are drawn.
     pub fn add_with(&mut self, config: Config, addresses: &[&str]) -> usize {
-        let adapters = addresses.iter().enumerate().map(|(index, address)| adapter(index, address)).collect();
         let seeds = (self.rng.random(), self.rng.random());
+        self.enter(config, seeds, addresses)
+    }
+
+    /// Adds and starts a node with another's configuration and identity, as a copied state directory makes it.
+    pub fn add_copy(&mut self, of: usize, addresses: &[&str]) -> usize {
+        let Member { config, seeds, .. } = &self.members[of];
+        self.enter(config.clone(), *seeds, addresses)
+    }
+
+    fn enter(&mut self, config: Config, seeds: ([u8; 32], [u8; 32]), addresses: &[&str]) -> usize {
+        let adapters = addresses.iter().enumerate().map(|(index, address)| adapter(index, address)).collect();
         let id = Identity::from_seeds(&seeds.0, &seeds.1).node_id();
         self.members.push(Member {
             core: None,
@@ -379,6 +389,10 @@ impl World {
                         member.config.document = core.document().map(|document| document.bytes().clone());
                     }
                     Event::Responsibilities { changes, .. } => member.owned.extend(changes),
+                    Event::IdentityTaken { .. } => {
+                        member.core = None;
+                        return;
+                    }
                     _ => {}
                 }
             }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use overlan_tests::cluster::{Cluster, NAMES};
+use overlan_tests::cluster::{Cluster, NAMES, SETTLED};
 use overlan_tests::lab::faults::Hit;
 use overlan_tests::lab::{Plan, Router};
 use overlan_tests::skip_without_root;
 use overlan_tests::traffic::{Stream, assert_delivers, measure};
-use overlan_tests::wait::{stays, wait_until};
+use overlan_tests::wait::{stays, wait_for, wait_until};
 
 const STREAM: Stream = Stream { mode: "reliable", count: 600, interval_ms: 5, size: 64 };
 /// Silence between healthy members that somebody else's trouble may cause on a busy machine.
@@ -90,4 +90,38 @@ fn after_all_links_were_down_members_rejoin_and_agree() {
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         assert_delivers(&cluster.nodes[from], &cluster.nodes[to], "ordered");
     }
+}
+
+/// A state directory that was copied brings the identity with it: one of the two nodes gives way and says why, and so
+/// does the other, to whoever asks for its status.
+#[test]
+fn one_of_two_nodes_with_one_identity_gives_way() {
+    let mut cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let mut copy = cluster.config(2);
+    let copied = copy.folder.join("state");
+    std::fs::create_dir_all(&copied).expect("a folder");
+    for entry in std::fs::read_dir(cluster.nodes[1].config.folder.join("state")).expect("its state") {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("its type").is_file() {
+            std::fs::copy(entry.path(), copied.join(entry.file_name())).expect("a copy");
+        }
+    }
+    copy.name = NAMES[1].to_owned();
+    cluster.launch(2, copy);
+    let gone =
+        wait_for("one to give way", SETTLED, || [1, 2].into_iter().find(|&at| cluster.nodes[at].has_ended()));
+    let status = cluster.nodes[gone].wait_end(Duration::from_secs(1));
+    assert_eq!(status.code(), Some(1));
+    assert!(cluster.nodes[gone].log().contains("state_dir of its own"), "{}", cluster.nodes[gone].log());
+    let stays = 3 - gone;
+    let said = cluster.nodes[stays].problems();
+    assert!(said.contains("ran with this node's identity") && said.contains("127."), "{said}");
+    let one_table = || cluster.nodes[0].digest() == cluster.nodes[stays].digest();
+    wait_until(
+        "one table",
+        SETTLED,
+        || one_table() && cluster.nodes[0].state_of("b") == "alive",
+        |&same| same,
+    );
+    assert_delivers(&cluster.nodes[0], &cluster.nodes[stays], "ordered");
 }

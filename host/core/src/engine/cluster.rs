@@ -22,6 +22,9 @@ const MAX_SENDERS: usize = 8_192;
 /// Width of the replay window in datagrams.
 const WINDOW: u64 = 128;
 
+/// For so long after a boot began others may take this node for the boot before.
+const OLD_BOOT_FADES: Duration = Duration::from_secs(30);
+
 /// Frame bytes in one cluster datagram.
 pub(super) const ROOM: usize = BASE_DATAGRAM - CLUSTER_HEADER - TAG;
 /// How many of the latest drafts are looked through for one that more frames may go into.
@@ -250,11 +253,13 @@ impl<C: Crypto> Core<C> {
         let derived = if known.is_none() { self.crypto.cluster_cipher(key, boot) } else { None };
         let Some(cipher) = known.map(|sender| &sender.cipher).or(derived.as_ref()) else {
             self.counters.dropped_unknown_key += 1;
+            self.unknown_keys.note(self.now);
             self.wrong_key = Some((remote, key));
             return None;
         };
         let Some(len) = cipher.open(nonce(counter), &associated, sealed) else {
             self.counters.dropped_forged += 1;
+            self.note_forgery();
             return None;
         };
         let now = self.now;
@@ -267,6 +272,13 @@ impl<C: Crypto> Core<C> {
             sender.note(counter, now);
         }
         Some(len)
+    }
+
+    /// What others send to the boot before this one, until they know better, is no problem.
+    pub(super) fn note_forgery(&mut self) {
+        if self.now.since(self.began) > OLD_BOOT_FADES {
+            self.forgeries.note(self.now);
+        }
     }
 
     fn handle_cluster_frame(&mut self, origin: Origin, key: KeyId, first_contact: bool, frame: &Frame<'_>) {

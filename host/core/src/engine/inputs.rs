@@ -111,6 +111,7 @@ impl<C: Crypto> Core<C> {
                     events: &mut self.events,
                     fates: &mut self.fates,
                 };
+                let forged = env.counters.dropped_forged;
                 let parts = datagram.split_at_mut(DATA_HEADER);
                 peer.handle_datagram(
                     now,
@@ -124,6 +125,9 @@ impl<C: Crypto> Core<C> {
                 let beat = peer.take_beat();
                 let news = peer.has_news() || beat || self.refresh_due();
                 self.touch(id);
+                if self.counters.dropped_forged != forged {
+                    self.note_forgery();
+                }
                 if beat {
                     self.beat(false);
                 }

@@ -1,6 +1,7 @@
 //! Ties the parts together.
 
 mod cluster;
+mod conflict;
 mod documents;
 mod facts;
 mod gate;
@@ -37,11 +38,13 @@ use crate::membership::{Identity, Membership};
 use crate::peer::{Peer, Surroundings};
 use crate::plan::Planner;
 use crate::policy::Ticket;
+use crate::sighting::Sighting;
 use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
 use cluster::{Draft, Senders};
+use conflict::Conflict;
 pub use documents::ApplyError;
 use documents::Documents;
 use hello::Hellos;
@@ -91,6 +94,8 @@ pub struct Core<C: Crypto> {
     facts_changed: bool,
     refreshed: Instant,
     started: Instant,
+    /// When the present boot began.
+    began: Instant,
     hellos: Hellos,
     senders: Senders<C::Aead>,
     agreement: Agreement,
@@ -119,6 +124,11 @@ pub struct Core<C: Crypto> {
     fates: VecDeque<FateReport>,
     counters: Counters,
     wrong_key: Option<(SocketAddr, KeyId)>,
+    /// Datagrams sealed with a key that is not on the keyring.
+    unknown_keys: Sighting,
+    /// Datagrams that failed authentication, but for what was meant for a boot before this one.
+    forgeries: Sighting,
+    conflict: Conflict,
     left: bool,
 }
 
@@ -167,6 +177,7 @@ impl<C: Crypto> Core<C> {
             facts_changed: true,
             refreshed: now,
             started: now,
+            began: now,
             beaten: None,
             cluster_drafts: Vec::new(),
             cluster_queue: VecDeque::new(),
@@ -183,6 +194,9 @@ impl<C: Crypto> Core<C> {
             fates: VecDeque::new(),
             counters: Counters::default(),
             wrong_key: None,
+            unknown_keys: Sighting::default(),
+            forgeries: Sighting::default(),
+            conflict: Conflict::default(),
             left: false,
         };
         core.restore_document();

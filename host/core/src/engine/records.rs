@@ -124,6 +124,7 @@ impl<C: Crypto> Core<C> {
             return;
         }
         self.version = self.version.max(version);
+        self.note_outranked(&record.record);
         if matches!(record.record, Record::Forgotten(_)) {
             self.begin_again();
         }
@@ -146,6 +147,7 @@ impl<C: Crypto> Core<C> {
         let mut boot = [0; 16];
         self.rng.fill_bytes(&mut boot);
         self.config.boot = BootId(boot);
+        self.began = self.now;
         self.senders.begin_again(&self.crypto, self.config.boot);
         self.sessions.clear();
         self.handshakes.begin_again(self.now);

@@ -54,21 +54,21 @@ impl<C: Crypto> Core<C> {
                 self.config.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ));
         }
-        if let Some((from, key)) = self.wrong_key {
+        if let Some(((from, key), times)) = self.wrong_key.zip(self.unknown_keys.lasting(now)) {
             problems.push(format!(
-                "{} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key id \
-                 {:08x}): give all members the same key_file",
-                self.counters.dropped_unknown_key, key.0
+                "{times} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key \
+                 id {:08x}): give all members the same key_file",
+                key.0
             ));
         }
         problems.extend(self.document_problems());
-        if self.counters.dropped_forged > 0 {
+        if let Some(times) = self.forgeries.lasting(now) {
             problems.push(format!(
-                "{} datagrams failed authentication: damaged or forged, or from a cluster with the same key and \
-                 another [cluster] name",
-                self.counters.dropped_forged
+                "{times} datagrams failed authentication: damaged or forged, or from a cluster with the same key and \
+                 another [cluster] name"
             ));
         }
+        problems.extend(self.conflict.problem(now));
         let names: Vec<&str> = self.table.entries().map(|entry| entry.name.as_str()).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         if let Some((_, name)) = twice {

@@ -7,6 +7,7 @@
 //! members hold its table, it publishes the next agreement.
 
 use alloc::collections::BTreeMap;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -202,6 +203,8 @@ impl<C: Crypto> Core<C> {
             if frames.is_empty() {
                 frames.push(Frame::Leaves { bucket: bucket as u8, leaves: Vec::new() });
             }
+            // They may hold what a past life of ours, or a copy of us, wrote under the version that ours has.
+            frames.extend((usize::from(self.id.0[0]) == bucket).then(|| Frame::Want(vec![self.id])));
             for frame in frames {
                 let mut bytes = Vec::new();
                 frame.emit(&mut bytes);
@@ -228,11 +231,7 @@ impl<C: Crypto> Core<C> {
             .collect();
         let wanted: Vec<NodeId> = theirs
             .iter()
-            .filter(|(id, theirs)| {
-                // Our own at the same version may be what an earlier life wrote.
-                let own = **id == self.id && ours.get(id) == Some(theirs);
-                id.0[0] == bucket && (own || ours.get(id).is_none_or(|ours| ours < theirs))
-            })
+            .filter(|(id, theirs)| id.0[0] == bucket && ours.get(id).is_none_or(|ours| ours < theirs))
             .map(|(&id, _)| id)
             .collect();
         for chunk in wanted.chunks((ROOM - FRAME_HEADER) / 16) {

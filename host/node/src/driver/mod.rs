@@ -32,6 +32,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::adapters::Selection;
 use crate::config::BusyPoll;
+use crate::handle::IdentityTaken;
 use crate::policy::Policies;
 use crate::state::StateDir;
 
@@ -121,6 +122,8 @@ pub(crate) struct Driver {
     /// Datagrams (received and sent), commands and policies' answers of this turn.
     work: usize,
     leaving: Option<Instant>,
+    /// Why the node may not stay, where that is so.
+    taken: Option<IdentityTaken>,
 }
 
 impl Driver {
@@ -148,6 +151,7 @@ impl Driver {
             polling: Polling::new(busy_poll),
             work: 0,
             leaving: None,
+            taken: None,
         })
     }
 
@@ -156,7 +160,10 @@ impl Driver {
     }
 
     /// Runs until the node leaves or all of its handles are gone.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// The node must not stay.
+    pub(crate) async fn run(mut self) -> Result<(), IdentityTaken> {
         loop {
             let mut busy = self.take_commands();
             let now = self.now();
@@ -175,7 +182,7 @@ impl Driver {
             self.deadline = self.core.poll_timeout();
             if self.leaving.is_some_and(|end| end <= self.now()) {
                 self.outbox.abandon();
-                return;
+                return self.taken.map_or(Ok(()), Err);
             }
             // Those beside have a turn between two of the driver's.
             self.polling.note_work(now, std::mem::take(&mut self.work));
@@ -345,6 +352,10 @@ impl Driver {
                     let addresses = self.core.remote_addresses();
                     self.ports.remotes.send_replace(addresses.iter().map(|address| address.ip()).collect());
                 }
+                Event::IdentityTaken { at } => {
+                    self.taken = Some(IdentityTaken { at });
+                    self.leaving = Some(Instant::ZERO);
+                }
                 event => {
                     if let Event::Document(_) = event {
                         self.ports.document.send_replace(self.core.document().cloned());
@@ -440,6 +451,7 @@ fn log(event: &Event) {
         | Event::Table { .. }
         | Event::Writable { .. }
         | Event::Version(_)
+        | Event::IdentityTaken { .. }
         | Event::Routes => {}
     }
 }

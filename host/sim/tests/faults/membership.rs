@@ -81,6 +81,48 @@ fn a_version_used_twice_is_outranked() {
     assert!(world.run_until(20 * SECOND, agreed));
 }
 
+/// A node with a copied state directory gives way to the one that was there before; that one says why, for a while.
+#[test]
+fn a_copy_of_a_running_member_gives_way() {
+    for seed in 0..8 {
+        let mut world = many(seed, 3);
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}");
+        world.run_for(60 * SECOND);
+        let copy = world.add_copy(1, &["10.0.0.77"]);
+        assert!(
+            world.run_until(20 * SECOND, |world| world.members[copy].core.is_none()),
+            "seed {seed}: both stay"
+        );
+        assert!(world.run_until(20 * SECOND, agreed), "seed {seed}: no agreement");
+        let problems = |world: &World| core(world, 1).status(world.now).problems;
+        assert!(problems(&world)[0].contains("at 10.0.0.77"), "seed {seed}: {:?}", problems(&world));
+        for token in 0..20 {
+            assert!(world.send(0, 1, mode(token), payload(token), token));
+            assert!(world.send(1, 0, mode(token), payload(token), token));
+        }
+        world.run_for(60 * SECOND);
+        check_exactly_once(&world, 0..20, &format!("seed {seed}"));
+        assert!(problems(&world).is_empty(), "seed {seed}: {:?}", problems(&world));
+    }
+}
+
+/// Two that have run for long while they could not see each other: one of them gives way.
+#[test]
+fn two_old_nodes_with_one_identity_do_not_both_stay() {
+    for seed in 0..8 {
+        let mut world = many(seed, 3);
+        let copy = world.add_copy(1, &["10.0.0.77"]);
+        let (apart, others) = (["10.0.0.77"], [0, 1, 2].map(|member| address(member, 0)));
+        world.network.partition(&apart.map(|address| address.parse().unwrap()), &others);
+        world.run_for(70 * SECOND);
+        world.network.heal();
+        let alive = |world: &World| [1, copy].iter().filter(|&&at| world.members[at].core.is_some()).count();
+        assert!(world.run_until(60 * SECOND, |world| alive(world) < 2), "seed {seed}: both stay");
+        assert!(world.run_until(20 * SECOND, agreed), "seed {seed}: no agreement");
+        assert_eq!(alive(&world), 1, "seed {seed}: none stays");
+    }
+}
+
 #[test]
 fn the_leader_dies_while_tables_differ() {
     for seed in 0..6 {
