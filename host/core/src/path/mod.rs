@@ -115,7 +115,7 @@ impl Path {
 
     /// Largest datagram to send now.
     pub(crate) fn datagram(&self) -> usize {
-        self.mtu.confirmed().min(self.datagram_limit())
+        self.mtu.usable().min(self.datagram_limit())
     }
 
     pub(crate) fn state(&self) -> PathState {

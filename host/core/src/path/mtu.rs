@@ -25,10 +25,15 @@ const PRECISION: usize = 16;
 /// Probes wait at least this long for their pong.
 const PROBE_WAIT: Duration = Duration::from_millis(250);
 
+/// Large packets late or lost in a row, with none acknowledged meanwhile, before the size in use is in doubt.
+const DOUBTFUL: u8 = 2;
+
 /// The search on one path.
 #[derive(Clone, Debug)]
 pub(crate) struct MtuSearch {
     confirmed: usize,
+    /// Times in a row that a large packet was late or lost, with none acknowledged meanwhile.
+    doubts: u8,
     /// Nothing above this is tried.
     ceiling: usize,
     limit: usize,
@@ -43,6 +48,7 @@ impl MtuSearch {
     pub(crate) fn new() -> Self {
         MtuSearch {
             confirmed: BASE_DATAGRAM,
+            doubts: 0,
             ceiling: BASE_DATAGRAM,
             limit: BASE_DATAGRAM,
             lost: 0,
@@ -55,6 +61,11 @@ impl MtuSearch {
     /// Largest datagram seen to pass.
     pub(crate) fn confirmed(&self) -> usize {
         self.confirmed
+    }
+
+    /// Largest datagram for messages: those that wait do not wait until it is sure that a size passes no more.
+    pub(crate) fn usable(&self) -> usize {
+        if self.doubts < DOUBTFUL { self.confirmed } else { BASE_DATAGRAM }
     }
 
     /// Policy or link allow another size.
@@ -117,7 +128,7 @@ impl MtuSearch {
             && outstanding == token
         {
             self.outstanding = None;
-            self.lost = 0;
+            (self.lost, self.doubts) = (0, 0);
             self.confirmed = self.confirmed.max(size).min(self.limit);
             self.schedule(now);
         }
@@ -125,6 +136,9 @@ impl MtuSearch {
 
     /// A packet of this size was acknowledged: what is in use passes.
     pub(crate) fn note_passed(&mut self, size: usize) {
+        if size > BASE_DATAGRAM {
+            self.doubts = 0;
+        }
         let confirming = self.outstanding.is_none_or(|(_, probed, _)| probed <= self.confirmed);
         if size >= self.confirmed && size > BASE_DATAGRAM && confirming {
             self.lost = 0;
@@ -134,6 +148,7 @@ impl MtuSearch {
     /// A large packet is late: soon confirm that its size still passes.
     pub(crate) fn suspect(&mut self, now: Instant) {
         if self.confirmed > BASE_DATAGRAM {
+            self.doubts = self.doubts.saturating_add(1);
             let soon = now + PROBE_WAIT;
             self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
         }
@@ -162,7 +177,7 @@ impl MtuSearch {
         self.lost = 0;
         if size <= self.confirmed {
             // A black hole: what used to pass does not any more.
-            self.confirmed = BASE_DATAGRAM;
+            (self.confirmed, self.doubts) = (BASE_DATAGRAM, 0);
         }
         self.ceiling = size.saturating_sub(1).max(BASE_DATAGRAM);
         self.schedule(now);
@@ -226,5 +241,24 @@ mod tests {
         assert_eq!(settle(&mut search, 1_472, Instant::ZERO), 1_472);
         let found = settle(&mut search, 1_252, Instant::ZERO + Duration::from_secs(60));
         assert!((1_200..=1_252).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn messages_go_in_base_datagrams_while_the_size_is_in_doubt() {
+        let mut search = MtuSearch::new();
+        search.set_limit(1_472, Instant::ZERO);
+        settle(&mut search, 1_472, Instant::ZERO);
+        for sign in [MtuSearch::note_passed as fn(&mut MtuSearch, usize), |search, _| {
+            search.handle_pong(9, Instant::ZERO)
+        }] {
+            search.suspect(Instant::ZERO);
+            assert_eq!(search.usable(), 1_472, "one loss is just that");
+            search.suspect(Instant::ZERO);
+            search.note_passed(BASE_DATAGRAM);
+            assert_eq!((search.usable(), search.confirmed()), (BASE_DATAGRAM, 1_472));
+            search.note_sent(9, 1_472, Instant::ZERO);
+            sign(&mut search, 1_300);
+            assert_eq!(search.usable(), 1_472);
+        }
     }
 }
