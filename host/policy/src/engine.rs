@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig};
 
 use crate::aot::AotCache;
 use crate::limits::{Limits, MAX_TABLE_ELEMENTS};
@@ -147,12 +147,22 @@ fn config(fuel: bool) -> Config {
         .wasm_component_model(true)
         .concurrency_support(false)
         .consume_fuel(fuel)
+        .operator_cost(costs())
         .epoch_interruption(true)
         .max_wasm_stack(MAX_STACK_BYTES)
         // Equal questions get equal answers on every member, whatever its processor.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true);
     config
+}
+
+/// Fuel that instructions take: as wasmtime has it, one for most, and one for each byte or element of those that take
+/// many. Growing is work of the host and takes the most that can be said: at one unit, who only grows would meet the
+/// deadline before the fuel is used up (measured: 2 s, and now less than 0.1 s).
+fn costs() -> OperatorCost {
+    let mut costs = OperatorCost::new();
+    (costs.MemoryGrow, costs.TableGrow, costs.variable.memory_grow_per_page) = (u8::MAX, u8::MAX, u8::MAX);
+    costs
 }
 
 /// Memory for the instances of the engine with fuel, which live for one question each: slots that stay mapped, so that a
