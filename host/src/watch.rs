@@ -28,8 +28,8 @@ fn describe(event: &WatchEvent) -> String {
         WatchEvent::Document { version, digest } => format!("document {version}: {digest}"),
         WatchEvent::DocumentAgreed { version, .. } => format!("document {version}: all live members hold it"),
         WatchEvent::Policy { kind, plugin, rolled_back: None } => format!("policy {kind}: {plugin}"),
-        WatchEvent::Policy { kind, rolled_back: Some(why), .. } => {
-            format!("policy {kind} rolled back: {why}")
+        WatchEvent::Policy { kind, plugin, rolled_back: Some(why) } => {
+            format!("policy {kind} rolled back to {plugin}: {why}")
         }
         WatchEvent::Missed { count } => format!("missed {count} events: this reader is too slow"),
     }

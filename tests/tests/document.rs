@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use overlan_tests::binary::{Ran, finish, finish_unread, overlan, run};
 use overlan_tests::cluster::Cluster;
 use overlan_tests::config::Responsibility;
@@ -230,6 +232,47 @@ fn a_pushed_policy_reaches_all_members_or_none_and_late_comers_fetch_it() {
     let empty = file(&cluster, "empty.toml", "version = 2\nresponsibility = []\n");
     cluster.nodes[2].run(&["apply", &empty]).ok();
     cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "builtin:fast")));
+}
+
+#[test]
+fn a_push_ends_with_its_client() {
+    let cluster = Cluster::started_on_loopback(3, |_, _| {});
+    let [first, second] = [b'1', b'2'].map(|mark| component(&cluster, "knet-compat.wasm", mark));
+    let (asked, stopped) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let logged = |words: &str| {
+        wait_until("the member to tell", LIMIT, || asked.log(), |log| log.contains(words));
+    };
+    // It waits for a member that does not answer.
+    stopped.signal(Signal::SIGSTOP);
+    let mut command = Command::new(overlan());
+    command.args(["policy", "push", "failover", &first, "--socket"]).arg(asked.config.control());
+    let mut client = command.stdin(Stdio::null()).spawn().expect("it starts");
+    logged("all members prepare the policies");
+    client.kill().expect("our own child");
+    client.wait().expect("it ends");
+    logged("is abandoned on all members");
+    stopped.signal(Signal::SIGCONT);
+    cluster.wait_settled();
+    asked.run(&["policy", "push", "failover", &second]).ok();
+    wait_document(&cluster, 1);
+    cluster.nodes.iter().for_each(|node| drop(wait_failover(node, "pushed-2.wasm")));
+}
+
+/// A client that sends no more may still wait.
+#[test]
+fn a_request_outlives_the_end_of_sending() {
+    let cluster = Cluster::started_on_loopback(1, |_, _| {});
+    let wasm = fs::read(component(&cluster, "knet-compat.wasm", b'1')).expect("a component");
+    let mut stream = UnixStream::connect(cluster.nodes[0].config.control()).expect("the control socket");
+    let head = format!(
+        "POST /v1/policy/failover HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        wasm.len()
+    );
+    stream.write_all(&[head.as_bytes(), &wasm].concat()).expect("a request");
+    stream.shutdown(Shutdown::Write).expect("it is open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]

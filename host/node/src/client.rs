@@ -230,6 +230,14 @@ async fn connect(path: &Path) -> Result<UnixStream, ClientError> {
     UnixStream::connect(path).await.map_err(|source| ClientError::Connect { path: path.to_owned(), source })
 }
 
+/// Whether the other end has closed both ways, so that nobody reads what is said: poll(2) tells a hang-up then, and
+/// none where it only sends no more.
+pub(crate) fn is_hung_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
 /// The client's end of an application stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -268,14 +276,9 @@ impl StreamReader {
         StreamReader { read, buffer: BytesMut::with_capacity(CHUNK) }
     }
 
-    /// Whether the other end has closed both ways, so that nobody reads what is said: poll(2) tells a hang-up then, and
-    /// none where it only sends no more.
+    /// See [`is_hung_up`].
     pub(crate) fn is_hung_up(&self) -> bool {
-        let stream: &UnixStream = self.read.as_ref();
-        let mut polled = [PollFd::new(stream, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok()
-            && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        is_hung_up(self.read.as_ref())
     }
 
     /// The next frame; `None` when the other end closed. Cancel-safe. Payloads are slices of what was read at once.

@@ -46,7 +46,7 @@ pub enum WatchEvent {
         kind: Kind,
         /// Which plugin; `native` for the fallback.
         plugin: String,
-        /// If it came back because a new one failed its probation: what gave way to what and why.
+        /// If it came back because a new one failed its probation: what gave way and why.
         rolled_back: Option<String>,
     },
     /// Another cluster document is in force here.

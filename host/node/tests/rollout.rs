@@ -56,8 +56,8 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
     let second = Node::start(config(folder.path(), 85, 2, port)).await.unwrap();
     two(&first, &second).await;
     eventually("the roll-back", || async { status(&first, Kind::Sizing).rollbacks == 1 }).await;
-    let rolled_back =
-        "policy.sizing traps of cluster document 1 was rolled back here: traps gave way to builtin:mtu-fit";
+    let rolled_back = "policy.sizing traps of cluster document 1 was rolled back here and builtin:mtu-fit answers (traps \
+         gave way: ";
     assert!(problems(&first).await.contains(rolled_back), "{}", problems(&first).await);
     eventually("why it has no such sizing", || async {
         let problems = problems(&second).await;
@@ -118,6 +118,39 @@ async fn what_was_rolled_back_stays_so_until_a_document_names_another() {
     apply(&second, "responsibility = []").await.unwrap();
     eventually("the own configuration", || async {
         problems(&first).await.is_empty() && status(&second, Kind::Sizing).plugin == "builtin:mtu-fit"
+    })
+    .await;
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+/// After a restart nothing answers before the document's policy; where that fails, the configured one does.
+#[tokio::test]
+async fn a_roll_back_after_a_restart_names_what_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let first = Node::start(config(folder.path(), 91, 1, port)).await.unwrap();
+    let traps = sizing(1_472, 0, 65_536).decide("unreachable").component();
+    let traps = section(&first, Kind::Sizing, "traps", traps).await;
+    apply(&first, &traps).await.unwrap();
+    let answers = async |node: &NodeHandle, plugin: &str| {
+        eventually("the policy", || async { status(node, Kind::Sizing).plugin == plugin }).await;
+    };
+    answers(&first, "traps").await;
+    first.leave().await;
+    let first = Node::start(config(folder.path(), 91, 1, port)).await.unwrap();
+    answers(&first, "traps").await;
+    let second = Node::start(config(folder.path(), 91, 2, port)).await.unwrap();
+    two(&first, &second).await;
+    answers(&first, "builtin:mtu-fit").await;
+    let told = problems(&first).await;
+    assert!(told.contains("was rolled back here and builtin:mtu-fit answers (traps gave way: "), "{told}");
+    let why = status(&first, Kind::Sizing).last_rollback.unwrap();
+    assert!(why.starts_with("traps gave way: ") && !why.contains("native"), "{why}");
+    eventually("what is kept", || async {
+        let kept = std::fs::read_to_string(folder.path().join("state-1/rolled-back.json"));
+        kept.is_ok_and(|kept| kept.contains("traps gave way: ") && !kept.contains("native"))
     })
     .await;
     for node in [first, second] {

@@ -133,13 +133,12 @@ impl AotCache {
     }
 
     /// Keeps the compiled form of a component; where that fails, it is compiled again next time.
-    pub(crate) fn store(&self, engine: &wasmtime::Engine, sha256: &str, component: &Component) {
+    pub(crate) fn store(&self, engine: &wasmtime::Engine, sha256: &str, code: &[u8]) {
         let name = name(engine, sha256);
         let path = self.dir.join(&name);
-        let stored = component.serialize().map_err(io::Error::other).and_then(|code| {
-            self.make_room(code.len() as u64 + TAG_BYTES as u64)?;
-            let tag = hmac::sign(&self.key, &signed(&name, &code));
-            write_whole(&path, &[tag.as_ref(), &code])
+        let stored = self.make_room(code.len() as u64 + TAG_BYTES as u64).and_then(|()| {
+            let tag = hmac::sign(&self.key, &signed(&name, code));
+            write_whole(&path, &[tag.as_ref(), code])
         });
         if let Err(error) = stored {
             tracing::warn!(path = %path.display(), %error, "a compiled policy could not be kept");

@@ -130,8 +130,9 @@ impl ResourceLimiter for State {
         let fits = self.memory.grant(now, wanted, self.limits.memory_bytes);
         if !fits {
             let limit = self.limits.memory_bytes;
-            self.denied =
-                Some(format!("a memory of {wanted} bytes was refused, the limit is {limit} in all"));
+            self.denied = Some(format!(
+                "a memory of {wanted} bytes was refused, the limit memory_bytes is {limit} in all"
+            ));
         }
         Ok(fits)
     }
@@ -145,8 +146,9 @@ impl ResourceLimiter for State {
         let fits = self.table.grant(now, wanted, self.limits.table_elements);
         if !fits {
             let limit = self.limits.table_elements;
-            self.denied =
-                Some(format!("a table of {wanted} elements was refused, the limit is {limit} in all"));
+            self.denied = Some(format!(
+                "a table of {wanted} elements was refused, the limit table_elements is {limit} in all"
+            ));
         }
         Ok(fits)
     }

@@ -29,6 +29,7 @@ mod inspect;
 mod kind;
 mod limits;
 mod load_error;
+mod needs;
 mod pack;
 mod places;
 mod plugin;

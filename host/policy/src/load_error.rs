@@ -35,6 +35,9 @@ pub enum LoadError {
     /// Broken WebAssembly.
     #[error("the file is damaged or uses WebAssembly features this host lacks ({0}); copy or build it again")]
     Malformed(String),
+    /// Its tables, memories or modules are more than an instance may have.
+    #[error("the policy wants more from the start than it may have: {0}")]
+    TooMuch(String),
     /// A core module that carries no description of its interface.
     #[error(
         "the file is a core module without interface metadata, a component is needed; export the policy with \

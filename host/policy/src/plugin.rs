@@ -15,6 +15,7 @@ use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
 use crate::limits::{Limits, millis};
 use crate::load_error::LoadError;
+use crate::needs;
 use crate::places::Place;
 use crate::usage::{HighWater, Use};
 
@@ -293,6 +294,7 @@ impl<P: Policy> Compiled<P> {
             Some(_) => {}
             None => return Err(LoadError::NotAPolicy { exports: report.exports }),
         }
+        needs::check(&component, limits)?;
         let begun = Instant::now();
         let pre = prepare(engine, P::METERED, &component)?;
         let time = begun.elapsed();
@@ -376,12 +378,35 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
     if let Some(cached) = cache.as_ref().and_then(|(cache, sha256)| cache.load(wasmtime, sha256)) {
         return Ok(cached);
     }
-    let compiled = Component::from_binary(wasmtime, component)
-        .map_err(|error| LoadError::Malformed(one_line(&error.root_cause().to_string())))?;
+    let code = engine.compiler(metered).and_then(|compiler| compiler.precompile_component(component));
+    let code = code.map_err(|error| LoadError::Malformed(cause(&error)))?;
+    #[expect(unsafe_code, reason = "wasmtime trusts compiled code blindly")]
+    // SAFETY: it is what the same release of wasmtime has just compiled, with the same settings.
+    let compiled = unsafe { Component::deserialize(wasmtime, &code) };
+    let compiled = compiled.map_err(|error| {
+        LoadError::TooMuch(format!("{}; build it with fewer and smaller modules", cause(&error)))
+    })?;
     if let Some((cache, sha256)) = cache {
-        cache.store(wasmtime, &sha256, &compiled);
+        cache.store(wasmtime, &sha256, &code);
     }
+    drop(code);
+    give_back();
     Ok(compiled)
+}
+
+fn cause(error: &wasmtime::Error) -> String {
+    one_line(&error.root_cause().to_string())
+}
+
+/// Compiling takes hundreds of megabytes for a large component, in many pieces, which glibc would keep for the thread's
+/// next ones.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the C library's function")]
+    // SAFETY: it takes no pointer, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn contract(error: wasmtime::Error) -> LoadError {

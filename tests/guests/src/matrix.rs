@@ -52,8 +52,9 @@ pub const MATRIX: &[Case] = &[
     Case { name: "traps while it is instantiated", file: trap_in_start, expect: Refused("unreachable") },
     Case { name: "traps while it is configured", file: trap_in_configure, expect: Refused("unreachable") },
     Case { name: "refuses its configuration", file: refuses_configuration, expect: Refused("no idea!") },
-    Case { name: "wants a large memory from the start", file: large_memory, expect: Refused("memory") },
-    Case { name: "wants a large table from the start", file: large_table, expect: Refused("table") },
+    Case { name: "wants a large memory from the start", file: large_memory, expect: Refused("memory_bytes") },
+    Case { name: "wants a large table from the start", file: large_table, expect: Refused("table_elements") },
+    Case { name: "wants a vast table from the start", file: vast_table, expect: Refused("table_elements") },
     // --- When it is asked ---
     Case { name: "loops", file: loop_in_call, expect: Faults(&["deadline", "out_of_fuel"]) },
     Case { name: "recurses without end", file: recursion, expect: Faults(&["trap"]) },
@@ -141,6 +142,11 @@ fn large_memory(kind: Kind) -> Vec<u8> {
 
 fn large_table(kind: Kind) -> Vec<u8> {
     with(kind, |guest| guest.extra("(table 10000000 funcref)"))
+}
+
+/// More than any limit allows.
+fn vast_table(kind: Kind) -> Vec<u8> {
+    with(kind, |guest| guest.extra("(table 4000000000 funcref)"))
 }
 
 fn loop_in_call(kind: Kind) -> Vec<u8> {

@@ -7,7 +7,7 @@ mod document;
 mod metrics;
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::client::is_hung_up;
 use crate::config::Config;
 use crate::handle::NodeHandle;
 use crate::node::StartError;
@@ -160,7 +161,12 @@ async fn accept(listener: UnixListener, node: &NodeHandle) {
                     }
                 }
                 Ok(Ok(Some(_))) => {
-                    http(stream, router).await;
+                    let gone = hang_up(&stream);
+                    tokio::select! {
+                        () = http(stream, router) => {}
+                        // Nobody waits for the answer any more: what is not done yet is left.
+                        () = gone => {}
+                    }
                     drop(permit);
                 }
                 Ok(Ok(None) | Err(_)) | Err(_) => {}
@@ -177,6 +183,19 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
         .async_io(Interest::READABLE, || recv(fd, &mut byte, MsgFlags::MSG_PEEK).map_err(io::Error::from))
         .await?;
     Ok((count == 1).then_some(byte[0]))
+}
+
+/// Ends once the client has closed both ways. One that only sends no more still waits for its answer: reading, as the
+/// server does, can't tell the two apart.
+fn hang_up(stream: &UnixStream) -> impl Future<Output = ()> + use<> {
+    let watched = stream.as_fd().try_clone_to_owned().and_then(|stream| UnixStream::from_std(stream.into()));
+    async move {
+        // Without a file descriptor to spare, the client is taken to stay.
+        let Ok(watched) = watched else { return std::future::pending().await };
+        let look = || if is_hung_up(&watched) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        // It fails only as the node stops.
+        let _ = watched.async_io(Interest::WRITABLE, look).await;
+    }
 }
 
 async fn http(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, router: Router) {

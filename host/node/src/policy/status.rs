@@ -45,7 +45,7 @@ pub struct PolicyStatus {
     pub probation: Option<ProbationStatus>,
     /// How often a plugin of this kind failed its probation and was rolled back.
     pub rollbacks: u64,
-    /// The last time, in a sentence.
+    /// The last time: which gave way and why, in a sentence. `plugin` tells what answers.
     pub last_rollback: Option<String>,
     /// The `digest` of the plugin that gave way then.
     #[serde(default)]

@@ -278,7 +278,7 @@ impl<P: Decision> Worker<P> {
         let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
         tracing::warn!(kind = %P::KIND, failed, plugin, why, "a new policy failed its probation and was rolled back");
         self.rollbacks = self.rollbacks.saturating_add(1);
-        self.last_rollback = Some((format!("{failed} gave way to {plugin}: {why}"), digest));
+        self.last_rollback = Some((format!("{failed} gave way: {why}"), digest));
         self.announce();
     }
 

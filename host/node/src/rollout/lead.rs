@@ -48,6 +48,7 @@ impl Drop for Undertaking {
         if self.settled {
             return;
         }
+        tracing::info!("a change of the policies is abandoned on all members");
         node.shared.rollout.handle_abandon(node.id(), token);
         let telling = node.clone();
         node.spawn_beside(async move {
@@ -76,6 +77,8 @@ pub(crate) async fn prepare_everywhere(
     if let Some(missing) = policies.iter().find(|policy| !rollout.components.has(policy.sha256)) {
         return Err(ApplyFailure::NoComponent(missing.kind));
     }
+    let version = document.document().version;
+    tracing::info!(version, "all members prepare the policies of a cluster document");
     let token = u64::from_be_bytes(random());
     rollout.lock().answers.insert(token, BTreeMap::new());
     let mut undertaking = Undertaking { node: node.clone(), token, settled: false, without: Vec::new() };

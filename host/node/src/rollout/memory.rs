@@ -21,7 +21,7 @@ pub(super) struct RolledBack {
     pub(super) digest: String,
     /// Version of the document that put it in force.
     pub(super) version: u64,
-    /// What gave way to what and why, in a sentence.
+    /// What gave way and why, in a sentence. What answers in its place may change.
     pub(super) why: String,
 }
 
@@ -70,7 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::new(folder.path());
         assert!(memory.load().is_empty());
-        let one = RolledBack { digest: "ab".into(), version: 3, why: "x gave way to y: it crashed".into() };
+        let one = RolledBack { digest: "ab".into(), version: 3, why: "x gave way: it crashed".into() };
         let all = BTreeMap::from([(Kind::Failover, one)]);
         memory.store(&all).unwrap();
         assert_eq!(memory.load(), all);

@@ -50,8 +50,9 @@ impl Followed {
         let plugin = &self.policy.plugin;
         if let Some(RolledBack { version, why, .. }) = failed {
             return Some(format!(
-                "policy.{kind} {plugin} of cluster document {version} was rolled back here: {why}; \
-                 `overlan policy push {kind}` brings another to all members"
+                "policy.{kind} {plugin} of cluster document {version} was rolled back here and {} answers ({why}); \
+                 `overlan policy push {kind}` brings another to all members",
+                status.plugin
             ));
         }
         Some(format!(

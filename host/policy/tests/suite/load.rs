@@ -104,6 +104,38 @@ fn another_kind_is_told() {
     );
 }
 
+/// In the same words for every kind, though one of them starts its instances in slots of a fixed size.
+#[test]
+fn what_is_too_much_from_the_start_is_told() {
+    let engine = Engine::new().unwrap();
+    let tables = |count: usize| "(table 1 funcref)".repeat(count);
+    for (fields, says) in [
+        ("(table 100001 funcref)".to_owned(), "100001 elements, its limit table_elements is 100000"),
+        ("(table 20000000 funcref)".to_owned(), "20000000 elements, its limit table_elements is 100000"),
+        (
+            "(table 60000 funcref)".repeat(2),
+            "of 60000 elements was refused, the limit table_elements is 100000",
+        ),
+        (tables(33), "33 tables, all together may have 32"),
+        (tables(99), "99 tables, all together may have 32"),
+        ("(memory 1)".repeat(8), "9 memories, all together may have 8"),
+        ("(memory 60000)".to_owned(), "3932160000 bytes, its limit memory_bytes is 268435456"),
+        ("(memory i64 70000)".to_owned(), "4587520000 bytes, its limit memory_bytes is 268435456"),
+    ] {
+        for kind in Kind::ALL {
+            let file = guests::good(kind).extra(&fields).component();
+            let error = check(&engine, &file, &[], Limits::default()).unwrap_err().to_string();
+            assert!(error.contains(says), "{kind}: {error}");
+        }
+    }
+    for (fields, kind) in
+        Kind::ALL.iter().flat_map(|kind| [(tables(20), kind), ("(memory 1)".repeat(3), kind)])
+    {
+        let file = guests::good(*kind).extra(&fields).component();
+        assert!(check(&engine, &file, &[], Limits::default()).is_ok(), "{kind}: {fields}");
+    }
+}
+
 #[test]
 fn another_version_is_told() {
     let error = load(&encode(&good().module_of("0.2.0"))).unwrap_err();
