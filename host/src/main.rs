@@ -1,7 +1,7 @@
 //! The `overlan` binary: runs a member, and is a client of running ones.
 //!
 //! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration), 3 in force but not confirmed by all members
-//! yet (`apply` and `policy push`).
+//! yet (`apply` and `policy push`), 130 or 143 stopped by SIGINT or SIGTERM (`listen`).
 
 mod args;
 mod bench;
@@ -68,7 +68,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Forget(args) => list::forget(&args).await?,
         Command::Leave(args) => list::leave(&args).await?,
         Command::Send(args) => return messages::send(args).await,
-        Command::Listen(args) => messages::listen(&args).await?,
+        Command::Listen(args) => return messages::listen(&args).await,
         Command::Policy(args) => return policy::run(&args).await,
         Command::Bench(args) => return bench::run(args).await,
     }

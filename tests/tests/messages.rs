@@ -1,0 +1,78 @@
+//! `overlan send` and `overlan listen`: what they tell of each message is true.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use overlan_tests::binary::{overlan, wait_child};
+use overlan_tests::cluster::Cluster;
+use overlan_tests::node::Node;
+use overlan_tests::traffic::{Listener, Sending, Stream};
+use serde_json::Value;
+
+/// A command that has nothing more to do ends by then.
+const END: Duration = Duration::from_secs(20);
+
+/// `overlan listen`, and what it prints.
+fn listen(node: &Node) -> (Child, BufReader<ChildStdout>) {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(overlan());
+    command.args(["listen", "--json", "--socket"]).arg(node.config.control());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("setpriv can be run");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    (child, stdout)
+}
+
+fn seq(line: &str) -> u64 {
+    let line: Value = serde_json::from_str(line).expect("a line of JSON");
+    line["seq"].as_u64().expect("a sequence number")
+}
+
+/// Ends in the middle of a stream, with messages accepted, in the pipe, and yet to come: each is printed once, by this
+/// listener or the next.
+#[test]
+fn a_stopped_listener_prints_all_that_was_accepted() {
+    let cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let (from, to) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let stream = Stream { count: 20_000, interval_ms: 0, ..Stream::default() };
+    let sending = Sending::start(from, "b", stream);
+    let mut seen = BTreeSet::new();
+    for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let (mut child, mut stdout) = listen(to);
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("a first line");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a signal to our own child");
+        let rest = stdout.lines().map(|line| line.expect("a line"));
+        for line in std::iter::once(first).chain(rest) {
+            assert!(seen.insert(seq(&line)), "printed twice: {line}");
+        }
+        let ended = wait_child(&mut child, END).expect("it ends");
+        assert_eq!(ended.code(), Some(status));
+    }
+    assert!(seen.len() < stream.count, "both ended before the stream did");
+    let last = Listener::start(to);
+    let rest = last.wait_count(stream.count - seen.len(), END);
+    sending.finish();
+    seen.extend(rest.iter().map(|arrival| arrival.seq));
+    assert_eq!(seen.len(), stream.count);
+}
+
+/// As in `overlan listen | head -n 1`: what comes after that is left for others.
+#[test]
+fn nothing_is_accepted_for_a_reader_that_is_gone() {
+    let cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let (from, to) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let send = |count: &str| from.run(&["send", "--to", "b", "--count", count, "--lifetime", "20s"]).ok();
+    let (mut child, mut stdout) = listen(to);
+    send("1");
+    stdout.read_line(&mut String::new()).expect("a line");
+    drop(stdout);
+    let ended = wait_child(&mut child, END).expect("it ends");
+    assert_eq!(ended.code(), Some(0));
+    let next = Listener::start(to);
+    send("1");
+    next.wait_count(1, END);
+}
