@@ -10,10 +10,11 @@ mod document;
 mod keygen;
 mod keys;
 mod list;
-mod messages;
+mod listen;
 mod policy;
 mod routes;
 mod run;
+mod send;
 mod table;
 mod watch;
 
@@ -67,8 +68,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(&args).await?,
         Command::Forget(args) => list::forget(&args).await?,
         Command::Leave(args) => list::leave(&args).await?,
-        Command::Send(args) => return messages::send(args).await,
-        Command::Listen(args) => return messages::listen(&args).await,
+        Command::Send(args) => return send::run(args).await,
+        Command::Listen(args) => return listen::run(&args).await,
         Command::Policy(args) => return policy::run(&args).await,
         Command::Bench(args) => return bench::run(args).await,
     }
