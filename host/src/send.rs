@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use overlan_node::app::{Frame, Target};
-use overlan_node::client::{Stream, StreamReader, StreamWriter, discover};
-use overlan_node::{Fate, MessageMode};
+use overlan_node::client::{Control, Stream, StreamReader, StreamWriter};
+use overlan_node::status::MemberStatus;
+use overlan_node::{Fate, MessageMode, NodeId};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::args::SendArgs;
+use crate::list::control;
 use crate::table::{print_json, unread};
 
 /// Messages sent and not yet answered.
@@ -26,18 +29,9 @@ const MAX_BATCH_BYTES: usize = 256 << 10;
 /// After this long without the last answers, a hint is due.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// What became of what was sent.
-#[derive(Debug, Default, serde::Serialize)]
-struct Summary {
-    sent: u64,
-    delivered: u64,
-    failed: u64,
-    /// How often each reason came.
-    reasons: BTreeMap<String, u64>,
-}
-
 pub(crate) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
-    let Stream { reader, writer } = Stream::connect(&discover(args.query.socket.socket.as_deref())?).await?;
+    let control = control(&args.query.socket)?;
+    let Stream { reader, writer } = Stream::connect(control.path()).await?;
     let json = args.query.json.json;
     let mode = args.mode.into();
     let total = watch::Sender::new(None);
@@ -51,15 +45,22 @@ pub(crate) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
         anyhow::Ok((sender, total))
     });
     let mut answers = answers;
-    let summary = tokio::select! {
-        summary = &mut answers => summary??,
+    let tally = tokio::select! {
+        tally = &mut answers => tally??,
         sender = &mut sending => {
             // The writer stays open until the last answer.
             let _open = sender??;
             with_hint(answers).await??
         }
     };
-    report(&summary, json)
+    report(&tally.summary(&names(&control).await), json)
+}
+
+/// What the members are called.
+async fn names(control: &Control) -> BTreeMap<String, String> {
+    // A node that has gone by now leaves their ids, which say as much.
+    let members: Vec<MemberStatus> = control.get("/v1/members").await.unwrap_or_default();
+    members.into_iter().map(|member| (member.id, member.name)).collect()
 }
 
 /// Waits for the last answers, and says once what may hold them up.
@@ -84,6 +85,11 @@ fn report(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
     }
     for (reason, count) in &summary.reasons {
         eprintln!("overlan: {count} of {} not delivered: {reason}", summary.sent);
+    }
+    if let [_, _, ..] = &summary.members[..] {
+        for Member { name, counts, .. } in &summary.members {
+            eprintln!("overlan: {name}: {} delivered, {} not", counts.delivered, counts.failed());
+        }
     }
     Ok(ExitCode::FAILURE)
 }
@@ -208,8 +214,8 @@ async fn answers(
     mut total: watch::Receiver<Option<u64>>,
     room: Arc<Semaphore>,
     batches: Batches,
-) -> anyhow::Result<Summary> {
-    let mut summary = Summary::default();
+) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
     // By its first token: messages of a batch, and fates of it that are not known yet.
     let mut open: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     let mut done = 0;
@@ -219,14 +225,12 @@ async fn answers(
             _ = total.changed(), if total.borrow().is_none() => continue,
         };
         let size = |token| batches.lock().unwrap_or_else(PoisonError::into_inner).remove(&token).unwrap_or(1);
-        let mut failed = |count: usize, reason: String| {
-            summary.failed += count as u64;
-            *summary.reasons.entry(reason).or_default() += count as u64;
-        };
         let finished = match frame {
             Frame::Queued { token, nodes } => {
                 let count = size(token);
-                summary.sent += (nodes.len() * count) as u64;
+                for node in &nodes {
+                    tally.members.entry(*node).or_default().sent += count as u64;
+                }
                 let waits = mode != MessageMode::Unreliable && !nodes.is_empty();
                 if waits {
                     open.insert(token, (count, nodes.len() * count));
@@ -234,20 +238,10 @@ async fn answers(
                 if waits { 0 } else { count }
             }
             Frame::Fates { token, count, node, fate } => {
-                let count = count as usize;
-                match fate {
-                    Fate::Delivered => summary.delivered += count as u64,
-                    Fate::Expired => {
-                        failed(count, format!("{node} did not accept it in time; it may still arrive"))
-                    }
-                    Fate::PeerLostState => {
-                        failed(count, format!("{node} restarted; it may have been delivered before"));
-                    }
-                    Fate::Abandoned => failed(count, format!("{node} was forgotten, or this node left")),
-                }
+                tally.members.entry(node).or_default().add(fate, count.into());
                 match open.range_mut(..=token).next_back() {
                     Some((&first, (size, left))) => {
-                        *left = left.saturating_sub(count);
+                        *left = left.saturating_sub(count as usize);
                         let finished = if *left == 0 { *size } else { 0 };
                         if finished > 0 {
                             open.remove(&first);
@@ -259,8 +253,7 @@ async fn answers(
             }
             Frame::Failed { token, error } => {
                 let count = size(token);
-                summary.sent += count as u64;
-                failed(count, error);
+                *tally.refused.entry(error).or_default() += count as u64;
                 count
             }
             Frame::Error(error) => bail!("the node closed the stream: {error}"),
@@ -269,5 +262,90 @@ async fn answers(
         done += finished as u64;
         room.add_permits(finished);
     }
-    Ok(summary)
+    Ok(tally)
+}
+
+/// What became of what was sent.
+#[derive(Default)]
+struct Tally {
+    /// Messages that were queued for no member: how many for which reason.
+    refused: BTreeMap<String, u64>,
+    members: BTreeMap<NodeId, Counts>,
+}
+
+/// What became of the messages to one member.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Counts {
+    /// Queued for it at first: those to a role may have moved to its next owner.
+    sent: u64,
+    delivered: u64,
+    expired: u64,
+    peer_lost_state: u64,
+    abandoned: u64,
+}
+
+impl Counts {
+    fn add(&mut self, fate: Fate, count: u64) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Expired => &mut self.expired,
+            Fate::PeerLostState => &mut self.peer_lost_state,
+            Fate::Abandoned => &mut self.abandoned,
+        } += count;
+    }
+
+    fn failed(&self) -> u64 {
+        self.expired + self.peer_lost_state + self.abandoned
+    }
+}
+
+/// The tally as it is printed.
+#[derive(Serialize)]
+struct Summary {
+    sent: u64,
+    delivered: u64,
+    failed: u64,
+    /// How often each reason came.
+    reasons: BTreeMap<String, u64>,
+    members: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    name: String,
+    id: String,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+impl Tally {
+    /// Calls the members by these names, and those that have none by their ids.
+    fn summary(self, names: &BTreeMap<String, String>) -> Summary {
+        let refused: u64 = self.refused.values().sum();
+        let mut summary = Summary {
+            sent: refused,
+            delivered: 0,
+            failed: refused,
+            reasons: self.refused,
+            members: Vec::new(),
+        };
+        for (node, counts) in self.members {
+            let id = node.to_string();
+            let name = names.get(&id).unwrap_or(&id).clone();
+            summary.sent += counts.sent;
+            summary.delivered += counts.delivered;
+            summary.failed += counts.failed();
+            for (count, what) in [
+                (counts.expired, "did not accept it in time; it may still arrive"),
+                (counts.peer_lost_state, "restarted; it may have been delivered before"),
+                (counts.abandoned, "was forgotten, or this node left"),
+            ] {
+                if count > 0 {
+                    *summary.reasons.entry(format!("{name} {what}")).or_default() += count;
+                }
+            }
+            summary.members.push(Member { name, id, counts });
+        }
+        summary
+    }
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use overlan_tests::binary::{overlan, wait_child};
 use overlan_tests::cluster::Cluster;
+use overlan_tests::json::text;
 use overlan_tests::node::Node;
 use overlan_tests::traffic::{Listener, Sending, Stream};
 use serde_json::Value;
@@ -75,4 +76,25 @@ fn nothing_is_accepted_for_a_reader_that_is_gone() {
     let next = Listener::start(to);
     send("1");
     next.wait_count(1, END);
+}
+
+#[test]
+fn send_tells_what_became_of_it_at_each_member_by_name() {
+    let cluster = Cluster::started_on_loopback(3, |_, _| {});
+    let _listener = Listener::connected(&cluster.nodes[1], &cluster.nodes[0]);
+    // Nobody listens at c.
+    let send = ["send", "--to", "all", "--count", "3", "--lifetime", "1s"];
+    let ran = cluster.nodes[0].run(&[&send[..], &["--json"]].concat());
+    let said = ran.clone().fails(1);
+    assert!(said.contains("3 of 6 not delivered: c did not accept"), "{said}");
+    assert!(said.contains("b: 3 delivered, 0 not") && said.contains("c: 0 delivered, 3 not"), "{said}");
+    let summary: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let members = summary["members"].as_array().expect("members");
+    for (name, delivered, expired) in [("b", 3, 0), ("c", 0, 3)] {
+        let member = members.iter().find(|member| text(member, "name") == name).expect("both are told");
+        assert_eq!(text(member, "id").len(), 32, "{member}");
+        let counts =
+            ["sent", "delivered", "expired", "peer_lost_state", "abandoned"].map(|name| &member[name]);
+        assert_eq!(counts, [3, delivered, expired, 0, 0], "{member}");
+    }
 }

@@ -96,6 +96,11 @@ impl Control {
         Control { path: path.into() }
     }
 
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// GET.
     ///
     /// # Errors
