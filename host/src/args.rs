@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use overlan_node::MessageMode;
 use overlan_node::config::Overrides;
+use overlan_node::{MAX_MESSAGE, MessageMode};
 
 pub(crate) use author::{Language, NewArgs, PolicyBenchArgs, TestArgs};
 pub(crate) use policy::{PolicyArgs, PolicyCommand, ReplayArgs, ShadowArgs, key_value};
@@ -282,7 +282,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "D", value_parser = humantime_duration, requires = "count")]
     pub(crate) interval: Option<Duration>,
     /// Bytes of each message of --count, at least 8
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=16 << 20), requires = "count")]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=MAX_MESSAGE as i64), requires = "count")]
     pub(crate) size: Option<u32>,
     /// Send each line of standard input as it arrives
     #[arg(long, conflicts_with = "file")]
@@ -329,7 +329,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NODE", value_parser = one_member)]
     pub(crate) to: String,
     /// Bytes of a message, at least 17
-    #[arg(long, value_name = "B", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(17..=16 << 20))]
+    #[arg(long, value_name = "B", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(17..=MAX_MESSAGE as i64))]
     pub(crate) size: u32,
     /// How messages are delivered
     #[arg(long, value_enum, default_value_t = Mode::Reliable)]

@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use bytes::Bytes;
 use overlan_node::app::{Frame, Target};
 use overlan_node::client::{Control, Stream, StreamReader, StreamWriter};
 use overlan_node::status::MemberStatus;
-use overlan_node::{Fate, MessageMode, NodeId};
+use overlan_node::{Fate, MAX_MESSAGE, MessageMode, NodeId};
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -26,6 +26,8 @@ const MAX_OPEN: usize = 65_536;
 /// Messages, and bytes of them, that are sent in one frame.
 const MAX_BATCH: usize = 1024;
 const MAX_BATCH_BYTES: usize = 256 << 10;
+/// [`MAX_MESSAGE`] for people, and what to do.
+const LARGEST: &str = "16 MiB; split it";
 /// After this long without the last answers, a hint is due.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -40,20 +42,24 @@ pub(crate) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let answers = tokio::spawn(answers(reader, mode, total.subscribe(), room.clone(), batches.clone()));
     let mut sending = tokio::spawn(async move {
         let mut sender = Sender { writer, room, args, sent: 0, batches, batch: Vec::new(), bytes: 0 };
-        let sent = sender.all().await?;
-        total.send_replace(Some(sent));
-        anyhow::Ok((sender, total))
+        let input = sender.all().await;
+        // What came before an error goes its way.
+        let input = sender.flush().await.and(input);
+        total.send_replace(Some(sender.sent));
+        (sender, input)
     });
     let mut answers = answers;
-    let tally = tokio::select! {
-        tally = &mut answers => tally??,
-        sender = &mut sending => {
+    let (tally, input) = tokio::select! {
+        // All is sent, or the node has ended it.
+        tally = &mut answers => (tally??, sending.await?.1),
+        sent = &mut sending => {
             // The writer stays open until the last answer.
-            let _open = sender??;
-            with_hint(answers).await??
+            let (_open, input) = sent?;
+            (with_hint(answers).await??, input)
         }
     };
-    report(&tally.summary(&names(&control).await), json)
+    let status = report(&tally.summary(&names(&control).await), json)?;
+    input.map(|()| status)
 }
 
 /// What the members are called.
@@ -109,35 +115,43 @@ struct Sender {
 }
 
 impl Sender {
-    async fn all(&mut self) -> anyhow::Result<u64> {
+    async fn all(&mut self) -> anyhow::Result<()> {
         if let Some(count) = self.args.count {
-            self.count(count).await?;
-        } else if self.args.lines {
-            let mut input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
-            let mut line = Vec::new();
-            while input.read_until(b'\n', &mut line).await? > 0 {
-                line.pop_if(|last| *last == b'\n');
-                self.one(std::mem::take(&mut line).into()).await?;
-                // What has come goes on at once, and together.
-                if !input.buffer().contains(&b'\n') {
-                    self.flush().await?;
-                }
-            }
-        } else {
-            let mut payload = Vec::new();
-            match self.args.file.as_ref().filter(|path| path.as_os_str() != "-") {
-                Some(path) => payload = std::fs::read(path).with_context(|| path.display().to_string())?,
-                None => {
-                    if std::io::stdin().is_terminal() {
-                        eprintln!("overlan: the message comes from standard input; end it with Ctrl-D");
-                    }
-                    tokio::io::stdin().read_to_end(&mut payload).await?;
-                }
-            }
-            self.one(payload.into()).await?;
+            return self.count(count).await;
         }
-        self.flush().await?;
-        Ok(self.sent)
+        if self.args.lines {
+            return self.lines().await;
+        }
+        let payload = match self.args.file.as_ref().filter(|path| path.as_os_str() != "-") {
+            Some(path) => {
+                let shown = || path.display().to_string();
+                let file = tokio::fs::File::open(path).await.with_context(shown)?;
+                whole(file).await.with_context(shown)?
+            }
+            None => {
+                if std::io::stdin().is_terminal() {
+                    eprintln!("overlan: the message comes from standard input; end it with Ctrl-D");
+                }
+                whole(tokio::io::stdin()).await?
+            }
+        };
+        self.one(payload.into()).await
+    }
+
+    async fn lines(&mut self) -> anyhow::Result<()> {
+        let mut input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
+        let mut line = Vec::new();
+        // A byte more, for the line's end: where it is another, the line is too long.
+        while (&mut input).take(MAX_MESSAGE as u64 + 1).read_until(b'\n', &mut line).await? > 0 {
+            line.pop_if(|last| *last == b'\n');
+            ensure!(line.len() <= MAX_MESSAGE, "a line is larger than {LARGEST}; those before it were sent");
+            self.one(std::mem::take(&mut line).into()).await?;
+            // What has come goes on at once, and together.
+            if !input.buffer().contains(&b'\n') {
+                self.flush().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn count(&mut self, count: u64) -> anyhow::Result<()> {
@@ -163,9 +177,6 @@ impl Sender {
     }
 
     async fn one(&mut self, payload: Bytes) -> anyhow::Result<()> {
-        if payload.len() > 16 << 20 {
-            bail!("the message is larger than 16 MiB; split it");
-        }
         if self.room.available_permits() == 0 {
             self.flush().await?;
         }
@@ -206,6 +217,14 @@ impl Sender {
         self.write().await?;
         Ok(self.writer.flush().await?)
     }
+}
+
+/// All of the input, as one message.
+async fn whole(input: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    input.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut payload).await?;
+    ensure!(payload.len() <= MAX_MESSAGE, "the message is larger than {LARGEST}");
+    Ok(payload)
 }
 
 async fn answers(

@@ -1,13 +1,14 @@
 //! `overlan send` and `overlan listen`: what they tell of each message is true.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use overlan_tests::binary::{overlan, wait_child};
+use overlan_tests::binary::{finish_fed, overlan, wait_child};
 use overlan_tests::cluster::Cluster;
 use overlan_tests::json::text;
 use overlan_tests::node::Node;
@@ -97,4 +98,22 @@ fn send_tells_what_became_of_it_at_each_member_by_name() {
             ["sent", "delivered", "expired", "peer_lost_state", "abandoned"].map(|name| &member[name]);
         assert_eq!(counts, [3, delivered, expired, 0, 0], "{member}");
     }
+}
+
+#[test]
+fn a_line_that_is_too_long_ends_the_input_after_what_came_before() {
+    let cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let (from, to) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let listener = Listener::start(to);
+    let input = cluster.folder().join("lines");
+    std::fs::write(&input, [b"one\ntwo\n", &vec![b'x'; (16 << 20) + 1][..], b"\nfour\n"].concat())
+        .expect("a file");
+    let mut command = Command::new(overlan());
+    command.args(["send", "--to", "b", "--lines", "--json", "--socket"]).arg(from.config.control());
+    let ran = finish_fed(&mut command, File::open(&input).expect("the file"));
+    let summary: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!([&summary["sent"], &summary["delivered"]], [2, 2], "{summary}");
+    let error = ran.fails(1);
+    assert!(error.contains("larger than 16 MiB; split it"), "{error}");
+    listener.wait_count(2, END);
 }
