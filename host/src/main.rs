@@ -20,8 +20,9 @@ mod watch;
 
 use std::process::ExitCode;
 
-use args::{Args, Command};
+use args::{Args, Command, Usage};
 use clap::Parser as _;
+use overlan_node::{ConfigError, StartError};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -39,10 +40,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         eprintln!("overlan: {}", explain(&error));
-        if error.downcast_ref::<overlan_node::ConfigError>().is_some() || error.is::<args::Usage>() {
-            ExitCode::from(2)
-        } else {
-            ExitCode::FAILURE
+        let start = error.downcast_ref::<StartError>();
+        match error.is::<Usage>()
+            || error.is::<ConfigError>()
+            || start.is_some_and(StartError::is_configuration)
+        {
+            true => ExitCode::from(2),
+            false => ExitCode::FAILURE,
         }
     });
     // A thread that waits for standard input cannot be joined.
