@@ -44,7 +44,7 @@ pub use policy::{
     PolicyTotals, ProbationStatus,
 };
 pub use receipt::{BatchReceipt, Receipt};
-pub use state::{StateError, random};
+pub use state::{StateError, random, read_bounded};
 pub use watch::{Watch, WatchEvent};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
