@@ -235,7 +235,7 @@ pub(crate) struct TableArgs {
     #[command(flatten)]
     pub(crate) query: Query,
     /// Print the digest alone
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) digest: bool,
 }
 
@@ -408,6 +408,7 @@ mod tests {
             "adapters --json",
             "routes plan --json --config a.toml",
             "table --digest --socket s",
+            "table --digest --json",
             "members --json",
             "forget b",
             "send --to b --mode ordered --count 10 --interval 5ms --size 64",
