@@ -304,11 +304,11 @@ fn humantime_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Told by `--help`: what becomes of messages when listening ends.
-const LISTEN_END: &str = "Up to 4096 messages are accepted ahead of what is printed, and their senders told `delivered`. \
+const LISTEN_END: &str = "Up to 256 messages are accepted ahead of what is printed, and their senders told `delivered`. \
                           SIGINT and SIGTERM end that: what was accepted is printed, and the exit status is 130 or 143; \
-                          a second signal does not wait for it. Where the reader of a pipe goes away, what is in the \
-                          pipe is lost, and what was accepted and not yet written to it: standard error says how many \
-                          messages these are at most, and the exit status is 1. --count N accepts no more than N.";
+                          SIGQUIT does not wait for it. Where the reader of a pipe goes away, what is in the pipe is \
+                          lost, and what was accepted and not yet written to it: standard error says how many messages \
+                          these are at most, and the exit status is 1. --count N accepts no more than N.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = LISTEN_END)]

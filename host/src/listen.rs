@@ -17,8 +17,9 @@ use tokio::sync::watch;
 
 use crate::args::ListenArgs;
 
-/// Messages the node may send ahead of what is printed.
-const CREDIT: u32 = 4096;
+/// Messages the node may send ahead of what is printed: no more than a pipe holds, since both are lost where its reader
+/// goes away.
+const CREDIT: u32 = 256;
 
 /// Why no more messages are printed.
 enum Ended {
@@ -48,12 +49,10 @@ pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<ExitCode> {
             broken = ask.more(&mut writer) => match broken? {},
             status = stop.asked() => {
                 stopped = Some(status);
-                // What was accepted for this command is printed still.
+                // What was accepted for this command is printed still, however often it is told to stop: `timeout` does
+                // so twice.
                 writer.close().await?;
-                tokio::select! {
-                    ended = print => ended?,
-                    _ = stop.asked() => bail!("stopped before all that was accepted was printed"),
-                }
+                print.await?
             }
         }
     };

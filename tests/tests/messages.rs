@@ -46,7 +46,10 @@ fn a_stopped_listener_prints_all_that_was_accepted() {
         let (mut child, mut stdout) = listen(to);
         let mut first = String::new();
         stdout.read_line(&mut first).expect("a first line");
-        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a signal to our own child");
+        // Twice, as `timeout` does.
+        for _ in 0..2 {
+            kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a signal to our own child");
+        }
         let rest = stdout.lines().map(|line| line.expect("a line"));
         for line in std::iter::once(first).chain(rest) {
             assert!(seen.insert(seq(&line)), "printed twice: {line}");
