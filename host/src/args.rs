@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use overlan_node::MessageMode;
 use overlan_node::config::Overrides;
+use overlan_node::{MAX_MESSAGE, MessageMode};
 
 pub(crate) use author::{Language, NewArgs, PolicyBenchArgs, TestArgs};
 pub(crate) use policy::{PolicyArgs, PolicyCommand, ReplayArgs, ShadowArgs, key_value};
@@ -235,7 +235,7 @@ pub(crate) struct TableArgs {
     #[command(flatten)]
     pub(crate) query: Query,
     /// Print the digest alone
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) digest: bool,
 }
 
@@ -282,7 +282,7 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "D", value_parser = humantime_duration, requires = "count")]
     pub(crate) interval: Option<Duration>,
     /// Bytes of each message of --count, at least 8
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=16 << 20), requires = "count")]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=MAX_MESSAGE as i64), requires = "count")]
     pub(crate) size: Option<u32>,
     /// Send each line of standard input as it arrives
     #[arg(long, conflicts_with = "file")]
@@ -303,7 +303,15 @@ fn humantime_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 5ms or 1s"))
 }
 
+/// Told by `--help`: what becomes of messages when listening ends.
+const LISTEN_END: &str = "Up to 256 messages are accepted ahead of what is printed, and their senders told `delivered`. \
+                          SIGINT and SIGTERM end that: what was accepted is printed, and the exit status is 130 or 143; \
+                          SIGQUIT does not wait for it. Where the reader of a pipe goes away, what is in the pipe is \
+                          lost, and what was accepted and not yet written to it: standard error says how many messages \
+                          these are at most, and the exit status is 1. --count N accepts no more than N.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = LISTEN_END)]
 pub(crate) struct ListenArgs {
     #[command(flatten)]
     pub(crate) query: Query,
@@ -321,7 +329,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NODE", value_parser = one_member)]
     pub(crate) to: String,
     /// Bytes of a message, at least 17
-    #[arg(long, value_name = "B", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(17..=16 << 20))]
+    #[arg(long, value_name = "B", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(17..=MAX_MESSAGE as i64))]
     pub(crate) size: u32,
     /// How messages are delivered
     #[arg(long, value_enum, default_value_t = Mode::Reliable)]
@@ -400,6 +408,7 @@ mod tests {
             "adapters --json",
             "routes plan --json --config a.toml",
             "table --digest --socket s",
+            "table --digest --json",
             "members --json",
             "forget b",
             "send --to b --mode ordered --count 10 --interval 5ms --size 64",

@@ -4,14 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, ensure};
 use overlan_node::document::{Applied, Content, DocumentView, compose};
-use overlan_node::{DocumentId, OperatorKey};
+use overlan_node::{DocumentId, OperatorKey, read_bounded};
 
 use crate::args::Query;
 use crate::list::control;
 use crate::table::{out, print_json, unread};
 
+/// Bytes of a document's text at most; what `overlan get` prints of the largest document has fewer.
+const MAX_TEXT: usize = 8 << 20;
 /// Told by `--help` of what puts a document in force.
 pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
                                       2 bad usage; 3 in force, but not all live members have confirmed it within 10 s.";
@@ -19,7 +21,7 @@ pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live memb
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_STATUS)]
 pub(crate) struct ApplyArgs {
-    /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it; `-` is standard input
+    /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it, of at most 8 MiB; `-` is standard input
     file: PathBuf,
     /// Sign it with the operator's key, which `overlan keygen --operator` made
     #[arg(long, value_name = "KEYFILE")]
@@ -32,10 +34,7 @@ pub(crate) struct ApplyArgs {
 const NOT_CONFIRMED: u8 = 3;
 
 pub(crate) async fn apply(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
-    let text = match args.file.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin())?,
-        false => std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?,
-    };
+    let text = read_text(&args.file)?;
     let content = Content::parse(&text).with_context(|| args.file.display().to_string())?;
     let applied = submit(&content, args.sign.as_deref(), &args.query).await?;
     report(&applied, &args.query)
@@ -57,6 +56,28 @@ pub(crate) async fn get(query: &Query) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The text of a document.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let read = match path.as_os_str() == "-" {
+        true => {
+            let mut bytes = Vec::new();
+            std::io::stdin().take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+        }
+        false => read_bounded(path, MAX_TEXT),
+    };
+    let shown = path.display();
+    let bytes = read.map_err(|error| {
+        anyhow!("{shown}: {error}; name a file such as `overlan get` prints, or `-` for standard input")
+    })?;
+    ensure!(
+        bytes.len() <= MAX_TEXT,
+        "{shown}: a document's text has at most {} MiB; list less",
+        MAX_TEXT >> 20
+    );
+    String::from_utf8(bytes)
+        .map_err(|_| anyhow!("{shown}: a document is text in UTF-8, as `overlan get` prints it"))
+}
+
 /// Has the node put a document in force, signed here where there is a key.
 pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query) -> anyhow::Result<Applied> {
     let control = control(&query.socket)?;
@@ -67,7 +88,7 @@ pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query
     let key = read_key(path)?;
     let view: DocumentView = control.get("/v1/document").await?;
     let version = content.version.unwrap_or(view.version);
-    anyhow::ensure!(
+    ensure!(
         version == view.version,
         "the race is lost: version {} is in force, and this change was made from version {version}; look at it with \
          `overlan get` and apply again",
@@ -81,7 +102,9 @@ pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query
 fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {
     let mut text = zeroize::Zeroizing::new(String::new());
     let read = std::fs::File::open(path).and_then(|file| file.take(64 << 10).read_to_string(&mut text));
-    read.with_context(|| path.display().to_string())?;
+    read.map_err(|error| {
+        anyhow!("{}: {error}; name the key that `overlan keygen --operator` made", path.display())
+    })?;
     OperatorKey::parse(&text).with_context(|| path.display().to_string())
 }
 

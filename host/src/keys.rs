@@ -1,6 +1,6 @@
 //! `overlan keys`.
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use overlan_node::KeyView;
 
 use crate::args::{KeysArgs, KeysCommand, Query};
@@ -14,7 +14,9 @@ pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
             print(query, &keys)
         }
         KeysCommand::Add { file, query } => {
-            let text = std::fs::read(file).with_context(|| file.display().to_string())?;
+            let text = std::fs::read(file).map_err(|error| {
+                anyhow!("{}: {error}; name a file that `overlan keygen --out` made", file.display())
+            })?;
             change(query, "/v1/keys", text).await
         }
         KeysCommand::Promote { id, query } => {

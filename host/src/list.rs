@@ -5,7 +5,7 @@ use overlan_node::client::{Control, discover};
 use overlan_node::config::Overrides;
 use overlan_node::status::{MemberStatus, PathStatus, PlanStatus, TableStatus};
 use overlan_node::{Config, NodeStatus, netlink};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::{AdaptersArgs, ForgetArgs, Query, Socket, TableArgs};
 use crate::table::{Table, ago, out, print_json};
@@ -78,12 +78,14 @@ pub(crate) async fn members(args: &Query) -> anyhow::Result<()> {
 
 pub(crate) async fn table(args: &TableArgs) -> anyhow::Result<()> {
     let status: TableStatus = control(&args.query.socket)?.get("/v1/table").await?;
-    if args.digest {
-        out!("{}", status.digest);
-        return Ok(());
-    }
-    if args.query.json.json {
-        return print_json(&status);
+    match (args.digest, args.query.json.json) {
+        (true, true) => return print_json(&json!({ "digest": status.digest })),
+        (true, false) => {
+            out!("{}", status.digest);
+            return Ok(());
+        }
+        (false, true) => return print_json(&status),
+        (false, false) => {}
     }
     let mut table =
         Table::new(&["node", "rank", "adapter", "kind", "address", "mtu", "speed", "class", "status"]);

@@ -1,7 +1,7 @@
 //! The `overlan` binary: runs a member, and is a client of running ones.
 //!
 //! Exit status: 0 fine, 1 failed, 2 bad usage (clap's, and bad configuration), 3 in force but not confirmed by all members
-//! yet (`apply` and `policy push`).
+//! yet (`apply` and `policy push`), 130 or 143 stopped by SIGINT or SIGTERM (`listen`).
 
 mod args;
 mod bench;
@@ -10,17 +10,19 @@ mod document;
 mod keygen;
 mod keys;
 mod list;
-mod messages;
+mod listen;
 mod policy;
 mod routes;
 mod run;
+mod send;
 mod table;
 mod watch;
 
 use std::process::ExitCode;
 
-use args::{Args, Command};
+use args::{Args, Command, Usage};
 use clap::Parser as _;
+use overlan_node::{ConfigError, StartError};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -38,10 +40,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         eprintln!("overlan: {}", explain(&error));
-        if error.downcast_ref::<overlan_node::ConfigError>().is_some() || error.is::<args::Usage>() {
-            ExitCode::from(2)
-        } else {
-            ExitCode::FAILURE
+        let start = error.downcast_ref::<StartError>();
+        match error.is::<Usage>()
+            || error.is::<ConfigError>()
+            || start.is_some_and(StartError::is_configuration)
+        {
+            true => ExitCode::from(2),
+            false => ExitCode::FAILURE,
         }
     });
     // A thread that waits for standard input cannot be joined.
@@ -67,8 +72,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(&args).await?,
         Command::Forget(args) => list::forget(&args).await?,
         Command::Leave(args) => list::leave(&args).await?,
-        Command::Send(args) => return messages::send(args).await,
-        Command::Listen(args) => messages::listen(&args).await?,
+        Command::Send(args) => return send::run(args).await,
+        Command::Listen(args) => return listen::run(&args).await,
         Command::Policy(args) => return policy::run(&args).await,
         Command::Bench(args) => return bench::run(args).await,
     }

@@ -1,5 +1,6 @@
 //! Finds the program under test and runs its commands.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -110,7 +111,15 @@ pub fn run_in<S: AsRef<std::ffi::OsStr>>(namespace: &str, arguments: impl IntoIt
 /// # Panics
 /// Where it cannot be started or does not end; it is killed then.
 pub fn finish(command: &mut Command) -> Ran {
-    finish_with(command, Stdio::piped())
+    finish_with(command, Stdio::null(), Stdio::piped())
+}
+
+/// As [`finish`], with a file as standard input.
+///
+/// # Panics
+/// As there.
+pub fn finish_fed(command: &mut Command, file: File) -> Ran {
+    finish_with(command, file.into(), Stdio::piped())
 }
 
 /// As [`finish`], with nobody who reads standard output.
@@ -120,11 +129,11 @@ pub fn finish(command: &mut Command) -> Ran {
 pub fn finish_unread(command: &mut Command) -> Ran {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    finish_with(command, writer.into())
+    finish_with(command, Stdio::null(), writer.into())
 }
 
-fn finish_with(command: &mut Command, stdout: Stdio) -> Ran {
-    let started = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn();
+fn finish_with(command: &mut Command, stdin: Stdio, stdout: Stdio) -> Ran {
+    let started = command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn();
     let mut child = started.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (ended, watch) = std::sync::mpsc::channel::<()>();

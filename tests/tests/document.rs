@@ -217,6 +217,7 @@ fn a_pushed_policy_reaches_all_members_or_none_and_late_comers_fetch_it() {
     fs::write(&components, "in the way").expect("a file");
     let refused = cluster.nodes[1].run(&["policy", "push", "failover", &second]).fails(1);
     assert!(refused.contains("c: ") && refused.contains("nothing changed on any member"), "{refused}");
+    assert!(refused.contains("`overlan policy show KIND` at that member"), "{refused}");
     for node in &cluster.nodes {
         assert_eq!(wait_failover(node, "pushed-1.wasm"), digests[0]);
         assert_eq!(number(&node.listing("status")["document"], "version"), 1);
@@ -318,12 +319,15 @@ fn an_operators_cluster_takes_what_the_operator_signed() {
     let mut cluster = Cluster::started_on_loopback(2, |_, config| config.operator_key.clone_from(&public));
     let document = file(&cluster, "document.toml", "[[responsibility]]\nname = \"leader\"\n");
     let refused = cluster.nodes[0].run(&["apply", &document]).fails(1);
-    assert!(refused.contains("overlan apply --sign KEYFILE"), "{refused}");
+    assert!(refused.contains("add `--sign KEYFILE`"), "{refused}");
     cluster.nodes[0].run(&["apply", &document, "--sign", key]).ok();
     wait_document(&cluster, 1);
     assert_eq!(cluster.nodes[1].listing("status")["document"]["signed"], true);
     let unsigned = cluster.nodes[1].run(&["policy", "push", "failover", "builtin:knet-compat"]).fails(1);
-    assert!(unsigned.contains("signed by its operator"), "{unsigned}");
+    assert!(
+        unsigned.contains("signed by its operator") && unsigned.contains("add `--sign KEYFILE`"),
+        "{unsigned}"
+    );
     // Nothing is applied while a member has another key: it would take what the others refuse.
     let config = cluster.config(2);
     cluster.start(2, config);

@@ -96,6 +96,11 @@ impl Control {
         Control { path: path.into() }
     }
 
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// GET.
     ///
     /// # Errors
@@ -318,5 +323,14 @@ impl StreamWriter {
     /// The stream broke.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
         Ok(self.0.flush().await?)
+    }
+
+    /// Sends what is queued, and says nothing more: the node accepts no more messages for this client, gives it those
+    /// that it accepted already, and ends.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub async fn close(&mut self) -> Result<(), FrameError> {
+        Ok(self.0.shutdown().await?)
     }
 }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Security;
 use crate::handle::Stopped;
-use crate::state::write_private;
+use crate::state::{read_bounded, write_private};
 
 /// Bytes of a key file at most.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 
 /// A cluster key, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,13 +68,11 @@ pub enum KeyringFailure {
     Stopped(#[from] Stopped),
 }
 
-/// The text of a key file. What is no file, or too large to be one, is not read.
+/// The text of a key file.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
-    let about = std::fs::metadata(path)?;
-    if !about.is_file() || about.len() > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no key file"));
-    }
-    std::fs::read_to_string(path)
+    let bytes = read_bounded(path, MAX_FILE)?;
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FILE);
+    text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no key file"))
 }
 
 /// Reads the key file, changes it and, unless it was only to be read, writes it.

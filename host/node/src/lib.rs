@@ -44,7 +44,7 @@ pub use policy::{
     PolicyTotals, ProbationStatus,
 };
 pub use receipt::{BatchReceipt, Receipt};
-pub use state::{StateError, random};
+pub use state::{StateError, random, read_bounded};
 pub use watch::{Watch, WatchEvent};
 
 pub use overlan_contract::{Attributes, Kind, assignment::Responsibility};
@@ -55,6 +55,7 @@ pub use overlan_plugins_dist as plugins;
 pub use overlan_policy as policy_host;
 pub use overlan_seal::OperatorKey;
 pub use overlan_udp::Impairment;
+pub use overlan_wire::limits::MAX_MESSAGE;
 pub use overlan_wire::{Digest, KeyId, MessageMode, NodeId};
 
 /// A new cluster key, as the text of a key file.

@@ -30,7 +30,9 @@ use crate::state::{StateDir, StateError, random, read_bounded};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The cluster key can't be read.
-    #[error("{path}: {source}; make a key with `overlan keygen --out {path}`, or copy it from a member")]
+    #[error(
+        "[cluster] key_file: {path}: {source}; make a key with `overlan keygen --out FILE`, or copy it from a member"
+    )]
     KeyFile {
         /// The file.
         path: PathBuf,
@@ -38,7 +40,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The cluster key is malformed.
-    #[error("{path}: {source}")]
+    #[error("[cluster] key_file: {path}: {source}")]
     Keyring {
         /// The file.
         path: PathBuf,
@@ -67,7 +69,7 @@ pub enum StartError {
     /// The policy host can't run.
     #[error(transparent)]
     Policy(#[from] overlan_policy::EngineError),
-    /// A configured plugin does not exist.
+    /// A configured plugin does not exist, or refuses its configuration.
     #[error("[policy.{kind}]: {why}")]
     Plugin {
         /// Which decision.
@@ -81,6 +83,23 @@ pub enum StartError {
     /// A thread or a runtime could not be made.
     #[error("the system gives no threads: {0}")]
     System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Whether the configuration must change: on this host, it starts no node at any time.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            StartError::KeyFile { .. }
+            | StartError::Keyring { .. }
+            | StartError::Plugin { .. }
+            | StartError::Record(_) => true,
+            StartError::State(_)
+            | StartError::Control { .. }
+            | StartError::Metrics { .. }
+            | StartError::Policy(_)
+            | StartError::System(_) => false,
+        }
+    }
 }
 
 /// A node of the cluster in this process.
@@ -168,8 +187,13 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
         },
         PluginSource::File(path) => {
             let name = path.display().to_string();
-            let wasm = read_bounded(path, Limits::default().file_bytes);
-            Ok((name.clone(), wasm.map_err(|error| format!("cannot read {name}: {error}"))?))
+            let why = |error| {
+                format!(
+                    "cannot read {name}: {error}; name a component that `overlan policy build` made, or \"builtin:NAME\""
+                )
+            };
+            let wasm = read_bounded(path, Limits::default().file_bytes).map_err(why)?;
+            Ok((name, wasm))
         }
     }
 }

@@ -162,8 +162,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// All of a regular file, of which nothing is read beyond a byte more than `max`.
-pub(crate) fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+/// All of a regular file, of which nothing is read beyond a byte more than `max`: that byte tells that it is larger.
+///
+/// # Errors
+/// It can't be read, or is no regular file.
+pub fn read_bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

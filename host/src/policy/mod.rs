@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{anyhow, ensure};
 use overlan_node::policy_host::Limits;
-use overlan_node::{PolicyStatus, plugins};
+use overlan_node::{PolicyStatus, plugins, read_bounded};
 use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
@@ -128,25 +128,19 @@ pub(crate) fn by_key<T: Clone>(option: &str, pairs: &[(String, T)]) -> anyhow::R
     let mut by_key = BTreeMap::new();
     for (key, value) in pairs {
         let earlier = by_key.insert(key.clone(), value.clone());
-        anyhow::ensure!(earlier.is_none(), "--{option} {key} is given twice; give it once");
+        ensure!(earlier.is_none(), "--{option} {key} is given twice; give it once");
     }
     Ok(by_key)
 }
 
-/// A component's file. What no node would take is not read either.
+/// A component's file. No more is read than a node would take.
 pub(crate) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let shown = || path.display().to_string();
-    let most = Limits::default().file_bytes as u64;
-    let about = std::fs::metadata(path).with_context(shown)?;
-    anyhow::ensure!(about.is_file(), "{} is no file; name a component that was built", path.display());
-    anyhow::ensure!(about.len() > 0, "{} is empty; name a component that was built", path.display());
-    anyhow::ensure!(
-        about.len() <= most,
-        "{} has {} bytes, a component at most {most}",
-        path.display(),
-        about.len()
-    );
-    std::fs::read(path).with_context(shown)
+    let (shown, most) = (path.display(), Limits::default().file_bytes);
+    let hint = "name a component, such as `overlan policy build` makes";
+    let wasm = read_bounded(path, most).map_err(|error| anyhow!("{shown}: {error}; {hint}"))?;
+    ensure!(!wasm.is_empty(), "{shown} is empty; {hint}");
+    ensure!(wasm.len() <= most, "{shown} has more than {most} bytes, the most of a component; {hint}");
+    Ok(wasm)
 }
 
 /// Sends a plugin to a path of the control API.
@@ -172,7 +166,7 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
     for (name, value) in limits {
         path.push_str(&format!("&limit.{}={value}", escape(&name)));
     }
-    anyhow::ensure!(
+    ensure!(
         path.len() <= MAX_QUERY,
         "the configuration takes {} bytes in a request, of at most {MAX_QUERY}; shorten it",
         path.len()

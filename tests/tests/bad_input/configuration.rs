@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use overlan_tests::binary::{Ran, run};
+use overlan_tests::binary::run;
 use overlan_tests::cluster::Cluster;
 
 /// Starts a node with this file, which must fail; gives what it says.
 fn refused(folder: &Path, text: &str) -> String {
     let file = folder.join("bad.toml");
     std::fs::write(&file, text).expect("a file");
-    let ran: Ran = run([Path::new("node").as_os_str(), "--config".as_ref(), file.as_os_str()]);
-    assert!(matches!(ran.status, Some(1 | 2)), "{ran:#?}");
-    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
-    ran.stderr
+    run([Path::new("node").as_os_str(), "--config".as_ref(), file.as_os_str()]).fails(2)
 }
 
 #[test]
@@ -59,8 +56,8 @@ fn an_unknown_policy_kind_or_plugin_names_those_there_are() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let ran = run(["node", "--config", "/no/such/overlan.toml"]);
-    assert!(matches!(ran.status, Some(1 | 2)) && ran.stderr.contains("/no/such/overlan.toml"), "{ran:#?}");
+    let error = run(["node", "--config", "/no/such/overlan.toml"]).fails(2);
+    assert!(error.contains("/no/such/overlan.toml"), "{error}");
 }
 
 #[test]
@@ -80,6 +77,25 @@ fn a_key_file_that_is_none_is_refused() {
     for nonsense in [&b""[..], b"hello\n", &[0xff; 4_000]] {
         std::fs::write(&config.key_file, nonsense).expect("a file");
         let error = refused(cluster.folder(), &config.text());
-        assert!(error.contains("nonsense.key"), "{error}");
+        assert!(error.contains("[cluster] key_file: ") && error.contains("nonsense.key"), "{error}");
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_be_used_is_named() {
+    let cluster = Cluster::on_loopback();
+    let good = cluster.config(0).text();
+    let nonsense = cluster.folder().join("nonsense.wasm");
+    std::fs::write(&nonsense, "hello").expect("a file");
+    for (plugin, said) in [
+        ("\"no-such.wasm\"", &["no-such.wasm", "overlan policy build", "builtin:NAME"][..]),
+        ("\"nonsense.wasm\"", &["nonsense.wasm", "not a WebAssembly component"]),
+        ("\"builtin:fast\"\nconfig = { colour = \"red\" }", &["colour", "allowed keys"]),
+    ] {
+        let error = refused(cluster.folder(), &format!("{good}\n[policy.failover]\nplugin = {plugin}\n"));
+        assert!(error.contains("[policy.failover]: "), "{error}");
+        for word in said {
+            assert!(error.contains(word), "it says {word:?}: {error}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod datagrams;
+mod files;
 mod membership;
 mod plugins;
 mod privileges;

@@ -16,6 +16,8 @@ fn members_that_join_at_once_hold_the_identical_table() {
     let cluster = Cluster::started_on_loopback(5, |_, _| {});
     let digest = cluster.wait_settled();
     assert_eq!(digest.len(), 64, "{digest}");
+    let alone = cluster.nodes[0].run(&["table", "--digest", "--json"]).json();
+    assert_eq!(alone, serde_json::json!({ "digest": digest }));
     let tables: Vec<Value> = cluster.nodes.iter().map(|node| node.listing("table")).collect();
     assert!(tables.windows(2).all(|pair| pair[0] == pair[1]), "{tables:#?}");
     assert_eq!(tables[0]["digest"], digest.as_str());

@@ -50,8 +50,8 @@ pub enum ApplyError {
     },
     /// Not signed as `[cluster] operator_key` demands.
     #[error(
-        "this cluster takes documents signed by its operator alone ([cluster] operator_key): `overlan apply --sign \
-         KEYFILE`, and the signature must be of that key"
+        "this cluster takes documents signed by its operator alone: add `--sign KEYFILE`, and the key must be the one that \
+         [cluster] operator_key names"
     )]
     NotSigned,
     /// It bears another cluster's name.

@@ -276,6 +276,12 @@ async fn write_frames(
     loop {
         tokio::select! {
             biased;
+            // First: a client may say nothing more once it listens.
+            Some(change) = listens.recv() => match (change, &listener) {
+                (ListenChange::Start(new, batch), _) => listener = Some((new, batch)),
+                (ListenChange::Credit(credit), Some((listener, _))) => listener.add_credit(credit),
+                (ListenChange::Credit(_), None) => {}
+            },
             frames = answers.recv() => {
                 let Some(frames) = frames else { break };
                 frames.iter().for_each(|frame| frame.emit(&mut out));
@@ -283,11 +289,6 @@ async fn write_frames(
                     frames.iter().for_each(|frame| frame.emit(&mut out));
                 }
             }
-            Some(change) = listens.recv() => match (change, &listener) {
-                (ListenChange::Start(new, batch), _) => listener = Some((new, batch)),
-                (ListenChange::Credit(credit), Some((listener, _))) => listener.add_credit(credit),
-                (ListenChange::Credit(_), None) => {}
-            },
             count = async {
                 match &mut listener {
                     Some((listener, _)) => listener.recv_many(&mut messages).await,
@@ -309,6 +310,15 @@ async fn write_frames(
             return;
         }
         out.clear();
+    }
+    // What was accepted for the client is its own, also where it says nothing more.
+    if let Some((listener, batch)) = &mut listener {
+        listener.close();
+        while listener.recv_many(&mut messages).await > 0 {
+            if write_messages(&mut write, &mut out, &mut messages, *batch).await.is_err() {
+                return;
+            }
+        }
     }
     let _ = write.write_all(&out).await;
 }

@@ -186,7 +186,7 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}; name a readable TOML file with --config")]
     Read {
         /// The file.
         path: PathBuf,

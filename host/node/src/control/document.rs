@@ -35,10 +35,13 @@ impl From<ApplyFailure> for ApiError {
             ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "overlan get"),
             ApplyFailure::Refused(ApplyError::OperatorsDiffer(_)) => (StatusCode::CONFLICT, "overlan status"),
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
+            ApplyFailure::Refused(ApplyError::NotSigned) => {
+                (StatusCode::CONFLICT, "`overlan apply --help` or `overlan policy push --help`")
+            }
             ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
-            ApplyFailure::NoComponent(_) | ApplyFailure::Member { .. } => {
-                let hint =
-                    "`overlan policy check FILE` tells more of a component, `overlan get` what is in force";
+            ApplyFailure::NoComponent(_) => (StatusCode::UNPROCESSABLE_ENTITY, "overlan get"),
+            ApplyFailure::Member { .. } => {
+                let hint = "`overlan status` and `overlan policy show KIND` at that member";
                 (StatusCode::UNPROCESSABLE_ENTITY, hint)
             }
             ApplyFailure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),

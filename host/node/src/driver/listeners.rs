@@ -59,7 +59,7 @@ impl Listeners {
         if self.ends.is_empty() {
             return false;
         }
-        self.ends.retain(|(end, _)| !end.is_gone());
+        self.ends.retain(|(end, _)| !end.is_closed());
         let mut delivered = 0;
         while delivered < MESSAGES_PER_TURN {
             self.ends.iter_mut().for_each(|(end, room)| *room = end.room());

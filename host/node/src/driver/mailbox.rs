@@ -39,8 +39,8 @@ struct Held {
     credit: Option<u64>,
     /// The driver saw no room: it is to be woken.
     starved: bool,
-    /// The listener is gone.
-    gone: bool,
+    /// The listener takes no more.
+    closed: bool,
     /// The node is gone.
     ended: bool,
 }
@@ -123,8 +123,9 @@ impl ListenerEnd {
         &self.0.options.streams
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.0.lock().gone
+    /// Whether it is to be dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.lock().closed
     }
 
     /// What room there is; where there is none, the driver is woken once there is.
@@ -179,6 +180,13 @@ impl Listener {
         let held = Mutex::new(Held { credit, ..Held::default() });
         let mailbox = Arc::new(Mailbox { held, options, arrived: Notify::new(), driver });
         (Listener { mailbox: mailbox.clone(), taken: VecDeque::new() }, ListenerEnd(mailbox))
+    }
+
+    /// Has no more messages accepted. Those that were are still handed out, and after them what says that the node has
+    /// stopped.
+    pub fn close(&mut self) {
+        self.mailbox.lock().closed = true;
+        self.mailbox.driver.notify_one();
     }
 
     /// The next message; `None` once the node has stopped. Cancel-safe.
@@ -241,10 +249,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let mut held = self.mailbox.lock();
-        held.gone = true;
-        held.messages = Vec::new();
-        drop(held);
-        self.mailbox.driver.notify_one();
+        self.close();
+        self.mailbox.lock().messages = Vec::new();
     }
 }

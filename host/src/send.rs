@@ -1,22 +1,24 @@
-//! `overlan send` and `overlan listen`.
+//! `overlan send`.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, anyhow, bail};
-use base64::Engine as _;
+use anyhow::{Context as _, anyhow, bail, ensure};
 use bytes::Bytes;
-use overlan_node::app::{Frame, Received, Target};
-use overlan_node::client::{Stream, StreamReader, StreamWriter, discover};
-use overlan_node::{Fate, MessageMode};
-use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use overlan_node::app::{Frame, Target};
+use overlan_node::client::{Control, Stream, StreamReader, StreamWriter};
+use overlan_node::status::MemberStatus;
+use overlan_node::{Fate, MAX_MESSAGE, MessageMode, NodeId};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::args::{ListenArgs, SendArgs};
+use crate::args::SendArgs;
+use crate::list::control;
 use crate::table::{print_json, unread};
 
 /// Messages sent and not yet answered.
@@ -24,23 +26,14 @@ const MAX_OPEN: usize = 65_536;
 /// Messages, and bytes of them, that are sent in one frame.
 const MAX_BATCH: usize = 1024;
 const MAX_BATCH_BYTES: usize = 256 << 10;
+/// [`MAX_MESSAGE`] for people, and what to do.
+const LARGEST: &str = "16 MiB; split it";
 /// After this long without the last answers, a hint is due.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
-/// Messages the node may send ahead of what is printed.
-const CREDIT: u32 = 4096;
 
-/// What became of what was sent.
-#[derive(Debug, Default, serde::Serialize)]
-struct Summary {
-    sent: u64,
-    delivered: u64,
-    failed: u64,
-    /// How often each reason came.
-    reasons: BTreeMap<String, u64>,
-}
-
-pub(crate) async fn send(args: SendArgs) -> anyhow::Result<ExitCode> {
-    let Stream { reader, writer } = Stream::connect(&discover(args.query.socket.socket.as_deref())?).await?;
+pub(crate) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
+    let control = control(&args.query.socket)?;
+    let Stream { reader, writer } = Stream::connect(control.path()).await?;
     let json = args.query.json.json;
     let mode = args.mode.into();
     let total = watch::Sender::new(None);
@@ -49,25 +42,36 @@ pub(crate) async fn send(args: SendArgs) -> anyhow::Result<ExitCode> {
     let answers = tokio::spawn(answers(reader, mode, total.subscribe(), room.clone(), batches.clone()));
     let mut sending = tokio::spawn(async move {
         let mut sender = Sender { writer, room, args, sent: 0, batches, batch: Vec::new(), bytes: 0 };
-        let sent = sender.all().await?;
-        total.send_replace(Some(sent));
-        anyhow::Ok((sender, total))
+        let input = sender.all().await;
+        // What came before an error goes its way.
+        let input = sender.flush().await.and(input);
+        total.send_replace(Some(sender.sent));
+        (sender, input)
     });
     let mut answers = answers;
-    let summary = tokio::select! {
-        summary = &mut answers => summary??,
-        sender = &mut sending => {
+    let (tally, input) = tokio::select! {
+        // All is sent, or the node has ended it.
+        tally = &mut answers => (tally??, sending.await?.1),
+        sent = &mut sending => {
             // The writer stays open until the last answer.
-            let _open = sender??;
-            with_hint(answers).await??
+            let (_open, input) = sent?;
+            (with_hint(answers).await??, input)
         }
     };
-    report(&summary, json)
+    let status = report(&tally.summary(&names(&control).await), json)?;
+    input.map(|()| status)
+}
+
+/// What the members are called.
+async fn names(control: &Control) -> BTreeMap<String, String> {
+    // A node that has gone by now leaves their ids, which say as much.
+    let members: Vec<MemberStatus> = control.get("/v1/members").await.unwrap_or_default();
+    members.into_iter().map(|member| (member.id, member.name)).collect()
 }
 
 /// Waits for the last answers, and says once what may hold them up.
 async fn with_hint<T>(answers: impl Future<Output = T>) -> T {
-    let mut answers = std::pin::pin!(answers);
+    let mut answers = pin!(answers);
     tokio::select! {
         done = &mut answers => return done,
         () = tokio::time::sleep(PATIENCE) => eprintln!(
@@ -88,6 +92,11 @@ fn report(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
     for (reason, count) in &summary.reasons {
         eprintln!("overlan: {count} of {} not delivered: {reason}", summary.sent);
     }
+    if let [_, _, ..] = &summary.members[..] {
+        for Member { name, counts, .. } in &summary.members {
+            eprintln!("overlan: {name}: {} delivered, {} not", counts.delivered, counts.failed());
+        }
+    }
     Ok(ExitCode::FAILURE)
 }
 
@@ -106,35 +115,43 @@ struct Sender {
 }
 
 impl Sender {
-    async fn all(&mut self) -> anyhow::Result<u64> {
+    async fn all(&mut self) -> anyhow::Result<()> {
         if let Some(count) = self.args.count {
-            self.count(count).await?;
-        } else if self.args.lines {
-            let mut input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
-            let mut line = Vec::new();
-            while input.read_until(b'\n', &mut line).await? > 0 {
-                line.pop_if(|last| *last == b'\n');
-                self.one(std::mem::take(&mut line).into()).await?;
-                // What has come goes on at once, and together.
-                if !input.buffer().contains(&b'\n') {
-                    self.flush().await?;
-                }
-            }
-        } else {
-            let mut payload = Vec::new();
-            match self.args.file.as_ref().filter(|path| path.as_os_str() != "-") {
-                Some(path) => payload = std::fs::read(path).with_context(|| path.display().to_string())?,
-                None => {
-                    if std::io::stdin().is_terminal() {
-                        eprintln!("overlan: the message comes from standard input; end it with Ctrl-D");
-                    }
-                    tokio::io::stdin().read_to_end(&mut payload).await?;
-                }
-            }
-            self.one(payload.into()).await?;
+            return self.count(count).await;
         }
-        self.flush().await?;
-        Ok(self.sent)
+        if self.args.lines {
+            return self.lines().await;
+        }
+        let payload = match self.args.file.as_ref().filter(|path| path.as_os_str() != "-") {
+            Some(path) => {
+                let shown = || path.display().to_string();
+                let file = tokio::fs::File::open(path).await.with_context(shown)?;
+                whole(file).await.with_context(shown)?
+            }
+            None => {
+                if std::io::stdin().is_terminal() {
+                    eprintln!("overlan: the message comes from standard input; end it with Ctrl-D");
+                }
+                whole(tokio::io::stdin()).await?
+            }
+        };
+        self.one(payload.into()).await
+    }
+
+    async fn lines(&mut self) -> anyhow::Result<()> {
+        let mut input = BufReader::with_capacity(64 << 10, tokio::io::stdin());
+        let mut line = Vec::new();
+        // A byte more, for the line's end: where it is another, the line is too long.
+        while (&mut input).take(MAX_MESSAGE as u64 + 1).read_until(b'\n', &mut line).await? > 0 {
+            line.pop_if(|last| *last == b'\n');
+            ensure!(line.len() <= MAX_MESSAGE, "a line is larger than {LARGEST}; those before it were sent");
+            self.one(std::mem::take(&mut line).into()).await?;
+            // What has come goes on at once, and together.
+            if !input.buffer().contains(&b'\n') {
+                self.flush().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn count(&mut self, count: u64) -> anyhow::Result<()> {
@@ -160,9 +177,6 @@ impl Sender {
     }
 
     async fn one(&mut self, payload: Bytes) -> anyhow::Result<()> {
-        if payload.len() > 16 << 20 {
-            bail!("the message is larger than 16 MiB; split it");
-        }
         if self.room.available_permits() == 0 {
             self.flush().await?;
         }
@@ -205,14 +219,22 @@ impl Sender {
     }
 }
 
+/// All of the input, as one message.
+async fn whole(input: impl AsyncRead + Unpin) -> anyhow::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    input.take(MAX_MESSAGE as u64 + 1).read_to_end(&mut payload).await?;
+    ensure!(payload.len() <= MAX_MESSAGE, "the message is larger than {LARGEST}");
+    Ok(payload)
+}
+
 async fn answers(
     mut reader: StreamReader,
     mode: MessageMode,
     mut total: watch::Receiver<Option<u64>>,
     room: Arc<Semaphore>,
     batches: Batches,
-) -> anyhow::Result<Summary> {
-    let mut summary = Summary::default();
+) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
     // By its first token: messages of a batch, and fates of it that are not known yet.
     let mut open: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     let mut done = 0;
@@ -222,14 +244,12 @@ async fn answers(
             _ = total.changed(), if total.borrow().is_none() => continue,
         };
         let size = |token| batches.lock().unwrap_or_else(PoisonError::into_inner).remove(&token).unwrap_or(1);
-        let mut failed = |count: usize, reason: String| {
-            summary.failed += count as u64;
-            *summary.reasons.entry(reason).or_default() += count as u64;
-        };
         let finished = match frame {
             Frame::Queued { token, nodes } => {
                 let count = size(token);
-                summary.sent += (nodes.len() * count) as u64;
+                for node in &nodes {
+                    tally.members.entry(*node).or_default().sent += count as u64;
+                }
                 let waits = mode != MessageMode::Unreliable && !nodes.is_empty();
                 if waits {
                     open.insert(token, (count, nodes.len() * count));
@@ -237,20 +257,10 @@ async fn answers(
                 if waits { 0 } else { count }
             }
             Frame::Fates { token, count, node, fate } => {
-                let count = count as usize;
-                match fate {
-                    Fate::Delivered => summary.delivered += count as u64,
-                    Fate::Expired => {
-                        failed(count, format!("{node} did not accept it in time; it may still arrive"))
-                    }
-                    Fate::PeerLostState => {
-                        failed(count, format!("{node} restarted; it may have been delivered before"));
-                    }
-                    Fate::Abandoned => failed(count, format!("{node} was forgotten, or this node left")),
-                }
+                tally.members.entry(node).or_default().add(fate, count.into());
                 match open.range_mut(..=token).next_back() {
                     Some((&first, (size, left))) => {
-                        *left = left.saturating_sub(count);
+                        *left = left.saturating_sub(count as usize);
                         let finished = if *left == 0 { *size } else { 0 };
                         if finished > 0 {
                             open.remove(&first);
@@ -262,8 +272,7 @@ async fn answers(
             }
             Frame::Failed { token, error } => {
                 let count = size(token);
-                summary.sent += count as u64;
-                failed(count, error);
+                *tally.refused.entry(error).or_default() += count as u64;
                 count
             }
             Frame::Error(error) => bail!("the node closed the stream: {error}"),
@@ -272,78 +281,90 @@ async fn answers(
         done += finished as u64;
         room.add_permits(finished);
     }
-    Ok(summary)
+    Ok(tally)
 }
 
-pub(crate) async fn listen(args: &ListenArgs) -> anyhow::Result<()> {
-    let Stream { mut reader, mut writer } =
-        Stream::connect(&discover(args.query.socket.socket.as_deref())?).await?;
-    let wanted = args.count.unwrap_or(u64::MAX);
-    // Never asks for more than it prints: what is asked for counts as delivered.
-    let mut granted = wanted.min(u64::from(CREDIT));
-    writer
-        .write(&Frame::ListenBatch {
-            credit: granted as u32,
-            streams: args.streams.iter().copied().map(u16::from).collect(),
-        })
-        .await?;
-    writer.flush().await?;
-    let mut printed = 0;
-    while printed < wanted {
-        match reader.next().await? {
-            Some(Frame::Messages(messages)) => {
-                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-                for message in &messages {
-                    print_message(&mut out, message, args.query.json.json)?;
+/// What became of what was sent.
+#[derive(Default)]
+struct Tally {
+    /// Messages that were queued for no member: how many for which reason.
+    refused: BTreeMap<String, u64>,
+    members: BTreeMap<NodeId, Counts>,
+}
+
+/// What became of the messages to one member.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Counts {
+    /// Queued for it at first: those to a role may have moved to its next owner.
+    sent: u64,
+    delivered: u64,
+    expired: u64,
+    peer_lost_state: u64,
+    abandoned: u64,
+}
+
+impl Counts {
+    fn add(&mut self, fate: Fate, count: u64) {
+        *match fate {
+            Fate::Delivered => &mut self.delivered,
+            Fate::Expired => &mut self.expired,
+            Fate::PeerLostState => &mut self.peer_lost_state,
+            Fate::Abandoned => &mut self.abandoned,
+        } += count;
+    }
+
+    fn failed(&self) -> u64 {
+        self.expired + self.peer_lost_state + self.abandoned
+    }
+}
+
+/// The tally as it is printed.
+#[derive(Serialize)]
+struct Summary {
+    sent: u64,
+    delivered: u64,
+    failed: u64,
+    /// How often each reason came.
+    reasons: BTreeMap<String, u64>,
+    members: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    name: String,
+    id: String,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+impl Tally {
+    /// Calls the members by these names, and those that have none by their ids.
+    fn summary(self, names: &BTreeMap<String, String>) -> Summary {
+        let refused: u64 = self.refused.values().sum();
+        let mut summary = Summary {
+            sent: refused,
+            delivered: 0,
+            failed: refused,
+            reasons: self.refused,
+            members: Vec::new(),
+        };
+        for (node, counts) in self.members {
+            let id = node.to_string();
+            let name = names.get(&id).unwrap_or(&id).clone();
+            summary.sent += counts.sent;
+            summary.delivered += counts.delivered;
+            summary.failed += counts.failed();
+            for (count, what) in [
+                (counts.expired, "did not accept it in time; it may still arrive"),
+                (counts.peer_lost_state, "restarted; it may have been delivered before"),
+                (counts.abandoned, "was forgotten, or this node left"),
+            ] {
+                if count > 0 {
+                    *summary.reasons.entry(format!("{name} {what}")).or_default() += count;
                 }
-                out.flush()?;
-                printed += messages.len() as u64;
             }
-            Some(Frame::Error(error)) => bail!("the node closed the stream: {error}"),
-            Some(_) => bail!("the node answered out of turn; are both of one version?"),
-            None => bail!("the node stopped"),
+            summary.members.push(Member { name, id, counts });
         }
-        let more = wanted.min(printed + u64::from(CREDIT)).saturating_sub(granted);
-        if more >= u64::from(CREDIT / 2) || more > 0 && granted == printed {
-            writer.write(&Frame::Credit { credit: more as u32 }).await?;
-            writer.flush().await?;
-            granted += more;
-        }
+        summary
     }
-    Ok(())
-}
-
-fn print_message(out: &mut impl std::io::Write, message: &Received, as_json: bool) -> anyhow::Result<()> {
-    let payload = &message.payload;
-    let sequence = payload.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-    let path = message.origin.path_text();
-    if !as_json {
-        let sequence = sequence.map(|sequence| sequence.to_string()).unwrap_or_else(|| "-".to_owned());
-        let path = if path.is_empty() { "-" } else { &path };
-        writeln!(
-            out,
-            "{} id={} seq={sequence} bytes={} path={path} t={}",
-            message.origin.name,
-            message.id.0,
-            payload.len(),
-            message.time_ns
-        )?;
-        return Ok(());
-    }
-    let mut line = json!({
-        "from": &*message.origin.name,
-        "node": message.origin.node.to_string(),
-        "id": message.id.0,
-        "seq": sequence,
-        "bytes": payload.len(),
-        "path": path,
-        "stream": message.stream,
-        "redelivered": message.redelivered,
-        "t": message.time_ns,
-    });
-    match str::from_utf8(payload) {
-        Ok(text) => line["text"] = text.into(),
-        Err(_) => line["base64"] = base64::engine::general_purpose::STANDARD.encode(payload).into(),
-    }
-    Ok(writeln!(out, "{line}")?)
 }
