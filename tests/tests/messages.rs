@@ -65,6 +65,27 @@ fn a_stopped_listener_prints_all_that_was_accepted() {
     assert_eq!(seen.len(), stream.count);
 }
 
+/// What a node told senders as delivered reaches its listener, though the node leaves while that one is slow.
+#[test]
+fn a_leaving_node_gives_its_listener_what_was_accepted() {
+    let mut cluster = Cluster::started_on_loopback(2, |_, _| {});
+    let send = |from: &Node, count: &str| {
+        from.run(&["send", "--to", "b", "--count", count, "--size", "5000", "--lifetime", "20s"]).ok()
+    };
+    let (mut child, mut stdout) = listen(&cluster.nodes[1]);
+    let signal = |signal| kill(Pid::from_raw(child.id().cast_signed()), signal).expect("our own child");
+    send(&cluster.nodes[0], "1");
+    stdout.read_line(&mut String::new()).expect("a line");
+    signal(Signal::SIGSTOP);
+    send(&cluster.nodes[0], "250");
+    cluster.nodes[1].signal(Signal::SIGTERM);
+    signal(Signal::SIGCONT);
+    let seen: Vec<u64> = stdout.lines().map(|line| seq(&line.expect("a line"))).collect();
+    assert_eq!(seen, (0..250).collect::<Vec<u64>>());
+    assert_eq!(wait_child(&mut child, END).expect("it ends").code(), Some(1), "the node stopped");
+    cluster.nodes[1].wait_end(END);
+}
+
 /// As in `overlan listen | head -n 1`: what comes after that is left for others.
 #[test]
 fn nothing_is_accepted_for_a_reader_that_is_gone() {

@@ -292,6 +292,7 @@ async fn start(
         tokio::spawn(rollout::serve(handle.clone(), listener));
         tokio::spawn(rollout::keep_policies(handle.clone(), handle.watch()));
     }
+    let streams = control.streams();
     let control = crate::control::serve(control, handle.clone());
     let served = handle.clone();
     let service = async move {
@@ -299,6 +300,7 @@ async fn start(
             // The driver's thread ended: the node left.
             end = driver => {
                 drop(storing.await);
+                crate::control::drain(&streams).await;
                 end.unwrap_or(Ok(()))
             }
             () = control => Ok(()),

@@ -152,7 +152,7 @@ impl<C: Crypto> Core<C> {
             rtt_variance_us: rtt.map(|(_, variance, _)| micros(variance)),
             rtt_min_us: rtt.map(|(.., min)| micros(min)),
             loss_ppm: path.recovery.loss_ppm(),
-            datagram: path.datagram() as u32,
+            datagram: path.mtu.confirmed().min(path.datagram_limit()) as u32,
             datagram_allowed: path.datagram_limit() as u32,
             flaps: path.flaps(now),
             probed: peer.is_probed(now, self.probe_all()),

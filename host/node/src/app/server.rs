@@ -104,7 +104,8 @@ impl Reader {
     async fn run(&mut self, read: OwnedReadHalf) -> Result<(), FrameError> {
         let mut frames = StreamReader::new(read);
         let mut look = interval(GONE);
-        // Once the client is done sending, it may still wait for fates.
+        let commands = self.node.shared.commands.clone();
+        // Once the client is done sending, or the node has left, fates may still come.
         let mut done = false;
         while !done || !self.open.is_empty() {
             let room = self.messages < MAX_OPEN && self.waiting < MAX_WAITING_BYTES;
@@ -118,6 +119,10 @@ impl Reader {
                         !frames.is_hung_up()
                     }
                 },
+                () = commands.closed(), if !done => {
+                    done = true;
+                    true
+                }
                 // Where nothing is read, this alone tells that the client is gone.
                 _ = look.tick() => !frames.is_hung_up(),
             };

@@ -39,10 +39,26 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A client that takes nothing of its answer for this long is given up.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Clients with a stream of messages have so long to take what is theirs once the node has left.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What listens.
 pub(crate) struct Bound {
     control: Option<UnixListener>,
     metrics: Option<TcpListener>,
+    streams: Arc<Semaphore>,
+}
+
+impl Bound {
+    /// A place for each client's stream of messages.
+    pub(crate) fn streams(&self) -> Arc<Semaphore> {
+        self.streams.clone()
+    }
+}
+
+/// Waits until the clients' streams are over: what was accepted for a listener is given to it.
+pub(crate) async fn drain(streams: &Semaphore) {
+    let _ = timeout(LAST_WORDS, streams.acquire_many(MAX_STREAMS as u32)).await;
 }
 
 /// Opens the sockets.
@@ -61,7 +77,7 @@ pub(crate) async fn bind(config: &Config) -> Result<Bound, StartError> {
         }
         None => None,
     };
-    Ok(Bound { control, metrics })
+    Ok(Bound { control, metrics, streams: Arc::new(Semaphore::new(MAX_STREAMS)) })
 }
 
 async fn bind_control(path: &Path) -> Result<UnixListener, String> {
@@ -110,7 +126,7 @@ pub(crate) async fn serve(bound: Bound, node: NodeHandle) {
     };
     let control = async {
         match bound.control {
-            Some(listener) => accept(listener, &node).await,
+            Some(listener) => accept(listener, bound.streams, &node).await,
             None => std::future::pending().await,
         }
     };
@@ -137,9 +153,9 @@ async fn serve_metrics(listener: TcpListener, router: Router) {
     }
 }
 
-async fn accept(listener: UnixListener, node: &NodeHandle) {
+async fn accept(listener: UnixListener, streams: Arc<Semaphore>, node: &NodeHandle) {
     let router = api::router(node.clone()).merge(metrics::router(node.clone()));
-    let (clients, streams) = (Arc::new(Semaphore::new(MAX_CLIENTS)), Arc::new(Semaphore::new(MAX_STREAMS)));
+    let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let Ok(permit) = clients.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
