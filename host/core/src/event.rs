@@ -214,8 +214,8 @@ pub enum Event {
     /// The addresses that host routes are wanted for changed; see
     /// [`Core::remote_addresses`](crate::Core::remote_addresses).
     Routes,
-    /// Another node runs with this node's identity, and has run for longer: stop this one. Nothing but a copied state
-    /// directory does that.
+    /// Another node runs with this node's identity, and this one has not run for long: stop it. Nothing but a copied
+    /// state directory does that.
     IdentityTaken {
         /// The addresses the other gives.
         at: String,

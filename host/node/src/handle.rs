@@ -37,11 +37,11 @@ use crate::rollout::Rollout;
 #[error("the node has stopped")]
 pub struct Stopped;
 
-/// The node stopped because another runs with its identity.
+/// The node stopped soon after its start because another runs with its identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "another node runs with this node's identity (at {at}) and was there before: give each node a state_dir of its \
-     own; a copied one brings the identity with it"
+    "another node runs with this node's identity (at {at}), and stays: give each node a state_dir of its own; a \
+     copied one brings the identity with it"
 )]
 pub struct IdentityTaken {
     /// The addresses the other gives.

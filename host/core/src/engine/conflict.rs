@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use overlan_wire::{Adapter, Record};
+use overlan_wire::{Adapter, Entry};
 
 use super::Core;
 use crate::crypto::Crypto;
@@ -16,20 +16,27 @@ use crate::time::Instant;
 
 /// A node that runs for less than this is taken for the copy.
 const YOUNG: Duration = Duration::from_secs(60);
-/// Times that a node is outranked by its own identity until that is no past life. One whose versions were forgotten
-/// outranks it once, or once for each version that members hold of it.
+/// Times that a node is outranked by entries of its own identity until that is no past life. One whose versions were
+/// forgotten outranks it once, or once for each version that members hold of it.
 const SURE: u64 = 4;
-/// Times that the node is outranked whose turn it is to give way. Whoever should rather stay waits for a multiple of
-/// that, so that it sees the other give way first.
+/// Times that a young node is outranked before it gives way. Of two young ones, the one with the higher addresses waits
+/// for four times as often, so that it sees the other give way first.
 const PATIENCE: u64 = 8;
+/// From so many times on the other does not give way either: the entry is renewed once in [`PAUSE`] only.
+const STUBBORN: u64 = 64;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the other node.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
-    /// Records that were put over the own entry: what the other wrote, and removals of one of the two for the other.
+    /// Entries it put over the own one.
     seen: Sighting,
-    /// What it said last of where it is, in ascending order.
+    /// The last of them.
+    version: u64,
+    /// What it says of where it is, in ascending order.
     at: Vec<IpAddr>,
+    /// When it was last answered by another version of the own entry.
+    answered: Instant,
 }
 
 impl Conflict {
@@ -38,8 +45,7 @@ impl Conflict {
     }
 
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
-        let known = self.seen.lasting(now).is_some_and(|times| times >= SURE) && !self.at.is_empty();
-        known.then(|| {
+        self.seen.lasting(now).filter(|&times| times >= SURE).map(|_| {
             format!(
                 "another node ran with this node's identity (at {}): give each node a state_dir of its own; a copied \
                  one brings the identity with it",
@@ -50,25 +56,27 @@ impl Conflict {
 }
 
 impl<C: Crypto> Core<C> {
-    /// A record that this node did not write outranked its entry. Another node that runs with its identity makes that
-    /// happen again and again, where a past life has an end. One of the two gives way, as Serf's minority does in a
-    /// conflict of names: the younger, and of two old or two young ones that with the lower addresses.
-    pub(super) fn note_outranked(&mut self, record: &Record) {
+    /// An entry that this node did not write outranked its own; whether that is to be answered now. Another node that
+    /// runs with its identity makes that happen again and again, where a past life has an end. A young node gives way,
+    /// as Serf's minority does in a conflict of names; one that has run for a while stays, whatever else is started.
+    pub(super) fn note_outranked(&mut self, entry: &Entry) -> bool {
         let conflict = &mut self.conflict;
-        if conflict.seen.lasting(self.now).is_none() {
-            conflict.at.clear();
+        if entry.version > conflict.version {
+            conflict.seen.note(self.now);
+            conflict.version = entry.version;
         }
-        conflict.seen.note(self.now);
-        if let Record::Entry(entry) = record {
-            conflict.at = addresses(&entry.adapters);
-        }
-        let old = self.now.since(self.started) >= YOUNG;
-        let higher = addresses(&self.adapters) > conflict.at;
-        let patience = PATIENCE * if old { 16 } else { 1 } * if higher { 4 } else { 1 };
+        conflict.at = addresses(&entry.adapters);
         let times = conflict.seen.lasting(self.now).unwrap_or(0);
-        if times >= patience && !conflict.at.is_empty() {
+        let higher = addresses(&self.adapters) > conflict.at;
+        let patience = if higher { 4 * PATIENCE } else { PATIENCE };
+        if self.now.since(self.started) < YOUNG && times >= patience {
             self.events.push_back(Event::IdentityTaken { at: conflict.addresses() });
         }
+        let answers = times < STUBBORN || self.now.since(conflict.answered) >= PAUSE;
+        if answers {
+            conflict.answered = self.now;
+        }
+        answers
     }
 }
 

@@ -123,8 +123,12 @@ impl<C: Crypto> Core<C> {
         if self.left || !outranked && !self.is_own_double(&record) {
             return;
         }
+        if let Record::Entry(entry) = &record.record
+            && !self.note_outranked(entry)
+        {
+            return;
+        }
         self.version = self.version.max(version);
-        self.note_outranked(&record.record);
         if matches!(record.record, Record::Forgotten(_)) {
             self.begin_again();
         }
