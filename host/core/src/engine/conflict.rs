@@ -22,9 +22,6 @@ const SURE: u64 = 4;
 /// Times that a young node is outranked before it gives way. Of two young ones, the one with the higher addresses waits
 /// for four times as often, so that it sees the other give way first.
 const PATIENCE: u64 = 8;
-/// From so many times on the other does not give way either: the entry is renewed once in [`PAUSE`] only.
-const STUBBORN: u64 = 64;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the other node.
 #[derive(Debug, Default)]
@@ -35,8 +32,6 @@ pub(super) struct Conflict {
     version: u64,
     /// What it says of where it is, in ascending order.
     at: Vec<IpAddr>,
-    /// When it was last answered by another version of the own entry.
-    answered: Instant,
 }
 
 impl Conflict {
@@ -56,10 +51,10 @@ impl Conflict {
 }
 
 impl<C: Crypto> Core<C> {
-    /// An entry that this node did not write outranked its own; whether that is to be answered now. Another node that
-    /// runs with its identity makes that happen again and again, where a past life has an end. A young node gives way,
-    /// as Serf's minority does in a conflict of names; one that has run for a while stays, whatever else is started.
-    pub(super) fn note_outranked(&mut self, entry: &Entry) -> bool {
+    /// An entry that this node did not write outranked its own. Another node that runs with its identity makes that
+    /// happen again and again, where a past life has an end. A young node gives way, as Serf's minority does in a
+    /// conflict of names; one that has run for a while stays, whatever else is started.
+    pub(super) fn note_outranked(&mut self, entry: &Entry) {
         let conflict = &mut self.conflict;
         if entry.version > conflict.version {
             conflict.seen.note(self.now);
@@ -72,11 +67,6 @@ impl<C: Crypto> Core<C> {
         if self.now.since(self.started) < YOUNG && times >= patience {
             self.events.push_back(Event::IdentityTaken { at: conflict.addresses() });
         }
-        let answers = times < STUBBORN || self.now.since(conflict.answered) >= PAUSE;
-        if answers {
-            conflict.answered = self.now;
-        }
-        answers
     }
 }
 

@@ -123,14 +123,10 @@ impl<C: Crypto> Core<C> {
         if self.left || !outranked && !self.is_own_double(&record) {
             return;
         }
-        if let Record::Entry(entry) = &record.record
-            && !self.note_outranked(entry)
-        {
-            return;
-        }
         self.version = self.version.max(version);
-        if matches!(record.record, Record::Forgotten(_)) {
-            self.begin_again();
+        match &record.record {
+            Record::Entry(entry) => self.note_outranked(entry),
+            Record::Forgotten(_) => self.begin_again(),
         }
         self.renew_identity();
     }

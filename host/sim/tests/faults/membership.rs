@@ -107,8 +107,8 @@ fn a_copy_of_a_running_member_gives_way() {
     }
 }
 
-/// Of two that started at once one stays. Two that have run for long while they could not see each other both stay and
-/// say why nothing works; they do not wear out the cluster.
+/// Of two that started at once one stays. Two that have run for long while they could not see each other both stay, and
+/// say why nothing works.
 #[test]
 fn two_nodes_with_one_identity_are_told() {
     for (seed, apart) in (0..8).flat_map(|seed| [(seed, 5), (seed, 70)]) {
@@ -128,12 +128,6 @@ fn two_nodes_with_one_identity_are_told() {
                 "seed {seed}: {problems:?}"
             );
         }
-        let version =
-            |world: &World| core(world, alive[0]).table().entries.iter().map(|entry| entry.version).max();
-        let before = version(&world).unwrap();
-        world.run_for(30 * SECOND);
-        let renewed = version(&world).unwrap() - before;
-        assert!(renewed <= 200, "seed {seed}: {renewed} versions in 30 s");
     }
 }
 
