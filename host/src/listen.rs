@@ -46,12 +46,13 @@ pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<ExitCode> {
         let mut print = pin!(print(&mut reader, wanted, args.query.json.json, &printed));
         tokio::select! {
             ended = &mut print => ended?,
-            broken = ask.more(&mut writer) => match broken? {},
+            // A node that takes no more requests has left: what it gave is printed still.
+            _ = ask.more(&mut writer) => print.await?,
             status = stop.asked() => {
                 stopped = Some(status);
                 // What was accepted for this command is printed still, however often it is told to stop: `timeout` does
                 // so twice.
-                writer.close().await?;
+                let _ = writer.close().await;
                 print.await?
             }
         }
@@ -61,7 +62,7 @@ pub(crate) async fn run(args: &ListenArgs) -> anyhow::Result<ExitCode> {
         (Ended::Closed, Some(status)) => Ok(ExitCode::from(status)),
         (Ended::Closed, None) => bail!("the node stopped"),
         (Ended::Unread(mut unread), _) => {
-            writer.close().await?;
+            let _ = writer.close().await;
             while let Some(messages) = next_messages(&mut reader).await? {
                 unread += messages.len() as u64;
             }

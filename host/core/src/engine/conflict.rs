@@ -51,10 +51,10 @@ impl Conflict {
 }
 
 impl<C: Crypto> Core<C> {
-    /// An entry that this node did not write outranked its own. Another node that runs with its identity makes that
+    /// An entry that this node did not write outranked its own; whether this one gives way. Another node that runs with its identity makes that
     /// happen again and again, where a past life has an end. A young node gives way, as Serf's minority does in a
     /// conflict of names; one that has run for a while stays, whatever else is started.
-    pub(super) fn note_outranked(&mut self, entry: &Entry) {
+    pub(super) fn note_outranked(&mut self, entry: &Entry) -> bool {
         let conflict = &mut self.conflict;
         if entry.version > conflict.version {
             conflict.seen.note(self.now);
@@ -64,9 +64,11 @@ impl<C: Crypto> Core<C> {
         let times = conflict.seen.lasting(self.now).unwrap_or(0);
         let higher = addresses(&self.adapters) > conflict.at;
         let patience = if higher { 4 * PATIENCE } else { PATIENCE };
-        if self.now.since(self.started) < YOUNG && times >= patience {
+        let gives_way = self.now.since(self.started) < YOUNG && times >= patience;
+        if gives_way {
             self.events.push_back(Event::IdentityTaken { at: conflict.addresses() });
         }
+        gives_way
     }
 }
 

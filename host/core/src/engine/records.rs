@@ -125,7 +125,9 @@ impl<C: Crypto> Core<C> {
         }
         self.version = self.version.max(version);
         match &record.record {
-            Record::Entry(entry) => self.note_outranked(entry),
+            // One more version might be what makes the other give way, too.
+            Record::Entry(entry) if self.note_outranked(entry) => return,
+            Record::Entry(_) => {}
             Record::Forgotten(_) => self.begin_again(),
         }
         self.renew_identity();
