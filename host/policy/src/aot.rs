@@ -114,7 +114,7 @@ impl AotCache {
             return None;
         }
         #[expect(unsafe_code, reason = "wasmtime trusts compiled code blindly")]
-        // SAFETY: the tag says that these very bytes are what `Component::serialize` gave to `store`, for the same
+        // SAFETY: the tag says that these very bytes are what the compiler gave to `store`, for the same
         // component and engine settings; they are a copy that nobody else can change.
         let loaded = unsafe { Component::deserialize(engine, code) };
         match loaded {

@@ -379,6 +379,7 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
         return Ok(cached);
     }
     let code = engine.compiler(metered).and_then(|compiler| compiler.precompile_component(component));
+    give_back();
     let code = code.map_err(|error| LoadError::Malformed(cause(&error)))?;
     #[expect(unsafe_code, reason = "wasmtime trusts compiled code blindly")]
     // SAFETY: it is what the same release of wasmtime has just compiled, with the same settings.
@@ -389,8 +390,6 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
     if let Some((cache, sha256)) = cache {
         cache.store(wasmtime, &sha256, &code);
     }
-    drop(code);
-    give_back();
     Ok(compiled)
 }
 
