@@ -6,6 +6,7 @@ use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
+use super::conflict::Answer;
 use super::refusals::operator_id;
 use super::{Core, is_live};
 use crate::crypto::Crypto;
@@ -125,9 +126,11 @@ impl<C: Crypto> Core<C> {
         }
         self.version = self.version.max(version);
         match &record.record {
-            // One more version might be what makes the other give way, too.
-            Record::Entry(entry) if self.note_outranked(entry) => return,
-            Record::Entry(_) => {}
+            Record::Entry(entry) => match self.note_outranked(entry) {
+                Answer::AtOnce => {}
+                Answer::Later => return self.membership.renew_later(),
+                Answer::Never => return,
+            },
             Record::Forgotten(_) => self.begin_again(),
         }
         self.renew_identity();

@@ -188,7 +188,7 @@ pub(crate) struct Membership {
     next_announce: Instant,
     errors: u64,
     left: bool,
-    /// Taken for dead while alive.
+    /// Taken for dead while alive, or outranked by an entry that is answered later.
     defunct: bool,
     next_renewal: Instant,
 }
@@ -288,6 +288,11 @@ impl Membership {
         self.defunct = false;
         self.binding.borrow_mut().outranked = false;
         true
+    }
+
+    /// Has [`take_renewal`](Self::take_renewal) ask for a renewal once the pause since the last one is over.
+    pub(crate) fn renew_later(&mut self) {
+        self.defunct = true;
     }
 
     fn wants_renewal(&self) -> bool {
