@@ -1,7 +1,7 @@
 //! `overlan keys`.
 
 use anyhow::anyhow;
-use overlan_node::KeyView;
+use overlan_node::{KeyView, read_key_file};
 
 use crate::args::{KeysArgs, KeysCommand, Query};
 use crate::list::control;
@@ -14,10 +14,10 @@ pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
             print(query, &keys)
         }
         KeysCommand::Add { file, query } => {
-            let text = std::fs::read(file).map_err(|error| {
+            let text = read_key_file(file).map_err(|error| {
                 anyhow!("{}: {error}; name a file that `overlan keygen --out` made", file.display())
             })?;
-            change(query, "/v1/keys", text).await
+            change(query, "/v1/keys", text.into_bytes()).await
         }
         KeysCommand::Promote { id, query } => {
             change(query, &format!("/v1/keys/{id}/promote"), Vec::new()).await

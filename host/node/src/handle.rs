@@ -430,10 +430,15 @@ impl NodeHandle {
     /// See [`KeyringFailure`].
     pub async fn change_keyring(&self, change: KeyringChange) -> Result<Vec<KeyView>, KeyringFailure> {
         let _changing = self.shared.keyring.lock().await;
+        // Nothing is waited for between the file and the node: a caller that gives up would leave them different.
+        let room = self.shared.commands.reserve().await.map_err(|_| Stopped)?;
         let keyring = keyring::change(&self.shared.config.security, change)?;
         let views = keyring::views(&keyring);
-        self.inspect(move |core, now| core.handle_keyring_change(now, |seal| seal.set_keyring(keyring)))
-            .await?;
+        let (command, answer) = inspection(move |core, now| {
+            core.handle_keyring_change(now, |seal| seal.set_keyring(keyring));
+        });
+        room.send(command);
+        answer.await.map_err(|_| Stopped)?;
         Ok(views)
     }
 
@@ -478,11 +483,19 @@ impl NodeHandle {
         &self,
         look: impl FnOnce(&mut NodeCore, overlan_core::Instant) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        let inspection = Box::new(move |core: &mut NodeCore, now| drop(reply.send(look(core, now))));
-        self.command(Command::Inspect(inspection)).await?;
+        let (command, answer) = inspection(look);
+        self.command(command).await?;
         answer.await.map_err(|_| Stopped)
     }
+}
+
+/// The command that asks the core something, and where its answer comes.
+fn inspection<T: Send + 'static>(
+    look: impl FnOnce(&mut NodeCore, overlan_core::Instant) -> T + Send + 'static,
+) -> (Command, oneshot::Receiver<T>) {
+    let (reply, answer) = oneshot::channel();
+    let inspection = Box::new(move |core: &mut NodeCore, now| drop(reply.send(look(core, now))));
+    (Command::Inspect(inspection), answer)
 }
 
 impl std::fmt::Debug for NodeHandle {

@@ -69,7 +69,10 @@ pub enum KeyringFailure {
 }
 
 /// The text of a key file.
-pub(crate) fn read(path: &Path) -> io::Result<String> {
+///
+/// # Errors
+/// It can't be read, is no regular file, or is no text of a megabyte at most.
+pub fn read_key_file(path: &Path) -> io::Result<String> {
     let bytes = read_bounded(path, MAX_FILE)?;
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FILE);
     text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no key file"))
@@ -80,7 +83,7 @@ pub(crate) fn change(security: &Security, change: KeyringChange) -> Result<Keyri
     let Security::KeyFile(path) = security else { return Err(KeyringFailure::NoKeys) };
     let file = |source| KeyringFailure::File { path: path.clone(), source };
     let wrong = |place: &str, source| KeyringFailure::Keyring { place: place.to_owned(), source };
-    let text = read(path).map_err(file)?;
+    let text = read_key_file(path).map_err(file)?;
     let mut keyring =
         Keyring::parse(&text).map_err(|source| wrong(&format!("{}: ", path.display()), source))?;
     match change {

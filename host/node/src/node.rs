@@ -12,6 +12,7 @@ use overlan_policy::Limits;
 use overlan_seal::{Identity, Keyring, KeyringError, Seal};
 use overlan_wire::BootId;
 use overlan_wire::limits::{BENCH_STREAMS, COMPONENT_STREAM};
+use rustix::io::Errno;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
 
@@ -77,6 +78,14 @@ pub enum StartError {
         /// Why.
         why: String,
     },
+    /// A configured plugin can't be loaded now: it was not compiled in time, or the node is being stopped.
+    #[error("[policy.{kind}]: {why}")]
+    NotLoaded {
+        /// Which decision.
+        kind: Kind,
+        /// Why.
+        why: PolicyError,
+    },
     /// The own table entry would be too large.
     #[error(transparent)]
     Record(#[from] overlan_wire::entry::RecordTooLarge),
@@ -89,17 +98,22 @@ impl StartError {
     /// Whether the configuration must change: on this host, it starts no node at any time.
     pub fn is_configuration(&self) -> bool {
         match self {
-            StartError::KeyFile { .. }
-            | StartError::Keyring { .. }
-            | StartError::Plugin { .. }
-            | StartError::Record(_) => true,
-            StartError::State(_)
+            StartError::KeyFile { source, .. } => !is_want(source),
+            StartError::Keyring { .. } | StartError::Plugin { .. } | StartError::Record(_) => true,
+            StartError::NotLoaded { .. }
+            | StartError::State(_)
             | StartError::Control { .. }
             | StartError::Metrics { .. }
             | StartError::Policy(_)
             | StartError::System(_) => false,
         }
     }
+}
+
+/// Whether a file can't be read for what this host lacks or suffers from, whatever the file is.
+fn is_want(error: &std::io::Error) -> bool {
+    let want = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|errno| want.contains(&errno))
 }
 
 /// A node of the cluster in this process.
@@ -146,7 +160,7 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
             Ok(Keyring::public_lab())
         }
         Security::KeyFile(path) => {
-            let text = crate::keyring::read(path)
+            let text = crate::keyring::read_key_file(path)
                 .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
             Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })
         }
@@ -202,7 +216,12 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
 async fn load_plugins(policies: &Policies, plugins: Vec<Candidate>) -> Result<(), StartError> {
     let loads = plugins.into_iter().map(async |plugin| {
         let (kind, name) = (plugin.kind, plugin.name.clone());
-        let why = |error: PolicyError| StartError::Plugin { kind, why: format!("{name}: {error}") };
+        let why = |error| match error {
+            why @ (PolicyError::Busy | PolicyError::CompileDeadline(_) | PolicyError::Stopped) => {
+                StartError::NotLoaded { kind, why }
+            }
+            error => StartError::Plugin { kind, why: format!("{name}: {error}") },
+        };
         policies.set(plugin, Priority::Normal).await.map_err(why)
     });
     futures_util::future::try_join_all(loads).await.map(drop)

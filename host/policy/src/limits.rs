@@ -27,8 +27,8 @@ pub struct Limits {
     pub memories: usize,
     /// Tables in one component instance. Default 32.
     pub tables: usize,
-    /// Fuel (about one per instruction; 255 for growing a memory or table, and for each page) for starting an
-    /// instance, and what every `assignment` question gets before [`fuel_per_pair`](Self::fuel_per_pair). Default
+    /// Fuel (about one per instruction; 255 for growing a memory or table, and for each page asked for, refused or
+    /// not) for starting an instance, and what every `assignment` question gets before [`fuel_per_pair`](Self::fuel_per_pair). Default
     /// 1,000,000,000, which an endless loop burns in 1.5 s (measured at 0.7 units a nanosecond). Lower finds loops
     /// sooner, higher lets slower languages do more.
     pub fuel_base: u64,

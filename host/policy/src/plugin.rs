@@ -378,14 +378,17 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
     if let Some(cached) = cache.as_ref().and_then(|(cache, sha256)| cache.load(wasmtime, sha256)) {
         return Ok(cached);
     }
-    let code = engine.compiler(metered).and_then(|compiler| compiler.precompile_component(component));
+    let compiler = engine.compiler(metered).map_err(|error| LoadError::Engine(cause(&error)))?;
+    let code = compiler.precompile_component(component);
+    drop(compiler);
     give_back();
     let code = code.map_err(|error| LoadError::Malformed(cause(&error)))?;
     #[expect(unsafe_code, reason = "wasmtime trusts compiled code blindly")]
     // SAFETY: it is what the same release of wasmtime has just compiled, with the same settings.
     let compiled = unsafe { Component::deserialize(wasmtime, &code) };
-    let compiled = compiled.map_err(|error| {
-        LoadError::TooMuch(format!("{}; build it with fewer and smaller modules", cause(&error)))
+    let compiled = compiled.map_err(|error| match error.root_cause().is::<rustix::io::Errno>() {
+        true => LoadError::Engine(cause(&error)),
+        false => LoadError::TooMuch(format!("{}; build it with fewer and smaller modules", cause(&error))),
     })?;
     if let Some((cache, sha256)) = cache {
         cache.store(wasmtime, &sha256, &code);

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use overlan_wire::limits::BASE_DATAGRAM;
 
+use super::recovery::Large;
 use crate::time::Instant;
 
 /// Probes of a new size before it counts as too large. RFC 8899 has 3 (MAX_PROBES), which a path that loses 15% each
@@ -25,15 +26,21 @@ const PRECISION: usize = 16;
 /// Probes wait at least this long for their pong.
 const PROBE_WAIT: Duration = Duration::from_millis(250);
 
-/// Large packets late or lost in a row, with none acknowledged meanwhile, before the size in use is in doubt.
+/// Times that large packets were late or lost in a row, with none of their size acknowledged meanwhile, before the size in
+/// use is in doubt.
 const DOUBTFUL: u8 = 3;
 
 /// The search on one path.
 #[derive(Clone, Debug)]
 pub(crate) struct MtuSearch {
     confirmed: usize,
-    /// Times in a row that a large packet was late or lost, with none acknowledged meanwhile.
+    /// Times in a row that large packets were late or lost, with none of their size acknowledged meanwhile: once for
+    /// all that were sent before that was seen, as one stall has no more to say.
     doubts: u8,
+    /// The last of these times.
+    doubted: Instant,
+    /// Size of the smallest of these packets.
+    missed: usize,
     /// Nothing above this is tried.
     ceiling: usize,
     limit: usize,
@@ -49,6 +56,8 @@ impl MtuSearch {
         MtuSearch {
             confirmed: BASE_DATAGRAM,
             doubts: 0,
+            doubted: Instant::ZERO,
+            missed: 0,
             ceiling: BASE_DATAGRAM,
             limit: BASE_DATAGRAM,
             lost: 0,
@@ -136,7 +145,7 @@ impl MtuSearch {
 
     /// A packet of this size was acknowledged: what is in use passes.
     pub(crate) fn note_passed(&mut self, size: usize) {
-        if size > BASE_DATAGRAM {
+        if size >= self.missed {
             self.doubts = 0;
         }
         let confirming = self.outstanding.is_none_or(|(_, probed, _)| probed <= self.confirmed);
@@ -145,13 +154,19 @@ impl MtuSearch {
         }
     }
 
-    /// A large packet is late: soon confirm that its size still passes.
-    pub(crate) fn suspect(&mut self, now: Instant) {
-        if self.confirmed > BASE_DATAGRAM {
-            self.doubts = self.doubts.saturating_add(1);
-            let soon = now + PROBE_WAIT;
-            self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
+    /// Large packets are late or lost: soon confirm that the size in use still passes.
+    pub(crate) fn suspect(&mut self, large: Large, now: Instant) {
+        if self.confirmed <= BASE_DATAGRAM {
+            return;
         }
+        if self.doubts == 0 {
+            (self.doubts, self.doubted, self.missed) = (1, now, large.size);
+        } else if large.sent >= self.doubted {
+            self.doubts = self.doubts.saturating_add(1);
+            (self.doubted, self.missed) = (now, self.missed.min(large.size));
+        }
+        let soon = now + PROBE_WAIT;
+        self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
     }
 
     /// Time has passed. `alive`: small packets pass meanwhile, so that a lost probe tells of size.
@@ -246,21 +261,25 @@ mod tests {
     #[test]
     fn messages_go_in_base_datagrams_while_the_size_is_in_doubt() {
         let mut search = MtuSearch::new();
-        search.set_limit(1_472, Instant::ZERO);
-        settle(&mut search, 1_472, Instant::ZERO);
+        search.set_limit(8_972, Instant::ZERO);
+        settle(&mut search, 8_972, Instant::ZERO);
+        let second = |number| Instant::ZERO + Duration::from_secs(number);
+        // A full datagram may be a little smaller than what was confirmed.
+        let size = 8_960;
         for sign in [MtuSearch::note_passed as fn(&mut MtuSearch, usize), |search, _| {
             search.handle_pong(9, Instant::ZERO)
         }] {
-            for _ in 1..DOUBTFUL {
-                search.suspect(Instant::ZERO);
+            for times in 1..DOUBTFUL.into() {
+                search.suspect(Large { size, sent: second(times) }, second(times + 1));
+                search.suspect(Large { size, sent: second(times) }, second(times + 2));
             }
-            assert_eq!(search.usable(), 1_472, "losses are just that");
-            search.suspect(Instant::ZERO);
-            search.note_passed(BASE_DATAGRAM);
-            assert_eq!((search.usable(), search.confirmed()), (BASE_DATAGRAM, 1_472));
-            search.note_sent(9, 1_472, Instant::ZERO);
-            sign(&mut search, 1_300);
-            assert_eq!(search.usable(), 1_472);
+            assert_eq!(search.usable(), 8_972, "losses are just that, and a stall is one");
+            search.suspect(Large { size, sent: second(10) }, second(11));
+            search.note_passed(1_472);
+            assert_eq!((search.usable(), search.confirmed()), (BASE_DATAGRAM, 8_972));
+            search.note_sent(9, 8_972, Instant::ZERO);
+            sign(&mut search, size);
+            assert_eq!(search.usable(), 8_972);
         }
     }
 }

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use overlan_wire::limits::BASE_DATAGRAM;
 use overlan_wire::{Ack, PacketNumber};
 
 use super::congestion::{Controller, Delivery, Sign, bbr::delivery_rate};
@@ -37,19 +38,35 @@ pub(crate) struct Outcome {
     pub(crate) late: Vec<Content>,
     /// Whether anything was newly acknowledged.
     pub(crate) progress: bool,
-    /// A packet above the base datagram was lost or late.
-    pub(crate) large: bool,
+    /// Packets above the base datagram that were lost or late.
+    pub(crate) large: Option<Large>,
     /// Size of the largest packet newly acknowledged.
     pub(crate) largest_acked: usize,
 }
 
+/// Large packets that did not arrive in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Large {
+    /// Size of the smallest.
+    pub(crate) size: usize,
+    /// When the newest was sent.
+    pub(crate) sent: Instant,
+}
+
 impl Outcome {
+    fn note_missed(&mut self, size: usize, sent: Instant) {
+        if size > BASE_DATAGRAM {
+            let others = self.large.unwrap_or(Large { size, sent });
+            self.large = Some(Large { size: size.min(others.size), sent: sent.max(others.sent) });
+        }
+    }
+
     /// Empties it, and keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.acked.clear();
         self.lost.clear();
         self.late.clear();
-        (self.progress, self.large, self.largest_acked) = (false, false, 0);
+        (self.progress, self.large, self.largest_acked) = (false, None, 0);
     }
 }
 
@@ -276,7 +293,7 @@ impl Recovery {
             bytes += packet.size;
             newest = Some(packet.at);
             self.loss.note(true);
-            outcome.large |= packet.size > overlan_wire::limits::BASE_DATAGRAM;
+            outcome.note_missed(packet.size, packet.at);
             if packet.number >= self.late_below {
                 outcome.lost.extend_from_slice(&packet.contents);
             }
@@ -329,7 +346,7 @@ impl Recovery {
                 self.flight.from(self.late_below).take_while(|packet| packet.at + reply_timeout <= now);
             for packet in late {
                 self.late_below = packet.number + 1;
-                outcome.large |= packet.size > overlan_wire::limits::BASE_DATAGRAM;
+                outcome.note_missed(packet.size, packet.at);
                 outcome.late.extend_from_slice(&packet.contents);
             }
         }

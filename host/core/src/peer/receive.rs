@@ -187,8 +187,8 @@ impl<A: Aead> Peer<A> {
             self.outbox.handle_acked(content);
         }
         self.paths[at].mtu.note_passed(outcome.largest_acked);
-        if outcome.large {
-            self.paths[at].mtu.suspect(now);
+        if let Some(large) = outcome.large {
+            self.paths[at].mtu.suspect(large, now);
         }
         // The path lives: its own window takes what it lost, unless another is better.
         self.requeue(outcome.lost.iter().copied(), Via::Any);

@@ -59,8 +59,12 @@ impl NodeHandle {
         let mut events = self.watch();
         // Nothing comes of it on any member where this fails, or its caller stops waiting.
         let undertaking = prepare_everywhere(self, &document).await?;
-        let id = self.inspect(move |core, now| core.apply_document(now, document)).await??;
-        let without = undertaking.map(Undertaking::settle).unwrap_or_default();
+        // In force and settled at once: a caller that stops waiting between the two would have all members prepare again.
+        let apply = move |core: &mut NodeCore, now| {
+            let id = core.apply_document(now, document)?;
+            Ok::<_, ApplyError>((id, undertaking.map(Undertaking::settle).unwrap_or_default()))
+        };
+        let (id, without) = self.inspect(apply).await??;
         let until = Instant::now() + AGREEMENT;
         loop {
             let (agreed, missing) = match self.inspect(move |core, _| progress(core, id)).await? {
