@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use wasmtime::ResourceLimiter;
+use wasmtime::component::Linker;
+use wasmtime::{ResourceLimiter, StoreContextMut, Trap};
 
-use crate::bindings::log::{Host, Level};
-use crate::limits::Limits;
+use crate::bindings::log::Level;
+use crate::inspect::CONTRACT_VERSION;
+use crate::limits::{LOG_FUEL, Limits};
 
 /// The data of an instance's store.
 pub struct State {
@@ -101,14 +103,28 @@ impl State {
     }
 }
 
-impl Host for State {
-    fn write(&mut self, level: Level, message: String) {
+/// Gives policies their log. Where the engine counts fuel, a line takes some for the host's work, so that a loop of them
+/// ends after as many on every member.
+pub(crate) fn add_log(linker: &mut Linker<State>, metered: bool) -> wasmtime::Result<()> {
+    let write = move |mut store: StoreContextMut<'_, State>, (level, message): (Level, String)| {
+        if metered {
+            let left = store.get_fuel()?.checked_sub(LOG_FUEL + message.len() as u64);
+            store.set_fuel(left.ok_or(Trap::OutOfFuel)?)?;
+        }
+        store.data_mut().log(level, &message);
+        Ok(())
+    };
+    linker.instance(&format!("overlan:policy/log@{CONTRACT_VERSION}"))?.func_wrap("write", write)
+}
+
+impl State {
+    fn log(&mut self, level: Level, message: &str) {
         self.lines = self.lines.saturating_add(1);
         let last = matches!(level, Level::Error);
         if self.lines > self.limits.log_lines && !last {
             return;
         }
-        let (plugin, message) = (&*self.plugin, self.clip(&message));
+        let (plugin, message) = (&*self.plugin, self.clip(message));
         if self.lines <= self.limits.log_lines {
             match level {
                 Level::Debug => tracing::debug!(plugin, "{message}"),

@@ -28,7 +28,7 @@ pub struct Limits {
     /// Tables in one component instance. Default 32.
     pub tables: usize,
     /// Fuel (about one per instruction; 255 for growing a memory or table, and for each page asked for, refused or
-    /// not) for starting an instance, and what every `assignment` question gets before [`fuel_per_pair`](Self::fuel_per_pair). Default
+    /// not; 1,000 for a line of the log, and one for each byte of it) for starting an instance, and what every `assignment` question gets before [`fuel_per_pair`](Self::fuel_per_pair). Default
     /// 1,000,000,000, which an endless loop burns in 1.5 s (measured at 0.7 units a nanosecond). Lower finds loops
     /// sooner, higher lets slower languages do more.
     pub fuel_base: u64,
@@ -185,6 +185,8 @@ const SETTINGS: [Setting; 12] = [
 ];
 
 /// The most that `table_elements` can be set to.
+/// Fuel that a line of the log takes beside that for its bytes.
+pub(crate) const LOG_FUEL: u64 = 1_000;
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
 /// About 40 hours of an endless loop.
 const MAX_FUEL: u64 = 100_000_000_000_000;

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use overlan_contract::Kind;
 use wasmtime::Store;
-use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::bindings::log;
 use crate::engine::{Engine, MAX_STACK_BYTES, ticks};
 use crate::fault::Fault;
-use crate::guest::State;
+use crate::guest::{State, add_log};
 use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
 use crate::limits::{Limits, millis};
@@ -368,7 +367,7 @@ pub fn check(
 fn prepare(engine: &Engine, metered: bool, component: &[u8]) -> Result<InstancePre<State>, LoadError> {
     let component = compile(engine, metered, component)?;
     let mut linker = Linker::new(engine.wasmtime(metered));
-    log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state).map_err(contract)?;
+    add_log(&mut linker, metered).map_err(contract)?;
     linker.instantiate_pre(&component).map_err(contract)
 }
 

@@ -143,19 +143,21 @@ fn a_loop_in_an_assignment_runs_out_of_fuel() {
     assert_eq!(fault, Fault::OutOfFuel(5_000_000 + 2 * 3 * 2_000));
 }
 
-/// A loop that only grows would meet the deadline first, were growing as cheap as adding.
+/// A loop that only grows or logs would meet the deadline first, were that as cheap as adding.
 #[test]
-fn growing_takes_fuel_for_the_hosts_work() {
+fn growing_and_logging_take_fuel_for_the_hosts_work() {
     let table = "(table $t 1 funcref)";
-    for (grow, fuel) in [
-        ("(memory.grow (i32.const 0))", 255),
-        ("(memory.grow (i32.const 1000))", 255_255),
-        ("(table.grow $t (ref.null func) (i32.const 0))", 255),
-        ("(table.grow $t (ref.null func) (i32.const 1000000))", 1_000_255),
+    for (wanted, fuel) in [
+        ("(drop (memory.grow (i32.const 0)))", 255),
+        ("(drop (memory.grow (i32.const 1000)))", 255_255),
+        ("(drop (table.grow $t (ref.null func) (i32.const 0)))", 255),
+        ("(drop (table.grow $t (ref.null func) (i32.const 1000000)))", 1_000_255),
+        ("(call $log (i32.const 0) (i32.const 144) (i32.const 0))", 1_000),
+        ("(call $log (i32.const 0) (i32.const 144) (i32.const 3000))", 4_000),
     ] {
         let ask = |times: u64| {
             let body = format!(
-                "(local $n i32) (loop $next (drop {grow}) (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                "(local $n i32) (loop $next {wanted} (local.set $n (i32.add (local.get $n) (i32.const 1)))
                  (br_if $next (i32.lt_u (local.get $n) (i32.const {times})))) unreachable"
             );
             let mut plugin = load::<Assignment>(&guests::assignment().extra(table).decide(&body)).unwrap();
@@ -163,8 +165,8 @@ fn growing_takes_fuel_for_the_hosts_work() {
         };
         let budget = 5_000_000 + 2 * 3 * 2_000;
         let (few, enough) = (ask(1), ask(budget / fuel + 1));
-        assert!(!matches!(few, Fault::OutOfFuel(_)), "{grow}: {few}");
-        assert_eq!(enough, Fault::OutOfFuel(budget), "{grow}");
+        assert!(!matches!(few, Fault::OutOfFuel(_)), "{wanted}: {few}");
+        assert_eq!(enough, Fault::OutOfFuel(budget), "{wanted}");
     }
 }
 
