@@ -324,7 +324,7 @@ impl NodeHandle {
         source: &PluginSource,
         config: Attributes,
     ) -> Result<PolicyStatus, PolicyError> {
-        let (name, wasm) = read_plugin(source).map_err(PolicyError::Load)?;
+        let (name, wasm) = read_plugin(source)?;
         self.policy_set_bytes(kind, name, wasm, config).await
     }
 
@@ -438,7 +438,7 @@ impl NodeHandle {
             core.handle_keyring_change(now, |seal| seal.set_keyring(keyring));
         });
         room.send(command);
-        answer.await.map_err(|_| Stopped)?;
+        self.answer(answer).await?;
         Ok(views)
     }
 
@@ -449,7 +449,7 @@ impl NodeHandle {
     pub async fn impair(&self, address: IpAddr, impairment: Impairment) -> Result<bool, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Impair(address, impairment, reply)).await?;
-        answer.await.map_err(|_| Stopped)
+        self.answer(answer).await
     }
 
     /// Says farewell, removes the routes, stops; returns when all is done.
@@ -485,7 +485,16 @@ impl NodeHandle {
     ) -> Result<T, Stopped> {
         let (command, answer) = inspection(look);
         self.command(command).await?;
-        answer.await.map_err(|_| Stopped)
+        self.answer(answer).await
+    }
+
+    /// What comes of a command. One that came as the driver ended is not dropped before the last handle is.
+    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Stopped> {
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| Stopped),
+            () = self.shared.commands.closed() => Err(Stopped),
+        }
     }
 }
 

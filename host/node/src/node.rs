@@ -78,13 +78,14 @@ pub enum StartError {
         /// Why.
         why: String,
     },
-    /// A configured plugin can't be loaded now: it was not compiled in time, or the node is being stopped.
+    /// A configured plugin can't be loaded now: this host lacks what that takes, it was not compiled in time, or the node
+    /// is being stopped.
     #[error("[policy.{kind}]: {why}")]
     NotLoaded {
         /// Which decision.
         kind: Kind,
         /// Why.
-        why: PolicyError,
+        why: String,
     },
     /// The own table entry would be too large.
     #[error(transparent)]
@@ -179,12 +180,12 @@ fn journal(config: &Config) -> Option<Recorder> {
 
 /// Configured plugins, and the defaults of the other kinds. A missing one is an error before anything runs.
 fn plugins(config: &Config) -> Result<Vec<Candidate>, StartError> {
-    let plugin = |kind| configured_plugin(config, kind).map_err(|why| StartError::Plugin { kind, why });
+    let plugin = |kind| configured_plugin(config, kind).map_err(|error| not_loaded(kind, "", error));
     Kind::ALL.into_iter().map(plugin).collect()
 }
 
 /// The plugin that a kind is configured with, or its default.
-pub(crate) fn configured_plugin(config: &Config, kind: Kind) -> Result<Candidate, String> {
+pub(crate) fn configured_plugin(config: &Config, kind: Kind) -> Result<Candidate, PolicyError> {
     let choice = config.policies.iter().find(|choice| choice.kind == kind);
     let default = PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned());
     let (name, wasm) = read_plugin(choice.map_or(&default, |choice| &choice.source))?;
@@ -193,18 +194,19 @@ pub(crate) fn configured_plugin(config: &Config, kind: Kind) -> Result<Candidate
 }
 
 /// A plugin's name in listings, and its bytes.
-pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), String> {
+pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), PolicyError> {
     match source {
         PluginSource::Builtin(name) => match overlan_plugins_dist::find(name) {
             Some(builtin) => Ok((format!("builtin:{name}"), builtin.wasm.to_vec())),
-            None => Err(PolicyError::UnknownBuiltin(name.clone()).to_string()),
+            None => Err(PolicyError::UnknownBuiltin(name.clone())),
         },
         PluginSource::File(path) => {
             let name = path.display().to_string();
-            let why = |error| {
-                format!(
+            let why = |error| match is_want(&error) {
+                true => PolicyError::Host(format!("cannot read {name}: {error}")),
+                false => PolicyError::Load(format!(
                     "cannot read {name}: {error}; name a component that `overlan policy build` made, or \"builtin:NAME\""
-                )
+                )),
             };
             let wasm = read_bounded(path, Limits::default().file_bytes).map_err(why)?;
             Ok((name, wasm))
@@ -212,16 +214,21 @@ pub(crate) fn read_plugin(source: &PluginSource) -> Result<(String, Vec<u8>), St
     }
 }
 
+fn not_loaded(kind: Kind, place: &str, error: PolicyError) -> StartError {
+    let why = format!("{place}{error}");
+    match error {
+        PolicyError::Host(_) | PolicyError::Busy | PolicyError::CompileDeadline(_) | PolicyError::Stopped => {
+            StartError::NotLoaded { kind, why }
+        }
+        _ => StartError::Plugin { kind, why },
+    }
+}
+
 /// Puts the first plugins in force, before the first question is asked.
 async fn load_plugins(policies: &Policies, plugins: Vec<Candidate>) -> Result<(), StartError> {
     let loads = plugins.into_iter().map(async |plugin| {
         let (kind, name) = (plugin.kind, plugin.name.clone());
-        let why = |error| match error {
-            why @ (PolicyError::Busy | PolicyError::CompileDeadline(_) | PolicyError::Stopped) => {
-                StartError::NotLoaded { kind, why }
-            }
-            error => StartError::Plugin { kind, why: format!("{name}: {error}") },
-        };
+        let why = |error| not_loaded(kind, &format!("{name}: "), error);
         policies.set(plugin, Priority::Normal).await.map_err(why)
     });
     futures_util::future::try_join_all(loads).await.map(drop)

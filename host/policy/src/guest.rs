@@ -101,23 +101,7 @@ impl State {
         let end = text.floor_char_boundary(self.limits.log_line_bytes);
         text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
-}
 
-/// Gives policies their log. Where the engine counts fuel, a line takes some for the host's work, so that a loop of them
-/// ends after as many on every member.
-pub(crate) fn add_log(linker: &mut Linker<State>, metered: bool) -> wasmtime::Result<()> {
-    let write = move |mut store: StoreContextMut<'_, State>, (level, message): (Level, String)| {
-        if metered {
-            let left = store.get_fuel()?.checked_sub(LOG_FUEL + message.len() as u64);
-            store.set_fuel(left.ok_or(Trap::OutOfFuel)?)?;
-        }
-        store.data_mut().log(level, &message);
-        Ok(())
-    };
-    linker.instance(&format!("overlan:policy/log@{CONTRACT_VERSION}"))?.func_wrap("write", write)
-}
-
-impl State {
     fn log(&mut self, level: Level, message: &str) {
         self.lines = self.lines.saturating_add(1);
         let last = matches!(level, Level::Error);
@@ -137,6 +121,21 @@ impl State {
             self.last_words = Some(message);
         }
     }
+}
+
+/// Gives policies their log. Where the engine counts fuel, a line takes some for the host's work, so that a loop of them
+/// ends after as many on every member.
+pub(crate) fn add_log(linker: &mut Linker<State>, metered: bool) -> wasmtime::Result<()> {
+    let write = move |mut store: StoreContextMut<'_, State>, (level, message): (Level, String)| {
+        if metered {
+            let left = store.get_fuel()?.checked_sub(LOG_FUEL + message.len() as u64);
+            store.set_fuel(left.unwrap_or(0))?;
+            left.ok_or(Trap::OutOfFuel)?;
+        }
+        store.data_mut().log(level, &message);
+        Ok(())
+    };
+    linker.instance(&format!("overlan:policy/log@{CONTRACT_VERSION}"))?.func_wrap("write", write)
 }
 
 /// Growth beyond the limit is refused as the WebAssembly specification has it (`memory.grow`

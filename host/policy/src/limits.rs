@@ -27,8 +27,9 @@ pub struct Limits {
     pub memories: usize,
     /// Tables in one component instance. Default 32.
     pub tables: usize,
-    /// Fuel (about one per instruction; 255 for growing a memory or table, and for each page asked for, refused or
-    /// not; 1,000 for a line of the log, and one for each byte of it) for starting an instance, and what every `assignment` question gets before [`fuel_per_pair`](Self::fuel_per_pair). Default
+    /// Fuel for starting an instance, and what every `assignment` question gets before
+    /// [`fuel_per_pair`](Self::fuel_per_pair). An instruction takes about one; growing a memory or table 255, and as much
+    /// for each page asked for, refused or not; a line of the log 1,000, and one for each of its bytes. Default
     /// 1,000,000,000, which an endless loop burns in 1.5 s (measured at 0.7 units a nanosecond). Lower finds loops
     /// sooner, higher lets slower languages do more.
     pub fuel_base: u64,
@@ -185,10 +186,10 @@ const SETTINGS: [Setting; 12] = [
 ];
 
 /// The most that `table_elements` can be set to.
-/// Fuel that a line of the log takes beside that for its bytes.
-pub(crate) const LOG_FUEL: u64 = 1_000;
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
 /// About 40 hours of an endless loop.
+/// Fuel that a line of the log takes beside that for its bytes.
+pub(crate) const LOG_FUEL: u64 = 1_000;
 const MAX_FUEL: u64 = 100_000_000_000_000;
 
 /// A limit cannot be set so. Nothing was changed.

@@ -19,10 +19,10 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// Times that a node is outranked by entries of its own identity until that is no past life. One whose versions were
 /// forgotten outranks it once, or once for each version that members hold of it.
 const SURE: u64 = 4;
-/// Times that a young node is outranked before it gives way. Of two young ones, the one that ranks higher waits for four
-/// times as often, so that it sees the other give way first.
+/// Times that a young node is outranked before it gives way. Of two young ones, the one that ranks higher waits for
+/// four times as often, so that it sees the other give way first.
 const PATIENCE: u64 = 8;
-/// From so many times on the other does not give way either, and is answered with a pause.
+/// From so many times on the other does not give way either, and is answered with a pause. (More than any patience.)
 const STUBBORN: u64 = 64;
 
 /// What is known of the other node.
@@ -80,7 +80,7 @@ impl<C: Crypto> Core<C> {
             return if times < STUBBORN { Answer::AtOnce } else { Answer::Later };
         }
         // Copies on one host differ in their ports, those in containers with equal addresses only in their boots.
-        let higher = (addresses(&self.adapters), self.config.boot) > (conflict.at.clone(), entry.boot);
+        let higher = (&addresses(&self.adapters), self.config.boot) > (&conflict.at, entry.boot);
         if times < if higher { 4 * PATIENCE } else { PATIENCE } {
             return Answer::AtOnce;
         }

@@ -26,8 +26,8 @@ const PRECISION: usize = 16;
 /// Probes wait at least this long for their pong.
 const PROBE_WAIT: Duration = Duration::from_millis(250);
 
-/// Times that large packets were late or lost in a row, with none of their size acknowledged meanwhile, before the size in
-/// use is in doubt.
+/// Times that large packets were late or lost in a row, with none of their size acknowledged meanwhile, before the
+/// size in use is in doubt.
 const DOUBTFUL: u8 = 3;
 
 /// The search on one path.
@@ -90,10 +90,11 @@ impl MtuSearch {
         self.next = Some(now);
     }
 
-    /// The path's first reply came, or it came back: search from the base again.
+    /// The path's first reply came, or it came back: search again. What was late while it was down tells nothing of
+    /// sizes.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.ceiling = self.limit;
-        self.lost = 0;
+        (self.lost, self.doubts) = (0, 0);
         self.outstanding = None;
         self.next = Some(now);
     }
@@ -117,8 +118,8 @@ impl MtuSearch {
     }
 
     fn target(&self) -> usize {
-        if self.ceiling <= self.confirmed {
-            // Nothing to search: confirm what is used.
+        if self.ceiling <= self.confirmed || self.doubts >= DOUBTFUL {
+            // Nothing to search, or nothing larger: confirm what is used.
             self.confirmed
         } else if self.ceiling == self.limit {
             self.limit
@@ -149,7 +150,8 @@ impl MtuSearch {
             self.doubts = 0;
         }
         let confirming = self.outstanding.is_none_or(|(_, probed, _)| probed <= self.confirmed);
-        if size >= self.confirmed && size > BASE_DATAGRAM && confirming {
+        // A full datagram is whole blocks of the cipher.
+        if size + PRECISION > self.confirmed && size > BASE_DATAGRAM && confirming {
             self.lost = 0;
         }
     }
@@ -163,6 +165,10 @@ impl MtuSearch {
             (self.doubts, self.doubted, self.missed) = (1, now, large.size);
         } else if large.sent >= self.doubted {
             self.doubts = self.doubts.saturating_add(1);
+            if self.doubts == DOUBTFUL {
+                // Those of a larger size say nothing of this one.
+                self.lost = 0;
+            }
             (self.doubted, self.missed) = (now, self.missed.min(large.size));
         }
         let soon = now + PROBE_WAIT;
@@ -208,7 +214,12 @@ impl MtuSearch {
         if self.confirmed < self.limit && self.raise.is_none() {
             self.raise = Some(now + RAISE);
         }
-        self.next = Some(now + if self.confirmed > BASE_DATAGRAM { CONFIRM } else { RAISE });
+        let rest = match (self.confirmed > BASE_DATAGRAM, self.doubts) {
+            (true, 0) => CONFIRM,
+            (true, _) => PROBE_WAIT,
+            (false, _) => RAISE,
+        };
+        self.next = Some(now + rest);
     }
 
     fn searching(&self) -> bool {
@@ -281,5 +292,30 @@ mod tests {
             sign(&mut search, size);
             assert_eq!(search.usable(), 8_972);
         }
+    }
+
+    #[test]
+    fn a_size_in_doubt_is_confirmed_before_larger_ones_are_searched() {
+        let mut search = MtuSearch::new();
+        search.set_limit(1_472, Instant::ZERO);
+        let found = settle(&mut search, 1_420, Instant::ZERO);
+        let second = |number| Instant::ZERO + Duration::from_secs(number);
+        search.restart(second(100));
+        for times in 100..100 + u64::from(DOUBTFUL) {
+            search.suspect(Large { size: found, sent: second(times) }, second(times));
+        }
+        assert_eq!((search.due(second(110)), search.usable()), (Some(found), BASE_DATAGRAM));
+        search.note_sent(1, found, second(110));
+        search.handle_pong(1, second(110));
+        assert_eq!((search.due(second(110)), search.usable()), (Some(1_472), found));
+        for times in 110..110 + u64::from(DOUBTFUL) {
+            search.suspect(Large { size: found, sent: second(times) }, second(times));
+        }
+        search.restart(second(120));
+        assert_eq!(
+            (search.due(second(120)), search.usable()),
+            (Some(1_472), found),
+            "a new start has no doubts"
+        );
     }
 }

@@ -357,6 +357,9 @@ impl Recovery {
             // lost and leaves the window. What is oldest is offered again too; its first copy still counts.
             self.late_below = self.late_below.max(oldest.number + 1);
             outcome.late.extend_from_slice(&oldest.contents);
+            for packet in self.flight.from(oldest.number) {
+                outcome.note_missed(packet.size, packet.at);
+            }
             self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
             self.probe_due = true;
             self.last_sent = now;

@@ -66,6 +66,9 @@ impl From<PolicyError> for ApiError {
             PolicyError::CompileDeadline(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "build it optimised and stripped")
             }
+            PolicyError::Host(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "try again when this host has more to give")
+            }
             PolicyError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "try again in a minute"),
             PolicyError::NothingBefore(_) => {
                 (StatusCode::CONFLICT, "`overlan policy set KIND FILE` chooses one")
@@ -213,7 +216,7 @@ async fn upload(parameters: Vec<(String, String)>, request: Request) -> Result<U
     if is_json {
         let set: SetBuiltin = serde_json::from_slice(&wasm).map_err(|error| bad(error.to_string()))?;
         let source = PluginSource::Builtin(set.builtin);
-        let (name, wasm) = crate::node::read_plugin(&source).map_err(PolicyError::Load)?;
+        let (name, wasm) = crate::node::read_plugin(&source)?;
         return Ok((name, wasm, set.config.into_iter().collect(), set.limits.into_iter().collect()));
     }
     if wasm.is_empty() {

@@ -59,12 +59,13 @@ impl NodeHandle {
         let mut events = self.watch();
         // Nothing comes of it on any member where this fails, or its caller stops waiting.
         let undertaking = prepare_everywhere(self, &document).await?;
-        // In force and settled at once: a caller that stops waiting between the two would have all members prepare again.
-        let apply = move |core: &mut NodeCore, now| {
-            let id = core.apply_document(now, document)?;
-            Ok::<_, ApplyError>((id, undertaking.map(Undertaking::settle).unwrap_or_default()))
+        // In force and settled at once: a caller that stops waiting between the two would have all members prepare
+        // again. What comes to nothing ends here: it may be large.
+        let apply = move |core: &mut NodeCore, now| match core.apply_document(now, document) {
+            Ok(id) => Ok((id, undertaking.map(Undertaking::settle).unwrap_or_default())),
+            Err(error) => Err((error, undertaking)),
         };
-        let (id, without) = self.inspect(apply).await??;
+        let (id, without) = self.inspect(apply).await?.map_err(|(error, _)| error)?;
         let until = Instant::now() + AGREEMENT;
         loop {
             let (agreed, missing) = match self.inspect(move |core, _| progress(core, id)).await? {

@@ -224,7 +224,7 @@ impl Policies {
     /// As [`prepare`](Self::prepare).
     pub(crate) async fn shadow(&self, candidate: Candidate) -> Result<PolicyShadow, PolicyError> {
         let prepared = self.prepare(candidate, Priority::Background).await?;
-        let no_thread = |error| PolicyError::Load(format!("no thread for the shadow: {error}"));
+        let no_thread = |error| PolicyError::Host(format!("no thread for the shadow: {error}"));
         let (tap, shadow) = shadow::start(prepared.loaded).map_err(no_thread)?;
         let status = shadow.status();
         // Under the lock, so that what is shown is what is asked.

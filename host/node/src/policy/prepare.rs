@@ -119,7 +119,7 @@ fn on_a_thread<T: Send + 'static>(
         // Nobody may be waiting any more.
         let _ = done.send(work());
     });
-    spawned.map_err(|error| PolicyError::Load(format!("no thread to compile and test on: {error}")))?;
+    spawned.map_err(|error| PolicyError::Host(format!("no thread to compile and test on: {error}")))?;
     Ok(outcome)
 }
 
@@ -146,7 +146,10 @@ fn test<P: Decision>(
 }
 
 fn load_error(error: LoadError) -> PolicyError {
-    PolicyError::Load(error.to_string())
+    match error {
+        LoadError::Engine(_) => PolicyError::Host(error.to_string()),
+        error => PolicyError::Load(error.to_string()),
+    }
 }
 
 /// What an answer depends on beside the question: the component, its configuration, and the limits that are not the

@@ -140,6 +140,9 @@ pub enum PolicyError {
     /// The file won't do.
     #[error("{0}")]
     Load(String),
+    /// This host lacks what loading it takes; the file may be sound.
+    #[error("{0}")]
+    Host(String),
     /// A limit that there is not.
     #[error(transparent)]
     Limit(#[from] LimitError),

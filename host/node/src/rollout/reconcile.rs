@@ -250,7 +250,7 @@ fn is_native(node: &NodeHandle, kind: Kind) -> bool {
 
 /// The plugin that this member is configured with answers again.
 async fn configured(node: &NodeHandle, kind: Kind) -> Result<(), String> {
-    let candidate = configured_plugin(node.config(), kind)?;
+    let candidate = configured_plugin(node.config(), kind).map_err(|error| error.to_string())?;
     let set = node.shared.policies.set(candidate, Priority::Background).await;
     set.map(drop).map_err(|error| error.to_string())
 }
