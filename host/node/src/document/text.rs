@@ -189,7 +189,11 @@ impl Content {
             return Ok(content);
         }
         let toml = toml::Deserializer::parse(text);
-        let toml = toml.map_err(|error| DocumentError(error.to_string().trim_end().to_owned()))?;
+        let toml = toml.map_err(|error| {
+            // Not the line itself, which a key file given by mistake would have in a log.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            DocumentError(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+        })?;
         read(toml, |error: toml::de::Error| error.message().to_owned())
     }
 
@@ -409,5 +413,11 @@ mod tests {
         let text = format!("[[responsibility]]\nname = \"a{{0..999}}\"\nrequires = {{ site = \"{large}\" }}");
         let error = document(&Content::parse(&text).unwrap()).unwrap_err();
         assert!(error.contains("`a15` is one too many"), "{error}");
+    }
+
+    #[test]
+    fn a_key_given_for_a_document_is_not_shown() {
+        let error = Content::parse("# A cluster key.\nactive 5104a522 75e3c451\n").unwrap_err().to_string();
+        assert!(error.starts_with("line 2: ") && !error.contains("75e3"), "{error}");
     }
 }
