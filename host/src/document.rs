@@ -14,6 +14,8 @@ use crate::table::{out, print_json, unread};
 
 /// Bytes of a document's text at most; what `overlan get` prints of the largest document has fewer.
 const MAX_TEXT: usize = 8 << 20;
+/// Bytes of an operator's key file at most.
+const MAX_KEY: usize = 64 << 10;
 /// Told by `--help` of what puts a document in force.
 pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
                                       2 bad usage; 3 in force, but not all live members have confirmed it within 10 s.";
@@ -100,12 +102,10 @@ pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query
 }
 
 fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = std::fs::File::open(path).and_then(|file| file.take(64 << 10).read_to_string(&mut text));
-    read.map_err(|error| {
+    let bytes = zeroize::Zeroizing::new(read_bounded(path, MAX_KEY).map_err(|error| {
         anyhow!("{}: {error}; name the key that `overlan keygen --operator` made", path.display())
-    })?;
-    OperatorKey::parse(&text).with_context(|| path.display().to_string())
+    })?);
+    OperatorKey::parse(&String::from_utf8_lossy(&bytes)).with_context(|| path.display().to_string())
 }
 
 /// Tells what came of it; the exit status says whether all live members hold it.

@@ -271,7 +271,10 @@ impl Stream {
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let (read, write) = connect(path).await?.into_split();
         let mut writer = BufWriter::with_capacity(CHUNK, write);
-        writer.write_all(&PREFACE).await.map_err(|error| ClientError::Broken(error.to_string()))?;
+        // At once: the node does not wait for long for it, and what is said first may be long in coming.
+        let broken = |error: std::io::Error| ClientError::Broken(error.to_string());
+        writer.write_all(&PREFACE).await.map_err(broken)?;
+        writer.flush().await.map_err(broken)?;
         Ok(Stream { reader: StreamReader::new(read), writer: StreamWriter(writer) })
     }
 }

@@ -454,7 +454,9 @@ fn native(question: &Question) -> Answer {
     match question {
         Question::Assignment(question) => Answer::Assignment(plan::fallback_assignment(question)),
         Question::Sizing(question) => {
-            let mtu = question.local.mtu.min(question.remote.mtu);
+            // As the default plugin, `mtu-fit`, does.
+            let ends = question.local.mtu.min(question.remote.mtu);
+            let mtu = question.path_mtu.map_or(ends, |path_mtu| path_mtu.min(ends));
             Answer::Sizing(fallback::sizing(mtu, question.overhead))
         }
         Question::Failover(question) => Answer::Failover(fallback::failover(question)),

@@ -58,7 +58,7 @@ impl<C: Crypto> Core<C> {
                 if let Ok(Answer::Sizing(answer)) = answer {
                     if sizing::validate(&question, &answer).is_ok() {
                         if let Some(peer) = self.peers.get_mut(&node) {
-                            peer.apply_sizing(now, path, answer);
+                            peer.apply_sizing(path, answer);
                         }
                     } else {
                         self.counters.policy_invalid += 1;

@@ -19,6 +19,7 @@ use core::time::Duration;
 use overlan_contract::failover::{PathState, Timing};
 use overlan_contract::sizing;
 use overlan_wire::PathId;
+use overlan_wire::limits::{BASE_DATAGRAM, MAX_DATAGRAM};
 
 use crate::config::Congestion;
 use crate::time::Instant;
@@ -97,7 +98,7 @@ impl Path {
             received: 0,
             spread_share: 0,
         };
-        path.mtu.set_limit(path.datagram_limit(), now);
+        path.mtu.set_limit(path.largest_datagram(), now);
         path
     }
 
@@ -106,11 +107,16 @@ impl Path {
         if self.remote.is_ipv4() { 28 } else { 48 }
     }
 
+    /// Largest datagram that both links allow: so far path MTU discovery goes, whatever the policy says, which answers
+    /// by what was discovered.
+    pub(crate) fn largest_datagram(&self) -> usize {
+        let link = self.local_adapter.mtu.min(self.remote_adapter.mtu).saturating_sub(self.overhead());
+        (link as usize).clamp(BASE_DATAGRAM, MAX_DATAGRAM)
+    }
+
     /// Largest datagram that policy and both links allow.
     pub(crate) fn datagram_limit(&self) -> usize {
-        let link = self.local_adapter.mtu.saturating_sub(self.overhead());
-        (self.sizing.datagram.min(link) as usize)
-            .clamp(overlan_wire::limits::BASE_DATAGRAM, overlan_wire::limits::MAX_DATAGRAM)
+        self.largest_datagram().min(self.sizing.datagram as usize).max(BASE_DATAGRAM)
     }
 
     /// Largest datagram to send now.

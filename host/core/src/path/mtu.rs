@@ -77,7 +77,7 @@ impl MtuSearch {
         if self.doubts < DOUBTFUL { self.confirmed } else { BASE_DATAGRAM }
     }
 
-    /// Policy or link allow another size.
+    /// The links allow another size.
     pub(crate) fn set_limit(&mut self, limit: usize, now: Instant) {
         if limit == self.limit {
             return;

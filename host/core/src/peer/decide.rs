@@ -17,10 +17,9 @@ const QUIET_PAUSE: Duration = Duration::from_secs(10);
 
 impl<A: Aead> Peer<A> {
     /// Applies a sizing decision.
-    pub(crate) fn apply_sizing(&mut self, now: Instant, path: PathId, answer: sizing::Answer) {
+    pub(crate) fn apply_sizing(&mut self, path: PathId, answer: sizing::Answer) {
         if let Some(path) = self.paths.iter_mut().find(|held| held.id == path) {
             path.sizing = answer;
-            path.mtu.set_limit(path.datagram_limit(), now);
         }
     }
 

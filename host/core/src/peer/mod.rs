@@ -248,7 +248,7 @@ impl<A: Aead> Peer<A> {
             path.dscp = local.dscp;
             path.local_adapter = local;
             path.remote_adapter = remote;
-            path.mtu.set_limit(path.datagram_limit(), now);
+            path.mtu.set_limit(path.largest_datagram(), now);
         }
         let up = overlan_wire::AdapterStatus::Up;
         let event = if ours.status != up {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, Read as _};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use super::{
     PolicyChoice, RouteChoice, Security, keys, paths, value,
 };
 
+/// Bytes of a configuration at most.
+const MAX_FILE: u64 = 8 << 20;
 /// Most answers, seconds and faults of a probation.
 const MAX_PROBATION: i64 = 1_000_000;
 /// Most faults in a row that a breaker waits for.
@@ -40,8 +43,12 @@ impl Config {
         let Some(path) = path else {
             return Self::parse("", Path::new(""), overrides);
         };
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = fs::File::open(path).and_then(|file| io::read_to_string(file.take(MAX_FILE + 1)));
+        let text = text.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        if text.len() as u64 > MAX_FILE {
+            let message = format!("a configuration has at most {MAX_FILE} bytes; is it one?");
+            return Err(ConfigError::Invalid { place: path.display().to_string(), message });
+        }
         Self::parse(&text, path, overrides)
     }
 
@@ -125,6 +132,13 @@ impl Reading<'_> {
             .clone()
             .or_else(|| file.node.control.as_ref().map(|path| source.beside(path.get_ref())))
             .unwrap_or_else(|| paths::default_control(&name));
+        if std::os::unix::net::SocketAddr::from_pathname(&control).is_err() {
+            let message = format!(
+                "{} is too long for the path of a socket; choose one of 107 bytes at most",
+                control.display()
+            );
+            return flag("control", Err(message));
+        }
         let metrics = optional(&file.node.metrics, |text| {
             source.text(text, |text| {
                 text.parse()

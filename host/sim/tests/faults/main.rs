@@ -5,4 +5,5 @@ mod delivery;
 mod flow;
 mod membership;
 mod modes;
+mod sizes;
 mod streams;
