@@ -69,10 +69,7 @@ pub enum KeyringFailure {
 }
 
 /// The text of a key file.
-///
-/// # Errors
-/// It can't be read, is no regular file, or is no text of a megabyte at most.
-pub fn read_key_file(path: &Path) -> io::Result<String> {
+pub(crate) fn read_key_file(path: &Path) -> io::Result<String> {
     let bytes = read_bounded(path, MAX_FILE)?;
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FILE);
     text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no key file"))
