@@ -46,7 +46,8 @@ const SUSPICION: Duration = Duration::from_secs(2);
 const REMEMBER_DOWN: Duration = Duration::from_secs(3_600);
 /// Members are announced to again when nobody is active.
 const LONELY_ANNOUNCE: Duration = Duration::from_secs(1);
-/// A node taken for dead, or outranked by another with its identity, renews its identity at most this often: each costs a version of its entry.
+/// A node taken for dead, or outranked by another with its identity, renews its identity at most this often: each costs
+/// a version of its entry.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(250);
 /// Timers that may be queued.
 const MAX_TIMERS: usize = 65_536;

@@ -111,7 +111,7 @@ fn a_copy_of_a_running_member_gives_way() {
 /// say why nothing works; they do not fill the network with entries meanwhile.
 #[test]
 fn two_nodes_with_one_identity_are_told() {
-    for (seed, apart) in (0..4).flat_map(|seed| [(seed, 5), (seed, 70)]) {
+    for (seed, apart) in (0..8).flat_map(|seed| [(seed, 5), (seed, 70)]) {
         let mut world = many(seed, 3);
         let copy = world.add_copy(1, &["10.0.0.77"]);
         let others = [0, 1, 2].map(|member| address(member, 0));
