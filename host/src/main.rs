@@ -11,6 +11,7 @@ mod keygen;
 mod keys;
 mod list;
 mod listen;
+mod log;
 mod policy;
 mod routes;
 mod run;
@@ -26,7 +27,8 @@ use overlan_node::{ConfigError, StartError};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(&args.command);
+    // A running node tells what happens; other commands only what goes wrong.
+    log::to_stderr(if matches!(args.command, Command::Node(_)) { "info" } else { "error" });
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -86,16 +88,4 @@ fn explain(error: &anyhow::Error) -> String {
         cause if text.contains(&cause) => text,
         cause => format!("{text}: {cause}"),
     })
-}
-
-/// A running node tells what happens; other commands only what goes wrong. `RUST_LOG` says otherwise.
-fn log_to_stderr(command: &Command) {
-    let default = if matches!(command, Command::Node(_)) { "info" } else { "error" };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }

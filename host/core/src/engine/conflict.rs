@@ -1,12 +1,13 @@
-//! Another node that runs with this node's identity, as a copied state directory makes it.
+//! Another node that runs with a member's identity, as a copied state directory makes it.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::{Adapter, Entry};
+use overlan_wire::{Adapter, Entry, NodeId};
 
 use super::Core;
 use crate::crypto::Crypto;
@@ -22,8 +23,11 @@ const SURE: u64 = 4;
 /// Times that a young node is outranked before it gives way. Of two young ones, the one that ranks higher waits for
 /// four times as often, so that it sees the other give way first.
 const PATIENCE: u64 = 8;
-/// From so many times on the other does not give way either, and is answered with a pause. (More than any patience.)
-const STUBBORN: u64 = 64;
+/// So many answers are given at once, more than any patience asks for; then, one for each [`REST`].
+const ANSWERS: u32 = 64;
+/// After it one more answer is given at once: a copy that a supervisor starts again and again is answered as it comes,
+/// another old node with a pause.
+const REST: Duration = Duration::from_millis(250);
 
 /// What is known of the other node.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub(super) struct Conflict {
     version: u64,
     /// Where it says that it is, in ascending order.
     at: Vec<SocketAddr>,
+    /// When all answers that were given at once are rested from.
+    rested: Instant,
 }
 
 /// What an entry of the own identity that outranks the own one asks for.
@@ -53,6 +59,13 @@ impl Conflict {
         addresses.join(", ")
     }
 
+    /// Of a node that stays.
+    fn answer(&mut self, now: Instant) -> Answer {
+        let (rested, most) = (self.rested.max(now) + REST, now + REST * ANSWERS);
+        self.rested = rested.min(most);
+        if rested <= most { Answer::AtOnce } else { Answer::Later }
+    }
+
     pub(super) fn problem(&self, now: Instant) -> Option<String> {
         self.seen.lasting(now).filter(|&times| times >= SURE).map(|_| {
             format!(
@@ -61,6 +74,24 @@ impl Conflict {
                 self.addresses()
             )
         })
+    }
+}
+
+/// Members whose boots end again and again, as other members see it.
+#[derive(Debug, Default)]
+pub(super) struct Restarts(BTreeMap<NodeId, Sighting>);
+
+impl Restarts {
+    /// A boot of this node is over.
+    pub(super) fn note(&mut self, id: NodeId, now: Instant) {
+        self.0.retain(|_, seen| seen.lasting(now).is_some());
+        self.0.entry(id).or_default().note(now);
+    }
+
+    /// The nodes, with how often.
+    pub(super) fn lasting(&self, now: Instant) -> impl Iterator<Item = (NodeId, u64)> {
+        let times = move |(&id, seen): (&NodeId, &Sighting)| Some((id, seen.lasting(now)?));
+        self.0.iter().filter_map(times).filter(|&(_, times)| times >= SURE)
     }
 }
 
@@ -77,7 +108,7 @@ impl<C: Crypto> Core<C> {
         conflict.at = addresses(&entry.adapters);
         let times = conflict.seen.lasting(self.now).unwrap_or(0);
         if self.now.since(self.started) >= YOUNG {
-            return if times < STUBBORN { Answer::AtOnce } else { Answer::Later };
+            return conflict.answer(self.now);
         }
         // Copies on one host differ in their ports, those in containers with equal addresses only in their boots.
         let higher = (&addresses(&self.adapters), self.config.boot) > (&conflict.at, entry.boot);

@@ -44,7 +44,7 @@ use crate::table::Table;
 use crate::time::Instant;
 
 use cluster::{Draft, Senders};
-use conflict::Conflict;
+use conflict::{Conflict, Restarts};
 pub use documents::ApplyError;
 use documents::Documents;
 use hello::Hellos;
@@ -129,6 +129,7 @@ pub struct Core<C: Crypto> {
     /// Datagrams that failed authentication, but for what was meant for a boot before this one.
     forgeries: Sighting,
     conflict: Conflict,
+    restarts: Restarts,
     left: bool,
 }
 
@@ -197,6 +198,7 @@ impl<C: Crypto> Core<C> {
             unknown_keys: Sighting::default(),
             forgeries: Sighting::default(),
             conflict: Conflict::default(),
+            restarts: Restarts::default(),
             left: false,
         };
         core.restore_document();

@@ -174,7 +174,8 @@ impl<C: Crypto> Core<C> {
     }
 
     /// Sessions with this boot are over for good: a session opened anew would use its nonces again.
-    fn retire(&mut self, boot: BootId) {
+    fn retire(&mut self, id: NodeId, boot: BootId) {
+        self.restarts.note(id, self.now);
         if self.retired.len() >= MAX_RETIRED {
             self.retired.pop_front();
         }
@@ -237,7 +238,7 @@ impl<C: Crypto> Core<C> {
                 let before = peer.boot;
                 peer.restart(&self.config, entry.boot);
                 self.handshakes.forget(id);
-                self.retire(before);
+                self.retire(id, before);
             }
             Some(_) => {}
         }
@@ -263,7 +264,7 @@ impl<C: Crypto> Core<C> {
         self.sessions.retain(|_, node| *node != id);
         self.handshakes.forget(id);
         if let Some(mut peer) = self.peers.remove(&id) {
-            self.retire(peer.boot);
+            self.retire(id, peer.boot);
             peer.outbox.abandon();
             let mut env = Surroundings {
                 counters: &mut self.counters,

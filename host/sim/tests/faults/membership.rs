@@ -137,6 +137,30 @@ fn two_nodes_with_one_identity_are_told() {
                 "seed {seed}: {problems:?}"
             );
         }
+        // The other members see that something is wrong, while it is.
+        let problems = core(&world, 0).status(world.now).problems;
+        let told = problems.iter().any(|text| text.contains("began anew"));
+        assert!(told || alive.len() == 1, "seed {seed}: {problems:?}");
+    }
+}
+
+/// A copy that is started again and again gives way as soon each time, however long that goes on.
+#[test]
+fn a_supervised_copy_gives_way_each_time() {
+    for seed in 0..4 {
+        let mut world = many(seed, 3);
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}");
+        world.run_for(60 * SECOND);
+        let copy = world.add_copy(1, &["10.0.0.77"]);
+        for round in 0..10 {
+            assert!(
+                world.run_until(8 * SECOND, |world| world.members[copy].core.is_none()),
+                "seed {seed}, round {round}: both stay"
+            );
+            assert!(world.members[1].core.is_some(), "seed {seed}, round {round}: the original went");
+            world.run_for(5 * SECOND);
+            world.start(copy);
+        }
     }
 }
 
