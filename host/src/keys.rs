@@ -1,14 +1,11 @@
 //! `overlan keys`.
 
 use anyhow::anyhow;
-use overlan_node::{KeyView, read_bounded};
+use overlan_node::{KeyView, MAX_KEY_FILE, read_bounded};
 
 use crate::args::{KeysArgs, KeysCommand, Query};
 use crate::list::control;
 use crate::table::{Table, print_json};
-
-/// Bytes of a key file at most; the node says what is wrong with it.
-const MAX_FILE: usize = 1 << 20;
 
 pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
     match &args.command {
@@ -17,7 +14,8 @@ pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
             print(query, &keys)
         }
         KeysCommand::Add { file, query } => {
-            let text = read_bounded(file, MAX_FILE).map_err(|error| {
+            // The node says what is wrong with it.
+            let text = read_bounded(file, MAX_KEY_FILE).map_err(|error| {
                 anyhow!("{}: {error}; name a file that `overlan keygen --out` made", file.display())
             })?;
             change(query, "/v1/keys", text).await

@@ -29,6 +29,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     // A running node tells what happens; other commands only what goes wrong.
     log::to_stderr(if matches!(args.command, Command::Node(_)) { "info" } else { "error" });
+    if matches!(args.command, Command::Node(_) | Command::Demo(_))
+        && let Err(error) = run::raise_open_files()
+    {
+        eprintln!("overlan: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,9 +1,30 @@
 //! `overlan node`.
 
 use overlan_node::{Config, Node};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::NodeArgs;
+
+/// What a node opens by itself: threads, sockets of some adapters, its state. Each adapter takes one more, each client two.
+const OPEN_FILES: u64 = 64;
+
+/// Raises the limit of open files as far as this process may: the usual one, 1,024, is meant for programs that use
+/// `select(2)`.
+///
+/// # Errors
+/// A node could not run within it.
+pub(crate) fn raise_open_files() -> anyhow::Result<()> {
+    let Some(maximum) = getrlimit(Resource::Nofile).maximum else { return Ok(()) };
+    anyhow::ensure!(
+        maximum >= OPEN_FILES,
+        "this process may open {maximum} files, and a node needs at least {OPEN_FILES}: raise the limit (`ulimit -n`, or \
+         `LimitNOFILE=` in a systemd unit)"
+    );
+    // Where that is refused, the limit stays as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: Some(maximum) });
+    Ok(())
+}
 
 pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref(), &args.overrides())?;

@@ -69,9 +69,9 @@ pub struct Config {
     /// message always fits. Default 64 MiB.
     pub send_queue_bytes: usize,
     /// Bytes of reliable messages one peer may have open here, received or not yet accepted; one stream may hold a
-    /// quarter of it. At least 16 MiB. Default 64 MiB.
+    /// quarter of it, 16 MiB at the least. At least 32 MiB. Default 64 MiB.
     pub receive_window_bytes: usize,
-    /// The same of all peers together: they share it equally, with 16 MiB each at the least. Default 1 GiB.
+    /// The same of all peers together: they share it equally, with 32 MiB each at the least. Default 1 GiB.
     pub receive_total_bytes: usize,
     /// Packets to one peer after which a new session replaces the old. Default 2^28, far below what the ciphers allow.
     pub rekey_packets: u64,

@@ -14,7 +14,7 @@ use crate::handle::Stopped;
 use crate::state::{read_bounded, write_private};
 
 /// Bytes of a key file at most.
-const MAX_FILE: usize = 1 << 20;
+pub const MAX_KEY_FILE: usize = 1 << 20;
 
 /// A cluster key, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +70,8 @@ pub enum KeyringFailure {
 
 /// The text of a key file.
 pub(crate) fn read_key_file(path: &Path) -> io::Result<String> {
-    let bytes = read_bounded(path, MAX_FILE)?;
-    let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FILE);
+    let bytes = read_bounded(path, MAX_KEY_FILE)?;
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_KEY_FILE);
     text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no key file"))
 }
 

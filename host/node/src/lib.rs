@@ -37,7 +37,7 @@ pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOption
 pub use handle::{IdentityTaken, NodeHandle, NodeStatus, Stopped};
 pub use journal::JournalStatus;
 pub use kernel::plan_for;
-pub use keyring::{KeyView, KeyringChange, KeyringFailure};
+pub use keyring::{KeyView, KeyringChange, KeyringFailure, MAX_KEY_FILE};
 pub use node::{Node, StartError};
 pub use policy::{
     Change, Changes, Compare, Difference, Pair, PlanComparison, PolicyError, PolicyShadow, PolicyStatus,

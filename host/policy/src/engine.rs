@@ -157,11 +157,65 @@ fn config(fuel: bool) -> Config {
 }
 
 /// Fuel that instructions take: as wasmtime has it, one for most, and one for each byte or element of those that take
-/// many. Growing is work of the host and takes the most that can be said: at one unit, who only grows would meet the
-/// deadline before the fuel is used up (measured: 2 s, and now less than 0.1 s).
+/// many; more for what takes a processor as long as several others, so that a loop uses up its fuel in about the same
+/// time whatever it does (`cargo run --release -p overlan-guests --example fuel`). Growing is work of the host and takes
+/// the most that can be said. What fuel can't bound are loads from memory that no cache holds.
 fn costs() -> OperatorCost {
     let mut costs = OperatorCost::new();
     (costs.MemoryGrow, costs.TableGrow, costs.variable.memory_grow_per_page) = (u8::MAX, u8::MAX, u8::MAX);
+    let c = &mut costs;
+    let branches = [&mut c.Br, &mut c.BrIf, &mut c.BrTable];
+    branches.into_iter().for_each(|cost| *cost = 3);
+    let calls = [
+        &mut c.Call,
+        &mut c.CallIndirect,
+        &mut c.CallRef,
+        &mut c.ReturnCall,
+        &mut c.ReturnCallIndirect,
+        &mut c.ReturnCallRef,
+    ];
+    calls.into_iter().for_each(|cost| *cost = 4);
+    let divisions = [
+        &mut c.I32DivS,
+        &mut c.I32DivU,
+        &mut c.I32RemS,
+        &mut c.I32RemU,
+        &mut c.I64DivS,
+        &mut c.I64DivU,
+        &mut c.I64RemS,
+        &mut c.I64RemU,
+    ];
+    divisions.into_iter().for_each(|cost| *cost = 4);
+    let roundings = [
+        &mut c.F32Ceil,
+        &mut c.F32Floor,
+        &mut c.F32Trunc,
+        &mut c.F32Nearest,
+        &mut c.F64Ceil,
+        &mut c.F64Floor,
+        &mut c.F64Trunc,
+        &mut c.F64Nearest,
+        &mut c.F32x4Ceil,
+        &mut c.F32x4Floor,
+        &mut c.F32x4Trunc,
+        &mut c.F32x4Nearest,
+        &mut c.F64x2Ceil,
+        &mut c.F64x2Floor,
+        &mut c.F64x2Trunc,
+        &mut c.F64x2Nearest,
+    ];
+    roundings.into_iter().for_each(|cost| *cost = 8);
+    let roots = [
+        &mut c.F32Div,
+        &mut c.F32Sqrt,
+        &mut c.F64Div,
+        &mut c.F64Sqrt,
+        &mut c.F32x4Div,
+        &mut c.F32x4Sqrt,
+        &mut c.F64x2Div,
+        &mut c.F64x2Sqrt,
+    ];
+    roots.into_iter().for_each(|cost| *cost = 12);
     costs
 }
 

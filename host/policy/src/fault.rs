@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use overlan_contract::Violation;
+use rustix::io::Errno;
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::guest::State;
@@ -38,6 +39,9 @@ pub enum Fault {
         /// The limit.
         limit: usize,
     },
+    /// This host lacks what an instance takes; the policy may be sound.
+    #[error("this host cannot run the policy: {0}")]
+    Host(String),
     /// The policy itself says that it cannot answer (or, on a restart, rejects its configuration).
     #[error("the policy refused: {0}")]
     Refused(String),
@@ -59,6 +63,8 @@ pub enum FaultKind {
     MemoryLimit,
     /// [`Fault::AnswerTooLarge`] and [`Fault::TooManyItems`].
     AnswerTooLarge,
+    /// [`Fault::Host`].
+    Host,
     /// [`Fault::Refused`].
     Refused,
     /// [`Fault::Invalid`].
@@ -74,6 +80,7 @@ impl FaultKind {
             FaultKind::OutOfFuel => "out_of_fuel",
             FaultKind::MemoryLimit => "memory_limit",
             FaultKind::AnswerTooLarge => "answer_too_large",
+            FaultKind::Host => "host",
             FaultKind::Refused => "refused",
             FaultKind::Invalid => "invalid",
         }
@@ -89,6 +96,7 @@ impl Fault {
             Fault::OutOfFuel(_) => FaultKind::OutOfFuel,
             Fault::MemoryLimit(_) => FaultKind::MemoryLimit,
             Fault::AnswerTooLarge(_) | Fault::TooManyItems { .. } => FaultKind::AnswerTooLarge,
+            Fault::Host(_) => FaultKind::Host,
             Fault::Refused(_) => FaultKind::Refused,
             Fault::Invalid(_) => FaultKind::Invalid,
         }
@@ -100,6 +108,9 @@ impl Fault {
         // `HostcallFuelExhausted` and `StoreOpaque::bump_resource_counts`.
         let text = error.root_cause().to_string();
         let trap = error.downcast_ref::<Trap>();
+        if let Some(lack) = lack(error) {
+            return Fault::Host(lack);
+        }
         match trap {
             Some(Trap::Interrupt) => return Fault::Deadline(deadline),
             Some(Trap::OutOfFuel) => return Fault::OutOfFuel(fuel),
@@ -123,6 +134,19 @@ impl Fault {
         }
         Fault::Trap { cause, last_words: state.last_words() }
     }
+}
+
+/// What the system refused to the engine, and what to do, where that is why it failed.
+pub(crate) fn lack(error: &wasmtime::Error) -> Option<String> {
+    let cause = error.root_cause();
+    let io = || cause.downcast_ref().and_then(Errno::from_io_error);
+    let errno = cause.downcast_ref().copied().or_else(io)?;
+    let cure = match errno {
+        Errno::MFILE => "raise its limit of open files (`ulimit -n`, `LimitNOFILE=`)",
+        Errno::NFILE => "raise the system's limit of open files (`fs.file-max`)",
+        _ => "give this host more memory, or raise its limits of it (`ulimit -v`, `vm.max_map_count`)",
+    };
+    Some(format!("{errno}; {cure}"))
 }
 
 fn after_words(words: Option<&str>) -> String {

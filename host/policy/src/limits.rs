@@ -187,9 +187,9 @@ const SETTINGS: [Setting; 12] = [
 
 /// The most that `table_elements` can be set to.
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
-/// About 40 hours of an endless loop.
 /// Fuel that a line of the log takes beside that for its bytes.
 pub(crate) const LOG_FUEL: u64 = 1_000;
+/// About 40 hours of an endless loop.
 const MAX_FUEL: u64 = 100_000_000_000_000;
 
 /// A limit cannot be set so. Nothing was changed.

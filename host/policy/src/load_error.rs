@@ -38,8 +38,8 @@ pub enum LoadError {
     /// Its tables, memories or modules are more than an instance may have.
     #[error("the policy wants more from the start than it may have: {0}")]
     TooMuch(String),
-    /// The engine could not compile it or map its code; the file may be sound.
-    #[error("the WebAssembly engine fails here ({0}); give this host more memory and load the policy again")]
+    /// The engine could not compile it, map its code or start it; the file may be sound.
+    #[error("the WebAssembly engine fails here: {0}; then load the policy again")]
     Engine(String),
     /// A core module that carries no description of its interface.
     #[error(

@@ -8,7 +8,7 @@ use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::engine::{Engine, MAX_STACK_BYTES, ticks};
-use crate::fault::Fault;
+use crate::fault::{Fault, lack};
 use crate::guest::{State, add_log};
 use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
@@ -322,6 +322,7 @@ impl<P: Policy> Compiled<P> {
         };
         let started = plugin.start(plugin.place(), deadline).map_err(|fault| match fault {
             Fault::Refused(reason) => LoadError::Configuration(reason),
+            Fault::Host(lack) => LoadError::Engine(lack),
             fault => LoadError::Start(fault),
         })?;
         plugin.kept = (!P::METERED).then_some(started);
@@ -377,7 +378,11 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
     if let Some(cached) = cache.as_ref().and_then(|(cache, sha256)| cache.load(wasmtime, sha256)) {
         return Ok(cached);
     }
-    let compiler = engine.compiler(metered).map_err(|error| LoadError::Engine(cause(&error)))?;
+    let compiler = engine.compiler(metered).map_err(|error| {
+        LoadError::Engine(
+            lack(&error).unwrap_or_else(|| format!("{}; give this host more memory", cause(&error))),
+        )
+    })?;
     let code = compiler.precompile_component(component);
     drop(compiler);
     give_back();
@@ -385,9 +390,9 @@ fn compile(engine: &Engine, metered: bool, component: &[u8]) -> Result<Component
     #[expect(unsafe_code, reason = "wasmtime trusts compiled code blindly")]
     // SAFETY: it is what the same release of wasmtime has just compiled, with the same settings.
     let compiled = unsafe { Component::deserialize(wasmtime, &code) };
-    let compiled = compiled.map_err(|error| match error.root_cause().is::<rustix::io::Errno>() {
-        true => LoadError::Engine(cause(&error)),
-        false => LoadError::TooMuch(format!("{}; build it with fewer and smaller modules", cause(&error))),
+    let compiled = compiled.map_err(|error| match lack(&error) {
+        Some(lack) => LoadError::Engine(lack),
+        None => LoadError::TooMuch(format!("{}; build it with fewer and smaller modules", cause(&error))),
     })?;
     if let Some((cache, sha256)) = cache {
         cache.store(wasmtime, &sha256, &code);

@@ -1,7 +1,9 @@
-//! Without the right to set routes a member runs, and says what it could not do.
+//! What a member may not do here: it runs without, and says so, or says what it needs.
 
+use std::process::Command;
 use std::time::Duration;
 
+use overlan_tests::binary::{finish, overlan};
 use overlan_tests::cluster::Cluster;
 use overlan_tests::lab::{Plan, Routing};
 use overlan_tests::node::Node;
@@ -29,4 +31,18 @@ fn without_cap_net_admin_the_node_runs_and_says_what_it_could_not_do() {
     let namespace = cluster.lab().member(0);
     let routes = overlan_tests::lab::ip(&["-n", &namespace, "route", "show", "table", "all", "proto", "111"]);
     assert_eq!(routes.trim(), "");
+}
+
+#[test]
+fn too_few_open_files_are_told_with_a_next_step() {
+    let cluster = Cluster::on_loopback();
+    let file = cluster.folder().join("node.toml");
+    std::fs::write(&file, cluster.config(0).text()).expect("a file");
+    for limit in [8, 16, 32, 63] {
+        let script = format!("ulimit -n {limit} && exec \"$0\" node --config \"$1\"");
+        let mut node = Command::new("bash");
+        node.args(["-c", &script]).arg(overlan()).arg(&file);
+        let error = finish(&mut node).fails(1);
+        assert!(error.contains(&format!("may open {limit} files")) && error.contains("ulimit -n"), "{error}");
+    }
 }

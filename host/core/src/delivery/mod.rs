@@ -23,11 +23,39 @@ pub(crate) const MESSAGE_COST: u64 = 64;
 /// What a sender may open, in all and in each stream, before the receiver has said anything: the largest message
 /// fits.
 pub(crate) const INITIAL_CREDIT: u64 = MAX_MESSAGE as u64 + MESSAGE_COST;
+/// What a peer may have open in all, at the least: one stream that nobody reads leaves as much to the others.
+const MIN_WINDOW: u64 = 2 * INITIAL_CREDIT;
 /// What the cluster's own stream may have open.
 const CLUSTER_CREDIT: u64 = 2 * INITIAL_CREDIT;
 /// One stream may hold this part of a peer's window, and of its send queue: a consumer that stands still leaves the
 /// rest to the other streams.
-pub(crate) const STREAM_SHARE: u64 = 4;
+const STREAM_SHARE: u64 = 4;
+
+/// A send queue that streams share, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedQueue {
+    /// Of all streams.
+    pub(crate) held: usize,
+    pub(crate) limit: usize,
+}
+
+impl SharedQueue {
+    fn share(self) -> usize {
+        (self.limit / STREAM_SHARE as usize).max(1)
+    }
+
+    /// What a stream that holds so much may take; its last message may exceed it.
+    pub(crate) fn room(self, held: usize) -> usize {
+        self.share().saturating_sub(held).min(self.limit.saturating_sub(self.held))
+    }
+
+    /// Whether a stream that was refused has room again, for more than a message now and then. Where streams that stand
+    /// still leave little to the others, these wait until they hold less.
+    pub(crate) fn is_writable(self, held: usize) -> bool {
+        let part = if self.held <= self.limit / 4 * 3 { 2 } else { 4 };
+        held <= self.share() / part && self.held < self.limit
+    }
+}
 
 /// What a packet carried that must arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,15 +11,19 @@ use overlan_wire::{BootId, Frame, MessageMode, NodeId};
 
 use super::{Core, Seen, is_live};
 use crate::config::Quorum;
-use crate::crypto::Crypto;
+use crate::crypto::{Aead, Crypto};
 use crate::delivery::outbox::Queued;
 use crate::event::{Event, OwnershipChange};
+use crate::peer::Peer;
 use crate::plan::Facts;
 use crate::status::{MemberState, Ownership};
 use crate::table::contract_adapter;
 
 /// A newcomer with seeds waits this long for one to answer before it plans alone.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
+/// Bytes of the cluster's own messages that wait for a peer from which on it gets no more: a member that is alive by what
+/// others say, and can't be reached from here, would be kept all that ever changed.
+const MAX_BACKLOG: usize = 4 << 20;
 /// States are looked at this often at the least, while there is input.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -31,7 +35,9 @@ impl<C: Crypto> Core<C> {
         if core::mem::take(&mut self.facts_changed) {
             self.update_plan_facts();
         }
-        while let Some((to, message)) = self.planner.poll_send() {
+        loop {
+            let has_room = |to: NodeId| self.peers.get(&to).is_none_or(|peer| has_room(peer));
+            let Some((to, message)) = self.planner.poll_send(has_room) else { break };
             self.send_internal(to, message);
         }
         while let Some(epoch) = self.planner.poll_changed() {
@@ -60,8 +66,14 @@ impl<C: Crypto> Core<C> {
         }
     }
 
+    /// Queues a message of the cluster's own. One that does not take what it was sent gets no more meanwhile; whoever
+    /// wants an answer asks again.
     pub(super) fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
+        if !has_room(peer) {
+            self.counters.dropped_limit += 1;
+            return;
+        }
         let message = Queued {
             mode: MessageMode::Reliable,
             redelivered: false,
@@ -187,4 +199,9 @@ impl<C: Crypto> Core<C> {
         };
         self.planner.handle_facts(self.now, facts);
     }
+}
+
+/// Whether the peer may be sent more of the cluster's own messages.
+fn has_room<A: Aead>(peer: &Peer<A>) -> bool {
+    peer.outbox.cluster_bytes() < MAX_BACKLOG
 }

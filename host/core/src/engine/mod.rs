@@ -120,6 +120,8 @@ pub struct Core<C: Crypto> {
     to_schedule: BTreeSet<NodeId>,
     /// Where the search for ready messages goes on, so that every peer has its turn.
     next_reader: NodeId,
+    /// Whose turn it is to send.
+    next_writer: NodeId,
     events: VecDeque<Event>,
     fates: VecDeque<FateReport>,
     counters: Counters,
@@ -191,6 +193,7 @@ impl<C: Crypto> Core<C> {
             to_transmit: BTreeSet::new(),
             to_schedule: BTreeSet::new(),
             next_reader: NodeId([0; 16]),
+            next_writer: NodeId([0; 16]),
             events: VecDeque::new(),
             fates: VecDeque::new(),
             counters: Counters::default(),
@@ -253,7 +256,7 @@ impl<C: Crypto> Core<C> {
             self.counters.bytes_sent += datagram.len() as u64;
             return Some(transmit);
         }
-        while let Some(&id) = self.to_transmit.first() {
+        while let Some(id) = self.writer() {
             let open = self.peers.get_mut(&id).filter(|peer| peer.is_open());
             let mut env = Surroundings {
                 counters: &mut self.counters,
@@ -271,11 +274,18 @@ impl<C: Crypto> Core<C> {
             if let Some(transmit) = transmit {
                 self.counters.datagrams_sent += buffer.len().div_ceil(transmit.segment) as u64;
                 self.counters.bytes_sent += buffer.len() as u64;
+                self.next_writer = after(id);
                 return Some(transmit);
             }
             self.to_transmit.remove(&id);
         }
         None
+    }
+
+    /// The peer that may send next. Each in turn: one whose queue is never empty would keep the others from their
+    /// acknowledgements and probes.
+    fn writer(&self) -> Option<NodeId> {
+        self.to_transmit.range(self.next_writer..).next().or_else(|| self.to_transmit.first()).copied()
     }
 
     /// Who sent the messages that [`poll_messages`](Self::poll_messages) would give next.
@@ -299,7 +309,7 @@ impl<C: Crypto> Core<C> {
     ) -> bool {
         self.now = now;
         let Some(from) = self.next_sender(&takes) else { return false };
-        self.next_reader = NodeId(number(from).wrapping_add(1).to_be_bytes());
+        self.next_reader = after(from);
         let mut taken = 0;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.inbox.take_ready(from, &takes, |arrivals| {
@@ -508,6 +518,11 @@ fn expired(token: u64, node: NodeId) -> FateReport {
 /// Ids stand in a circle: their place.
 fn number(NodeId(id): NodeId) -> u128 {
     u128::from_be_bytes(id)
+}
+
+/// The place after it.
+fn after(id: NodeId) -> NodeId {
+    NodeId(number(id).wrapping_add(1).to_be_bytes())
 }
 
 /// Whether a member in this state may be relied on.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use overlan_wire::{MessageId, MessageMode, NodeId};
 
 use crate::delivery::arrivals::{Arrivals, Consumed, Payloads, Ready};
-use crate::delivery::{MESSAGE_COST, STREAM_SHARE};
+use crate::delivery::{MESSAGE_COST, SharedQueue};
 use crate::time::Instant;
 
 /// The queue. A message's token takes the place of its number: a message to oneself needs no other.
@@ -52,7 +52,7 @@ impl OwnQueue {
     /// tells when.
     pub(super) fn has_room(&mut self, stream: u16) -> bool {
         let held = self.streams.get(&stream).map_or(0, |stream| stream.bytes);
-        let has = self.bytes < self.limit && held < self.share();
+        let has = self.queue().room(held) > 0;
         if !has {
             self.refused.insert(stream);
         }
@@ -77,8 +77,8 @@ impl OwnQueue {
         held.messages.push_back(Waiting { ready, bytes, deadline });
     }
 
-    fn share(&self) -> usize {
-        (self.limit / STREAM_SHARE as usize).max(1)
+    fn queue(&self) -> SharedQueue {
+        SharedQueue { held: self.bytes, limit: self.limit }
     }
 
     /// Whether a message waits in a stream that `takes` holds for.
@@ -163,13 +163,42 @@ impl OwnQueue {
 
     /// A stream that refused a message and has room again; each once.
     pub(super) fn take_writable(&mut self) -> Option<u16> {
-        if self.refused.is_empty() || self.bytes > self.limit / 4 * 3 {
-            return None;
-        }
-        let half = self.share() / 2;
-        let room = |id: &&u16| self.streams.get(id).is_none_or(|stream| stream.bytes <= half);
-        let id = *self.refused.iter().find(room)?;
+        let queue = self.queue();
+        let held = |id| self.streams.get(id).map_or(0, |stream| stream.bytes);
+        let id = *self.refused.iter().find(|id| queue.is_writable(held(id)))?;
         self.refused.remove(&id);
         Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three streams that nobody reads hold their shares, and a message more each: the fourth goes on beside them.
+    #[test]
+    fn streams_that_stand_still_leave_room_to_the_others() {
+        for size in [1_000, 100_000] {
+            let mut queue = OwnQueue::new(1 << 20);
+            let fill = |queue: &mut OwnQueue, stream| {
+                let (mut count, payload) = (0, Bytes::from(alloc::vec![0; size]));
+                while queue.has_room(stream) {
+                    queue.push(count, (MessageMode::Reliable, stream, false), payload.clone(), None);
+                    count += 1;
+                }
+                count
+            };
+            (1..=3).for_each(|stream| assert!(fill(&mut queue, stream) > 0));
+            for _ in 0..10 {
+                assert!(fill(&mut queue, 0) > 0, "{size}");
+                assert_eq!(queue.take_writable(), None);
+                let all = |arrivals: &mut Arrivals<'_>| {
+                    while arrivals.next_payload().is_some() {}
+                    ControlFlow::Continue(())
+                };
+                queue.take(NodeId([1; 16]), |stream| stream == 0, all, |_, _| {});
+                assert_eq!(queue.take_writable(), Some(0), "{size}");
+            }
+        }
     }
 }

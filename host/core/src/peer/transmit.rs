@@ -146,11 +146,20 @@ impl<A: Aead> Peer<A> {
             path.spread_share = path.spread_share.max(self.spread_clock);
             self.spread_clock = path.spread_share;
         }
+        let id = self.paths[active].id;
+        // Before more is sent: a copy serves while the first is on its way.
+        for copy in self.copies(id) {
+            let take = Take { path: copy, fresh: false, last_resort: false, instead_of: None };
+            if let Some(at) = self.paths.iter().position(|path| path.id == copy)
+                && let Some(transmit) = self.bulk(at, take, now, buffer)
+            {
+                return Some(transmit);
+            }
+        }
         let take = self.take_for(active, true, now);
         if let Some(transmit) = self.bulk(active, take, now, buffer) {
             return Some(transmit);
         }
-        let id = self.paths[active].id;
         if let Some(alternate) = self.alternate(id, now) {
             let take = Take {
                 path: self.paths[alternate].id,
@@ -159,13 +168,6 @@ impl<A: Aead> Peer<A> {
                 instead_of: Some(id),
             };
             if let Some(transmit) = self.bulk(alternate, take, now, buffer) {
-                return Some(transmit);
-            }
-        }
-        for copy in self.copies(id) {
-            let at = self.paths.iter().position(|path| path.id == copy)?;
-            let take = Take { path: copy, fresh: false, last_resort: false, instead_of: None };
-            if let Some(transmit) = self.bulk(at, take, now, buffer) {
                 return Some(transmit);
             }
         }

@@ -117,6 +117,10 @@ impl Planner {
 
     pub(super) fn handle_proposal(&mut self, now: Instant, from: NodeId, proposal: Proposal, bytes: &[u8]) {
         let ballot = proposal.ballot;
+        if !self.is_near(ballot.epoch) {
+            self.counters.invalid += 1;
+            return;
+        }
         self.highest_epoch = self.highest_epoch.max(ballot.epoch);
         let current = self.in_force.as_ref().map(|plan| plan.proposal.ballot);
         let of_leader = self.leader == Some((ballot.proposer, ballot.boot));

@@ -93,11 +93,12 @@ impl Planner {
             Some(known) => live == Some(known.boot),
             None => self.votes.len() >= MAX_VOTES,
         };
-        if dropped {
+        let epoch = vote.ballot.map_or(0, |ballot| ballot.epoch);
+        if dropped || !self.is_near(epoch) {
             self.counters.votes_dropped += 1;
             return;
         }
-        self.highest_epoch = self.highest_epoch.max(vote.ballot.map_or(0, |ballot| ballot.epoch));
+        self.highest_epoch = self.highest_epoch.max(epoch);
         let wants = vote.wants && live == Some(vote.boot);
         let reported = vote.ballot.filter(|_| live == Some(vote.boot)).map(|ballot| (ballot, from));
         self.votes.insert(from, vote);

@@ -25,8 +25,8 @@
 //! that it is cut off still owns.
 //!
 //! The engine gives [`Facts`] (replaced whole) and messages; it sends what [`Planner::poll_send`] gives as
-//! reliable messages. It may abandon those to a peer that leaves the live set: all is sent again when the
-//! peer returns.
+//! reliable messages, and polls only for peers that take what they are sent: a message is built when it is
+//! polled. It may abandon those to a peer that leaves the live set: all is sent again when the peer returns.
 
 mod fallback;
 mod follow;
@@ -82,6 +82,8 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 pub const NUDGE: Duration = Duration::from_secs(3);
 /// The longest time between two reminders.
 pub const NUDGE_MAX: Duration = Duration::from_secs(24);
+/// Epochs that a cluster may be ahead of what this member knows: more than it will ever make.
+const MAX_LEAP: u64 = 1 << 32;
 /// Most proposals held for leaders that this member does not see yet.
 pub const MAX_HELD: usize = 4;
 /// Most members whose vote is kept.
@@ -126,9 +128,9 @@ pub struct PlanCounters {
     pub fetches: u64,
     /// Proposals that were held and made way for higher ones.
     pub held_dropped: u64,
-    /// Proposals whose plan breaks the contract.
+    /// Proposals whose plan breaks the contract, or whose epoch nobody can have come to.
     pub invalid: u64,
-    /// Votes that came late, or of more members than [`MAX_VOTES`].
+    /// Votes that came late, of more members than [`MAX_VOTES`], or of an epoch nobody can have come to.
     pub votes_dropped: u64,
     /// Answers to questions no longer asked.
     pub answers_late: u64,
@@ -291,11 +293,11 @@ impl Planner {
         [self.lead.deadline(), check, self.nudge_at].into_iter().flatten().min()
     }
 
-    /// The next message to send, reliably.
-    pub fn poll_send(&mut self) -> Option<(NodeId, Vec<u8>)> {
+    /// The next message to send, reliably, to a member that has room for one.
+    pub fn poll_send(&mut self, has_room: impl Fn(NodeId) -> bool) -> Option<(NodeId, Vec<u8>)> {
         loop {
-            let mut entry = self.outbox.first_entry()?;
-            let (to, outbox) = (*entry.key(), entry.get_mut());
+            let to = self.outbox.keys().copied().find(|&to| has_room(to))?;
+            let outbox = self.outbox.get_mut(&to)?;
             if core::mem::take(&mut outbox.fetch) {
                 return Some((to, PlanMessage::Fetch.emit()));
             }
@@ -308,7 +310,7 @@ impl Planner {
                 return Some((to, PlanMessage::Document(document).emit()));
             }
             let proposal = outbox.proposal;
-            entry.remove();
+            self.outbox.remove(&to);
             if let (true, Some(plan)) = (proposal, &self.in_force) {
                 return Some((to, plan.bytes.clone()));
             }
@@ -344,6 +346,12 @@ impl Planner {
     /// What was dropped or refused.
     pub fn counters(&self) -> PlanCounters {
         self.counters
+    }
+
+    /// Whether plans may have come as far since the last one heard of. Without this, one message of the last epoch would
+    /// be the end of all plans.
+    fn is_near(&self, epoch: u64) -> bool {
+        epoch <= self.highest_epoch.saturating_add(MAX_LEAP)
     }
 
     fn leads(&self) -> bool {

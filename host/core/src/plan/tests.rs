@@ -185,7 +185,7 @@ fn joined_planner(me: u16) -> Planner {
 }
 
 fn drain(planner: &mut Planner) {
-    while planner.poll_send().is_some() {}
+    while planner.poll_send(|_| true).is_some() {}
     while planner.poll_question().is_some() {}
     planner.poll_changed();
     planner.status(|id| id.to_string());
@@ -199,7 +199,7 @@ fn a_thousand_nodes_and_duties_fit_one_message() {
     leader.handle_timeout(due);
     let (ticket, question) = leader.poll_question().expect("its policy is asked");
     leader.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
-    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send()).collect();
+    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send(|_| true)).collect();
     let proposals = sent.iter().filter(|(_, bytes)| bytes.len() > 1_000).count();
     assert_eq!(proposals, 799);
     assert!(sent.iter().all(|(_, bytes)| bytes.len() < 200_000 && bytes.len() < MAX_MESSAGE));
@@ -248,7 +248,7 @@ fn a_restarted_leader_outbids_what_is_in_force() {
         while let Some((ticket, question)) = planner.poll_question() {
             planner.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
         }
-        proposed.extend(core::iter::from_fn(|| planner.poll_send()));
+        proposed.extend(core::iter::from_fn(|| planner.poll_send(|_| true)));
     }
     assert!(proposed.contains(&(node(2), PlanMessage::Fetch.emit())));
     assert_eq!(planner.poll_changed(), Some(58));
@@ -264,7 +264,7 @@ fn while_its_policy_is_made_ready_a_member_is_asked_nothing_and_a_leader_keeps_w
     let mut odd = fallback_assignment(&question);
     odd.owners.iter_mut().for_each(|owners| owners.reverse());
     leader.handle_answer(due, ticket, Ok(odd));
-    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send()).collect();
+    let sent: Vec<_> = core::iter::from_fn(|| leader.poll_send(|_| true)).collect();
     let proposal =
         sent.iter().rfind(|(to, _)| *to == node(2)).map(|(_, bytes)| bytes.clone()).expect("it is sent");
     let plan = leader.status(|id| id.to_string());
@@ -308,4 +308,37 @@ fn while_its_policy_is_made_ready_a_member_is_asked_nothing_and_a_leader_keeps_w
     member.handle_answer(now, ticket, Ok(fallback_assignment(&question)));
     assert_eq!(own(&member), ("same".into(), String::new()));
     assert_eq!(member.status(|id| id.to_string()).epoch, kept.epoch + 1);
+}
+
+/// One message that speaks of the last epoch there can be is not the end of all plans.
+#[test]
+fn an_epoch_that_nobody_can_have_come_to_is_ignored() {
+    let mut leader = Planner::new(node(1), 1);
+    leader.handle_facts(Instant::ZERO, facts(1, 5, 5));
+    let ballot = Ballot { epoch: MAX_EPOCH, proposer: node(99), boot: BootId([1; 16]) };
+    let last = Vote { ballot: Some(ballot), ..vote(Opinion::Pending("x".into())) };
+    leader.handle_message(Instant::ZERO, node(2), &PlanMessage::Vote(last).emit()).expect("it is a message");
+    assert_eq!(leader.counters().votes_dropped, 1);
+    let due = leader.poll_timeout().expect("a plan is wanted");
+    leader.handle_timeout(due);
+    assert!(leader.poll_question().is_some());
+}
+
+/// What there is to say to a member that takes nothing waits, and is said once, as it is then.
+#[test]
+fn a_member_without_room_is_told_later() {
+    let mut leader = Planner::new(node(1), 1);
+    leader.handle_facts(Instant::ZERO, facts(1, 4, 5));
+    for _ in 0..3 {
+        leader.handle_message(Instant::ZERO, node(2), &PlanMessage::Fetch.emit()).expect("it is a message");
+        leader.handle_message(Instant::ZERO, node(3), &PlanMessage::Fetch.emit()).expect("it is a message");
+    }
+    let due = leader.poll_timeout().expect("a plan is wanted");
+    leader.handle_timeout(due);
+    let (ticket, question) = leader.poll_question().expect("its policy is asked");
+    leader.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
+    let mut told = |who| core::iter::from_fn(|| leader.poll_send(|to| to == node(who))).count();
+    let (other, later) = (told(3), told(2));
+    assert!(other > 0 && other == later, "{other} and {later} messages");
+    assert_eq!(leader.poll_send(|_| true), None);
 }

@@ -1,14 +1,20 @@
 //! Back-pressure holds up those whom it must, and nobody else.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use overlan_contract::assignment::Responsibility;
-use overlan_core::{Config, Event, Fate, Outgoing, SendError};
+use overlan_contract::failover;
+use overlan_core::policy::{Answer, Question, fallback};
+use overlan_core::{Config, Core, Event, Fate, Instant, Outgoing, SendError, plan};
+use overlan_seal::Seal;
 use overlan_sim::World;
-use overlan_wire::{BootId, MessageMode};
+use overlan_wire::{BootId, MessageMode, NodeId};
 
-use crate::common::{MS, SECOND, core, lan, many, two};
+use crate::common::{MS, SECOND, address, core, lan, many, two};
 
 fn duty(name: &str) -> Responsibility {
     Responsibility { name: name.into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() }
@@ -169,5 +175,104 @@ fn messages_of_every_size_arrive() {
             world.members[1].received.last().is_some_and(|message| message.payload.len() == len)
         });
         assert!(arrived, "{len} bytes do not");
+    }
+}
+
+/// Between which addresses a member sends that finds time for one transmission each 2 ms, and has more for all of these.
+fn sent_in_turns(core: &mut Core<Seal>, mut now: Instant, to: &[NodeId]) -> Vec<(IpAddr, IpAddr)> {
+    let payload = Bytes::from(vec![7; 16 << 10]);
+    for &node in to {
+        let message = || Outgoing::new(MessageMode::Reliable, payload.clone(), 0);
+        while core.send(now, node, message()).is_ok() {}
+    }
+    let mut buffer = Vec::new();
+    let turn = |_| {
+        now = now + 2 * MS;
+        core.handle_timeout(now);
+        core.poll_transmit(now, &mut buffer).map(|transmit| (transmit.local.ip(), transmit.remote.ip()))
+    };
+    (0..12).filter_map(turn).collect()
+}
+
+/// A peer whose queue is never empty keeps the others from nothing, were the processor the bottleneck.
+#[test]
+fn each_peer_has_its_turn() {
+    let mut world = many(1, 4);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    // Their windows grow.
+    for token in 0..30 {
+        for to in 1..4 {
+            world.send(0, to, MessageMode::Reliable, vec![0; 1 << 20], token);
+        }
+    }
+    world.run_for(5 * SECOND);
+    let ids: Vec<_> = world.members[1..].iter().map(|member| member.id).collect();
+    let mut core = world.members[0].core.take().expect("it runs");
+    let sent = sent_in_turns(&mut core, world.now, &ids);
+    for member in 1..4 {
+        let turns = sent.iter().filter(|(_, to)| *to == address(member, 0)).count();
+        assert!(turns >= 3, "{sent:?}");
+    }
+}
+
+/// Copies go beside what they are copies of, however much there is to send.
+#[test]
+fn copies_have_their_turn() {
+    let mut world = World::new(1, lan());
+    world.policy = Some(Box::new(|_, question| {
+        Some(Ok(match question {
+            Question::Assignment(question) => Answer::Assignment(plan::fallback_assignment(question)),
+            Question::Sizing(path) => {
+                Answer::Sizing(fallback::sizing(path.local.mtu.min(path.remote.mtu), path.overhead))
+            }
+            Question::Failover(paths) => Answer::Failover(failover::Answer {
+                mode: failover::Mode::Active,
+                ..fallback::failover(paths)
+            }),
+        }))
+    }));
+    world.add("a", &["10.0.0.1", "10.1.0.1"], &[]);
+    world.add("b", &["10.0.0.2", "10.1.0.2"], &["10.0.0.1"]);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.run_for(20 * SECOND);
+    let to = [world.members[1].id];
+    let mut core = world.members[0].core.take().expect("it runs");
+    let sent = sent_in_turns(&mut core, world.now, &to);
+    let networks = sent.iter().collect::<BTreeSet<_>>().len();
+    assert!(networks >= 2, "{sent:?}");
+}
+
+/// Peers share what may be open here from the start.
+#[test]
+fn peers_share_the_receive_window() {
+    let mut world = World::new(1, lan());
+    let mut config = Config::new("x", BootId::default(), [0; 32]);
+    config.receive_total_bytes = 64 << 20;
+    world.add_with(config, &["10.0.0.1"]);
+    world.add("a", &["10.0.0.2"], &["10.0.0.1"]);
+    world.add("b", &["10.0.0.3"], &["10.0.0.1"]);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.kill(2);
+    world.start(2);
+    assert!(world.run_until(30 * SECOND, World::converged));
+    world.members[0].consuming = false;
+    for token in 0..96 {
+        for from in [1, 2] {
+            let mut message = Outgoing::new(MessageMode::Reliable, vec![0; 1 << 20], token);
+            message.stream = token as u16 % 8;
+            let _ = world.send_batch(from, 0, message);
+        }
+        world.run_for(100 * MS);
+    }
+    // Nothing comes any more; what is held here is handed out.
+    for silent in ["10.0.0.2", "10.0.0.3"] {
+        world.network.dead.insert(silent.parse().unwrap());
+    }
+    world.members[0].consuming = true;
+    world.run_for(SECOND);
+    for from in [1, 2] {
+        let from = world.members[from].id;
+        let held = world.members[0].received.iter().filter(|message| message.from == from).count();
+        assert!((20..=32).contains(&held), "{held} MiB of one peer");
     }
 }

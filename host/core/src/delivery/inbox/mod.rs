@@ -18,7 +18,7 @@ use overlan_wire::{Fragment, MessageId, MessageMode, NodeId};
 
 use super::arrivals::{Arrivals, Payloads, Ready};
 use super::pool::Pool;
-use super::{INITIAL_CREDIT, MESSAGE_COST, is_stream};
+use super::{MESSAGE_COST, MIN_WINDOW, is_stream};
 use crate::time::Instant;
 use assembly::{Assembled, Partial, assemble};
 use stream::{InStream, Opened, State};
@@ -73,10 +73,10 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(window: usize, pool: Pool) -> Self {
-        let window = (window as u64).max(INITIAL_CREDIT);
+        let window = (window as u64).max(MIN_WINDOW);
         let mut first = InStream::new(0, window);
         // The sender is to be told from the start what it may open in all.
-        first.changed = window > INITIAL_CREDIT;
+        first.changed = true;
         Inbox {
             streams: BTreeMap::from([(0, Box::new(first))]),
             served: 0,
@@ -88,7 +88,8 @@ impl Inbox {
             internal: VecDeque::new(),
             opened_cost: 0,
             accepted_cost: 0,
-            granted: window,
+            // More once it was used: peers that come and send nothing bind little.
+            granted: MIN_WINDOW,
             window,
             pool,
         }
@@ -96,7 +97,7 @@ impl Inbox {
 
     /// From now on the peer may have so much open; what was granted stands.
     pub(crate) fn set_window(&mut self, window: usize) {
-        self.window = (window as u64).max(INITIAL_CREDIT);
+        self.window = (window as u64).max(MIN_WINDOW);
         for stream in self.streams.values_mut() {
             stream.set_window(self.window);
         }
@@ -447,6 +448,16 @@ mod tests {
             take(&mut inbox, &unreliable);
         }
         assert!(inbox.unreliable.len() <= 32);
+    }
+
+    #[test]
+    fn a_stream_that_nobody_reads_leaves_room_to_others() {
+        let mut inbox = Inbox::new(0, Pool::new());
+        let other = |id| Fragment { stream: 1, ..fragment(id, 1 << 20, 0) };
+        assert!((0..100).any(|id| take(&mut inbox, &other(id)) == Taken::Refused));
+        for id in 0..15 {
+            assert_eq!(take(&mut inbox, &fragment(id, 1 << 20, 0)), Taken::New);
+        }
     }
 
     #[test]

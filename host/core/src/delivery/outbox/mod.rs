@@ -21,7 +21,7 @@ use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, RUN_ENTRY, RUN_HEADER, RunW
 use overlan_wire::limits::CLUSTER_STREAM;
 use overlan_wire::{Frame, MessageId, PathId};
 
-use super::{Content, INITIAL_CREDIT, STREAM_SHARE, stream_window};
+use super::{Content, INITIAL_CREDIT, SharedQueue, stream_window};
 use crate::event::Fate;
 use crate::time::Instant;
 pub(crate) use batch::Queued;
@@ -96,13 +96,13 @@ impl Outbox {
     /// Queues messages, as many as the stream's share of the queue has room for; gives back the rest. The cluster's own
     /// always fit.
     pub(crate) fn push(&mut self, id: u16, mut queued: Queued) -> Result<(), Queued> {
+        let queue = self.queue();
         let stream = self.streams.entry(id).or_insert_with(|| Box::new(OutStream::new()));
         let own = id == CLUSTER_STREAM;
         if own {
             stream.credit = stream.credit.max(stream_window(id, 0));
         }
-        let rest = stream_limit(self.limit).saturating_sub(stream.queued_bytes);
-        let room = if own { usize::MAX } else { rest.min(self.limit.saturating_sub(self.queued_bytes)) };
+        let room = if own { usize::MAX } else { queue.room(stream.queued_bytes) };
         // The last one may exceed it.
         let (mut bytes, mut count) = (0, 0);
         while bytes < room
@@ -132,6 +132,11 @@ impl Outbox {
         }
     }
 
+    /// What the cluster's own stream holds.
+    pub(crate) fn cluster_bytes(&self) -> usize {
+        self.streams.get(&CLUSTER_STREAM).map_or(0, |stream| stream.queued_bytes)
+    }
+
     /// Whether the peer has accepted all that there was.
     pub(crate) fn is_settled(&self) -> bool {
         self.streams.values().all(|stream| stream.queued_bytes == 0)
@@ -139,16 +144,15 @@ impl Outbox {
 
     /// A stream that refused a message and has room again; each once.
     pub(crate) fn take_writable(&mut self) -> Option<u16> {
-        if self.refused.is_empty() || self.queued_bytes > self.limit / 4 * 3 {
-            return None;
-        }
-        let room = |id: &&u16| {
-            let queued = self.streams.get(id).map_or(0, |stream| stream.queued_bytes);
-            queued <= stream_limit(self.limit) / 2
-        };
-        let id = *self.refused.iter().find(room)?;
+        let queue = self.queue();
+        let held = |id| self.streams.get(id).map_or(0, |stream| stream.queued_bytes);
+        let id = *self.refused.iter().find(|id| queue.is_writable(held(id)))?;
         self.refused.remove(&id);
         Some(id)
+    }
+
+    fn queue(&self) -> SharedQueue {
+        SharedQueue { held: self.queued_bytes, limit: self.limit }
     }
 
     /// What became of the next messages, by their tokens.
@@ -313,20 +317,27 @@ impl Outbox {
 
     /// A content is to be sent again.
     pub(crate) fn handle_lost(&mut self, content: Content, via: Via) {
-        let (stream, first, count) = match content {
-            Content::Fragment { stream, message, .. } => (stream, message.0, 1),
-            Content::Run { stream, first, count } => (stream, first.0, u64::from(count)),
-            Content::Accepted { .. } => return,
-        };
-        let Some(stream) = self.streams.get(&stream) else { return };
-        if stream.missing(first..first + count).is_some() {
+        if self.is_missing(content) {
             self.resends.push(content, via);
         }
     }
 
     /// In active mode, another path carries the same.
     pub(crate) fn copy(&mut self, content: Content, path: PathId) {
-        self.handle_lost(content, Via::Only(path));
+        if self.is_missing(content) {
+            self.resends.push_copy(content, path);
+        }
+    }
+
+    /// Whether the peer is not known to have all of a content.
+    fn is_missing(&self, content: Content) -> bool {
+        let (stream, first, count) = match content {
+            Content::Fragment { stream, message, .. } => (stream, message.0, 1),
+            Content::Run { stream, first, count } => (stream, first.0, u64::from(count)),
+            Content::Accepted { .. } => return false,
+        };
+        let stream = self.streams.get(&stream);
+        stream.is_some_and(|stream| stream.missing(first..first + count).is_some())
     }
 
     /// Copies meant for a path that can't carry them now are not needed.
@@ -462,9 +473,4 @@ enum Again {
     NoRoom,
     /// So much of it was sent.
     Sent(Content),
-}
-
-/// Bytes that one stream may have waiting or open.
-fn stream_limit(limit: usize) -> usize {
-    (limit / STREAM_SHARE as usize).max(1)
 }

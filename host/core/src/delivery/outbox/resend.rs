@@ -6,6 +6,9 @@ use overlan_wire::PathId;
 
 use crate::delivery::Content;
 
+/// Copies that wait for a path: one that is slower than the active one carries as many as it can.
+const MAX_COPIES: usize = 1_024;
+
 /// Which path may carry a content once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Via {
@@ -47,6 +50,14 @@ pub(super) struct Resends(BTreeMap<Via, VecDeque<Content>>);
 impl Resends {
     pub(super) fn push(&mut self, content: Content, via: Via) {
         self.0.entry(via).or_default().push_back(content);
+    }
+
+    /// A copy for this path, unless it is behind with them.
+    pub(super) fn push_copy(&mut self, content: Content, path: PathId) {
+        let queue = self.0.entry(Via::Only(path)).or_default();
+        if queue.len() < MAX_COPIES {
+            queue.push_back(content);
+        }
     }
 
     pub(super) fn fits(&self, take: Take) -> bool {

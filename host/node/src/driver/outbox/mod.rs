@@ -105,6 +105,17 @@ pub(crate) struct Queued {
 /// Messages given to the core at once: what it has no room for comes back.
 const MAX_AT_ONCE: usize = 4_096;
 
+/// Parts of batches in the order they came, and how many there may be before they are looked through for those that
+/// nobody waits for any more.
+#[derive(Default)]
+struct Parked {
+    parts: VecDeque<(BatchId, usize)>,
+    look_at: usize,
+}
+
+/// So few are not looked through.
+const FEW_PARKED: usize = 4;
+
 enum Slot {
     Used(Box<Batch>),
     Free(BatchId),
@@ -114,9 +125,8 @@ enum Slot {
 pub(crate) struct Outbox {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Parts that wait for room in a stream to a member, in the order they came. Each batch holds its own messages,
-    /// and goes when its caller stops waiting.
-    parked: BTreeMap<(NodeId, u16), VecDeque<(BatchId, usize)>>,
+    /// Parts that wait for room in a stream to a member. Each batch holds its own messages.
+    parked: BTreeMap<(NodeId, u16), Parked>,
     /// Batches for roles.
     roles: BTreeSet<u32>,
     /// Of these, the ones with messages that nobody has.
@@ -183,12 +193,33 @@ impl Outbox {
         let Some(batch) = self.batch(id) else { return };
         let key = (batch.parts[part].outcome.node, batch.stream);
         let deadline = batch.deadline;
-        let behind = self.parked.get(&key).is_some_and(|waiting| !waiting.is_empty());
-        if !behind && self.queue(core, now, id, part) {
+        if !self.parked.contains_key(&key) && self.queue(core, now, id, part) {
             return;
         }
-        self.parked.entry(key).or_default().push_back((id, part));
+        let waiting = self.parked.entry(key).or_default();
+        waiting.parts.push_back((id, part));
         self.deadlines.extend(deadline.map(|deadline| (deadline, id.slot)));
+        if waiting.parts.len() > waiting.look_at.max(FEW_PARKED) {
+            self.let_go(core, now, key);
+        }
+    }
+
+    /// Lets go of parked parts whose batch is gone, or whose caller stopped waiting: of a member that takes nothing for
+    /// long, nothing else would ever do that.
+    fn let_go(&mut self, core: &mut NodeCore, now: Instant, key: (NodeId, u16)) {
+        let Some(mut waiting) = self.parked.remove(&key) else { return };
+        waiting.parts.retain(|&(id, part)| {
+            if self.batch(id).is_some_and(|batch| !batch.is_withdrawn()) {
+                return true;
+            }
+            self.queue(core, now, id, part);
+            self.conclude(id);
+            false
+        });
+        waiting.look_at = 2 * waiting.parts.len();
+        if !waiting.parts.is_empty() {
+            self.parked.insert(key, waiting);
+        }
     }
 
     /// Gives what is left of a part to the core; whether all found room.
@@ -247,9 +278,9 @@ impl Outbox {
         let keys = self.parked.range((node, *streams.start())..=(node, *streams.end()));
         for key in keys.map(|(key, _)| *key).collect::<Vec<_>>() {
             let Some(mut waiting) = self.parked.remove(&key) else { continue };
-            while let Some((id, part)) = waiting.pop_front() {
+            while let Some((id, part)) = waiting.parts.pop_front() {
                 if !self.queue(core, now, id, part) {
-                    waiting.push_front((id, part));
+                    waiting.parts.push_front((id, part));
                     self.parked.insert(key, waiting);
                     break;
                 }
@@ -376,7 +407,9 @@ impl Outbox {
                 core.cancel(now, node, batch.token(range.start)..batch.token(range.end));
             }
         }
-        batch.deadline = Some(now);
+        if let Some(before) = batch.deadline.replace(now) {
+            self.deadlines.remove(&(before, id.slot));
+        }
         self.deadlines.insert((now, id.slot));
         self.handle_timeout(core, now);
     }
@@ -399,7 +432,12 @@ impl Outbox {
     }
 
     fn release(&mut self, id: BatchId) {
-        self.slots[id.slot as usize] = Slot::Free(id.next());
+        let slot = std::mem::replace(&mut self.slots[id.slot as usize], Slot::Free(id.next()));
+        if let Slot::Used(batch) = slot
+            && let Some(deadline) = batch.deadline
+        {
+            self.deadlines.remove(&(deadline, id.slot));
+        }
         self.free.push(id.slot);
         self.roles.remove(&id.slot);
         self.homeless.remove(&id.slot);
