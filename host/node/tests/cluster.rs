@@ -320,6 +320,16 @@ async fn policies_swap_and_clients_are_served() {
     assert_eq!(texts, [(3, "one".into()), (3, "two".into()), (3, "three".into())]);
     let Some(Frame::Message(message)) = listening.reader.next().await.unwrap() else { panic!("no message") };
     assert_eq!(&message.payload[..], b"hello");
+    // A stream listens once. What was accepted for it comes all the same.
+    listening.writer.write(&Frame::Listen { credit: 1 }).await.unwrap();
+    listening.writer.flush().await.unwrap();
+    let mut last = Vec::new();
+    while let Some(frame) = listening.reader.next().await.unwrap() {
+        last.push(frame);
+    }
+    let is_refused = |frame: &&Frame| matches!(frame, Frame::Error(text) if text.contains("second Listen"));
+    let refusals = last.iter().filter(is_refused).count();
+    assert_eq!((refusals, last.len()), (1, 4), "{last:?}");
     sending.writer.write(&Frame::Error("a client has none".into())).await.unwrap();
     sending.writer.flush().await.unwrap();
     assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Error(_))));

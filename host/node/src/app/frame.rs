@@ -222,7 +222,8 @@ impl Frame {
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Takes the next frame from what was read; `None` where it is not there wholly. Payloads are slices of it.
+    /// Takes the next frame from what was read; `None` where it is not there wholly. Payloads of large ones are slices of
+    /// it.
     ///
     /// # Errors
     /// [`FrameError::Malformed`].
@@ -236,7 +237,15 @@ impl Frame {
             return Ok(None);
         }
         read.advance(4);
-        Self::parse(read.split_to(length).freeze()).map(Some)
+        let frame = match length < SMALL {
+            true => {
+                let copy = Bytes::copy_from_slice(&read[..length]);
+                read.advance(length);
+                copy
+            }
+            false => read.split_to(length).freeze(),
+        };
+        Self::parse(frame).map(Some)
     }
 
     /// Reads type and body; payloads are slices of `bytes`.
@@ -327,6 +336,8 @@ fn parse_message(reader: &mut Fields) -> Result<Received, FrameError> {
 /// Bytes of one message in [`Frame::Messages`] beside its payload.
 const MESSAGE_FIELDS: usize = 16;
 const REDELIVERED: u8 = 1;
+/// Smaller frames get memory of their own: one message that waits for long would keep all that was read with it.
+const SMALL: usize = 16 << 10;
 
 /// All are of one origin and time.
 fn emit_messages(messages: &[Received], out: &mut Vec<u8>) {

@@ -47,8 +47,16 @@ pub(crate) async fn serve(stream: UnixStream, node: NodeHandle) {
         return;
     }
     let writer = tokio::spawn(write_frames(write, to_write, to_listen));
-    let mut reader =
-        Reader { node, answers, listens, open: Steps::new(), messages: 0, unqueued: 0, waiting: 0 };
+    let mut reader = Reader {
+        node,
+        answers,
+        listens,
+        listening: false,
+        open: Steps::new(),
+        messages: 0,
+        unqueued: 0,
+        waiting: 0,
+    };
     if let Err(FrameError::Malformed(why)) = reader.run(read).await {
         let _ = reader.answers.send(vec![Frame::Error(format!("malformed frame ({why}); closing"))]).await;
     }
@@ -92,6 +100,8 @@ struct Reader {
     node: NodeHandle,
     answers: mpsc::Sender<Vec<Frame>>,
     listens: mpsc::Sender<ListenChange>,
+    /// Whether the client has asked for messages.
+    listening: bool,
     open: Steps,
     /// Messages without a fate.
     messages: usize,
@@ -154,6 +164,10 @@ impl Reader {
                 let sent = Sent { token, count: payloads.len(), bytes, mode, batch: true };
                 Ok(self.send(sent, to, stream, lifetime_ms, payloads).await)
             }
+            // Two listeners of one client: what is accepted for both would come once or twice.
+            Frame::Listen { .. } | Frame::ListenBatch { .. } if self.listening => {
+                Err(FrameError::Malformed("a second Listen; open a stream for each"))
+            }
             Frame::Listen { credit } => Ok(self.listen(credit, Streams::ALL, false).await),
             Frame::ListenBatch { credit, streams } => {
                 let streams = if streams.is_empty() { Streams::ALL } else { streams.into_iter().collect() };
@@ -165,6 +179,7 @@ impl Reader {
     }
 
     async fn listen(&mut self, credit: u32, streams: Streams, batch: bool) -> bool {
+        self.listening = true;
         let options = ListenOptions { streams, ..ListenOptions::default() };
         let Ok(listener) = self.node.listen_credit(options, Some(u64::from(credit))).await else {
             return false;

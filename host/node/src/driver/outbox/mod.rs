@@ -1,6 +1,8 @@
 //! Messages on their way out: waiting for room, for an owner, or for their fate.
 
 mod batch;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;

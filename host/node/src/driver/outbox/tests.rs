@@ -1,0 +1,74 @@
+//! An outbox over a core that has no consumer: messages to the node itself wait.
+
+use overlan_core::{Config, Core};
+use overlan_seal::{Identity, Keyring, Seal};
+use overlan_wire::BootId;
+
+use super::*;
+
+const PAYLOAD: usize = 64 << 10;
+/// As many find room.
+const ROOM: usize = 4;
+
+type Callers = (oneshot::Receiver<Result<Queued, SendFailure>>, oneshot::Receiver<Vec<MemberOutcome>>);
+
+fn core() -> NodeCore {
+    let mut config = Config::new("a", BootId([1; 16]), [1; 32]);
+    // A stream may hold a quarter of it.
+    config.send_queue_bytes = 4 * ROOM * PAYLOAD;
+    let seal = Seal::new(Identity::from_seeds(&[1; 32], &[2; 32]), Keyring::public_lab(), "test");
+    Core::new(config, seal, Vec::new(), Instant::ZERO).expect("the entry fits")
+}
+
+fn send(outbox: &mut Outbox, core: &mut NodeCore, lifetime: Option<Duration>) -> Callers {
+    let (queued, is_queued) = oneshot::channel();
+    let (outcome, fates) = oneshot::channel();
+    let options = SendOptions { lifetime, ..SendOptions::new(MessageMode::Reliable) };
+    let payloads = vec![Bytes::from(vec![7; PAYLOAD])];
+    let to = Target::Node(String::from("a"));
+    outbox.send(core, Instant::ZERO, Outgoing { to, options, payloads, queued, outcome });
+    (is_queued, fates)
+}
+
+fn open(outbox: &Outbox) -> usize {
+    outbox.slots.iter().filter(|slot| matches!(slot, Slot::Used(_))).count()
+}
+
+/// Whoever gives up waiting for room takes the message back, also where there never is room again.
+#[test]
+fn messages_that_nobody_waits_for_are_let_go() {
+    let (mut core, mut outbox) = (core(), Outbox::default());
+    let kept: Vec<_> = (0..ROOM + 2).map(|_| send(&mut outbox, &mut core, None)).collect();
+    for _ in 0..1_000 {
+        drop(send(&mut outbox, &mut core, None));
+        assert!(open(&outbox) <= 2 * kept.len() + FEW_PARKED, "{} batches", open(&outbox));
+    }
+    for (_, mut fates) in kept {
+        assert!(
+            matches!(fates.try_recv(), Err(oneshot::error::TryRecvError::Empty)),
+            "a waiting one has a fate"
+        );
+    }
+}
+
+/// The deadline of a batch goes with it.
+#[test]
+fn deadlines_go_with_their_batches() {
+    let (mut core, mut outbox) = (core(), Outbox::default());
+    let hour = Some(Duration::from_secs(3_600));
+    for round in 0..20 {
+        let callers: Vec<_> = (0..2 * ROOM).map(|_| send(&mut outbox, &mut core, hour)).collect();
+        for (mut queued, _) in callers.into_iter().skip(ROOM) {
+            let batch = queued.try_recv().ok().and_then(Result::ok).map(|queued| queued.batch);
+            assert!(batch.is_none(), "round {round}: there was room");
+        }
+        for slot in 0..outbox.slots.len() {
+            let Some(id) = outbox.id_in(slot as u32) else { continue };
+            outbox.cancel(&mut core, Instant::ZERO, id);
+        }
+        while let Some(report) = core.poll_fate() {
+            outbox.handle_fate(report);
+        }
+        assert_eq!((open(&outbox), outbox.deadlines.len()), (0, 0), "round {round}");
+    }
+}
