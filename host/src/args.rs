@@ -242,6 +242,7 @@ pub(crate) struct TableArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForgetArgs {
     /// Name or id of the member
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) socket: Socket,
@@ -279,10 +280,10 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "N", conflicts_with_all = ["lines", "file"])]
     pub(crate) count: Option<u64>,
     /// Time between the messages of --count, such as 5ms
-    #[arg(long, value_name = "D", value_parser = humantime_duration, requires = "count")]
+    #[arg(long, value_name = "D", value_parser = humantime_duration, requires = "count", conflicts_with_all = ["lines", "file"])]
     pub(crate) interval: Option<Duration>,
     /// Bytes of each message of --count, at least 8
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=MAX_MESSAGE as i64), requires = "count")]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(8..=MAX_MESSAGE as i64), requires = "count", conflicts_with_all = ["lines", "file"])]
     pub(crate) size: Option<u32>,
     /// Send each line of standard input as it arrives
     #[arg(long, conflicts_with = "file")]

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::args::BenchArgs;
+use crate::table::out;
 
 /// Bytes sent and not yet answered, of each of the `--parallel` senders.
 const MAX_OPEN_BYTES: usize = 16 << 20;
@@ -199,19 +200,20 @@ fn print(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         return crate::table::print_json(outcome);
     }
     let Outcome { to, mode, bytes, seconds, sent, received, lost, .. } = outcome;
-    println!("{mode} messages of {bytes} bytes to {to}, {seconds:.1} s");
-    println!(
+    out!("{mode} messages of {bytes} bytes to {to}, {seconds:.1} s");
+    out!(
         "  rate             {:.3} Gbit/s, {:.0} messages/s",
-        outcome.gbit_per_second, outcome.messages_per_second
+        outcome.gbit_per_second,
+        outcome.messages_per_second
     );
-    println!("  messages         {sent} sent, {received} received, {lost} lost");
-    println!("  retransmissions  {}", outcome.retransmissions);
+    out!("  messages         {sent} sent, {received} received, {lost} lost");
+    out!("  retransmissions  {}", outcome.retransmissions);
     if let Some(cores) = outcome.cpu_cores {
-        println!("  this node        {:.0}% of a core", 100.0 * cores);
+        out!("  this node        {:.0}% of a core", 100.0 * cores);
     }
     if let Some(latency) = &outcome.latency_us {
         let Latency { p50, p90, p99, p99_9, p99_99, max } = latency;
-        println!(
+        out!(
             "  latency, us      p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p99_9:.0}  p99.99 {p99_99:.0}  max {max:.0}"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,10 @@ use overlan_node::config::{AdapterChoice, PluginSource, Security};
 use overlan_node::status::{MemberState, PathStatus, PlanStatus};
 use overlan_node::{Config, Fate, Impairment, Kind, Listener, MessageMode, Node, NodeHandle, Responsibility};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Json;
-use crate::table::Table;
+use crate::table::{Table, out};
 
 const NAMES: [&str; 3] = ["anna", "ben", "cleo"];
 /// Link speeds in Mbit/s, as the members are configured.
@@ -53,21 +55,32 @@ struct Demo {
 }
 
 pub(crate) async fn run(args: &Json) -> anyhow::Result<ExitCode> {
-    let folder = tempfile::Builder::new().prefix("overlan-demo").tempdir()?;
+    // Nobody else is to read the keys in it.
+    let private = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("overlan-demo").permissions(private).tempdir()?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut demo =
         Demo { nodes: Vec::new(), port: free_port()?, quiet: args.json, outcome: Outcome::default() };
-    let result = demo.play(folder.path()).await;
+    // Whatever ends it, its members leave and its folder goes.
+    let result = tokio::select! {
+        result = demo.play(folder.path()) => result.map(|()| None),
+        _ = interrupt.recv() => Ok(Some(130)),
+        _ = terminate.recv() => Ok(Some(143)),
+    };
     for node in &demo.nodes {
         node.leave().await;
     }
-    result?;
+    if let Some(status) = result? {
+        return Ok(ExitCode::from(status));
+    }
     let outcome = &demo.outcome;
     let fine = outcome.digests_equal && outcome.lost == 0 && outcome.doubled == 0;
     if args.json {
         // On one line, for scripts that take the last.
-        println!("{}", serde_json::to_string(outcome)?);
+        out!("{}", serde_json::to_string(outcome)?);
     } else {
-        demo.summary();
+        demo.summary()?;
     }
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -91,10 +104,11 @@ impl Demo {
         self.swap().await
     }
 
-    fn say(&self, text: impl std::fmt::Display) {
+    fn say(&self, text: impl std::fmt::Display) -> anyhow::Result<()> {
         if !self.quiet {
-            println!("{text}");
+            out!("{text}");
         }
+        Ok(())
     }
 
     async fn start(&mut self, folder: &Path) -> anyhow::Result<()> {
@@ -107,7 +121,7 @@ impl Demo {
             self.port,
             NAMES[0],
             SPEEDS[0] / SPEEDS[1],
-        ));
+        ))?;
         for (member, name) in NAMES.iter().enumerate() {
             let config = self.config(member, name, folder, &key);
             let node = Node::start(config).await.with_context(|| format!("member {name}"))?;
@@ -119,7 +133,7 @@ impl Demo {
             })
             .await?;
         }
-        self.say(format!("   running, policies compiled, after {} ms", started.elapsed().as_millis()));
+        self.say(format!("   running, policies compiled, after {} ms", started.elapsed().as_millis()))?;
         Ok(())
     }
 
@@ -159,7 +173,7 @@ impl Demo {
         self.say(format!(
             "\n2. All hold the same address table, agreed after {} ms:",
             started.elapsed().as_millis()
-        ));
+        ))?;
         let table = self.nodes[0].table().await?;
         let mut listing = Table::new(&["node", "primary", "alternate", "version"]);
         for entry in &table.entries {
@@ -168,9 +182,9 @@ impl Demo {
             };
             listing.row([entry.name.clone(), address(0), address(1), entry.version.to_string()]);
         }
-        self.say(indent(&listing.to_string()));
+        self.say(indent(&listing.to_string()))?;
         for (node, name) in self.nodes.iter().zip(NAMES) {
-            self.say(format!("   digest at {name:5} {}", node.table().await?.digest));
+            self.say(format!("   digest at {name:5} {}", node.table().await?.digest))?;
         }
         Ok(())
     }
@@ -195,8 +209,8 @@ impl Demo {
     async fn responsibilities(&self) -> anyhow::Result<()> {
         let plan = self.nodes[0].plan().await?;
         let policy = self.policy(Kind::Assignment);
-        self.say(format!("\n3. Who is responsible for what, by the policy {policy}:"));
-        self.say(indent(&owners(&plan)));
+        self.say(format!("\n3. Who is responsible for what, by the policy {policy}:"))?;
+        self.say(indent(&owners(&plan)))?;
         Ok(())
     }
 
@@ -213,21 +227,21 @@ impl Demo {
     async fn cut(&mut self) -> anyhow::Result<()> {
         let (from, to) = (&self.nodes[0], &self.nodes[1]);
         let every = INTERVAL.as_millis();
-        self.say(format!("\n4. {} sends {} a reliable message every {every} ms.", NAMES[0], NAMES[1]));
+        self.say(format!("\n4. {} sends {} a reliable message every {every} ms.", NAMES[0], NAMES[1]))?;
         let stop = Arc::new(AtomicBool::new(false));
         let arrivals = Arc::new(Mutex::new(Vec::new()));
         let collecting = tokio::spawn(collect(to.listen().await?, arrivals.clone()));
         let sender = tokio::spawn(stream(from.clone(), stop.clone()));
         tokio::time::sleep(BEFORE).await;
         let before = active(from).await?;
-        self.say(format!("   traffic goes by {} -> {}", before.local, before.remote));
+        self.say(format!("   traffic goes by {} -> {}", before.local, before.remote))?;
         let cut = before.remote.ip();
         to.impair(cut, Impairment::DropBoth).await?;
         let cut_at = Instant::now();
-        self.say(format!("   {cut} is cut, silently, as by a cable pulled behind the first switch ..."));
+        self.say(format!("   {cut} is cut, silently, as by a cable pulled behind the first switch ..."))?;
         tokio::time::sleep(AFTER).await;
         let after = active(from).await?;
-        self.say(format!("   traffic goes by {} -> {}", after.local, after.remote));
+        self.say(format!("   traffic goes by {} -> {}", after.local, after.remote))?;
         stop.store(true, Ordering::Release);
         let (sent, delivered) = sender.await??;
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -239,7 +253,7 @@ impl Demo {
         self.say(format!(
             "   {} sent, {} delivered, {} lost, {} doubled; the longest gap in arrivals: {:.0} ms",
             outcome.sent, outcome.delivered, outcome.lost, outcome.doubled, outcome.failover_gap_ms
-        ));
+        ))?;
         Ok(())
     }
 
@@ -285,19 +299,20 @@ impl Demo {
             self.outcome.policy_after,
             self.outcome.responsibilities_moved,
             started.elapsed().as_millis()
-        ));
-        self.say(indent(&owners(&after)));
+        ))?;
+        self.say(indent(&owners(&after)))?;
         Ok(())
     }
 
-    fn summary(&self) {
+    fn summary(&self) -> anyhow::Result<()> {
         let outcome = &self.outcome;
-        println!("\nSummary");
-        println!("   tables identical    {}", if outcome.digests_equal { "yes" } else { "NO" });
-        println!("   lost / doubled      {} / {} of {}", outcome.lost, outcome.doubled, outcome.sent);
-        println!("   failover gap        {:.0} ms", outcome.failover_gap_ms);
-        println!("   policy              {} -> {}", outcome.policy_before, outcome.policy_after);
-        println!("   duties moved by it  {} of {DUTIES}", outcome.responsibilities_moved);
+        out!("\nSummary");
+        out!("   tables identical    {}", if outcome.digests_equal { "yes" } else { "NO" });
+        out!("   lost / doubled      {} / {} of {}", outcome.lost, outcome.doubled, outcome.sent);
+        out!("   failover gap        {:.0} ms", outcome.failover_gap_ms);
+        out!("   policy              {} -> {}", outcome.policy_before, outcome.policy_after);
+        out!("   duties moved by it  {} of {DUTIES}", outcome.responsibilities_moved);
+        Ok(())
     }
 }
 

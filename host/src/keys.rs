@@ -1,6 +1,7 @@
 //! `overlan keys`.
 
 use anyhow::anyhow;
+use overlan_node::client::path_segment;
 use overlan_node::{KeyView, MAX_KEY_FILE, read_bounded};
 
 use crate::args::{KeysArgs, KeysCommand, Query};
@@ -21,10 +22,11 @@ pub(crate) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
             change(query, "/v1/keys", text).await
         }
         KeysCommand::Promote { id, query } => {
-            change(query, &format!("/v1/keys/{id}/promote"), Vec::new()).await
+            change(query, &format!("/v1/keys/{}/promote", path_segment(id)), Vec::new()).await
         }
         KeysCommand::Retire { id, query } => {
-            let keys: Vec<KeyView> = control(&query.socket)?.delete(&format!("/v1/keys/{id}")).await?;
+            let keys: Vec<KeyView> =
+                control(&query.socket)?.delete(&format!("/v1/keys/{}", path_segment(id))).await?;
             print(query, &keys)
         }
         KeysCommand::Reload(query) => change(query, "/v1/keys/reload", Vec::new()).await,

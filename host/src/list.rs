@@ -1,7 +1,7 @@
 //! Listings of a running node, and of this host's adapters.
 
 use overlan_node::adapters::{AdapterView, select};
-use overlan_node::client::{Control, discover};
+use overlan_node::client::{Control, discover, path_segment};
 use overlan_node::config::Overrides;
 use overlan_node::status::{MemberStatus, PathStatus, PlanStatus, TableStatus};
 use overlan_node::{Config, NodeStatus, netlink};
@@ -166,8 +166,8 @@ pub(crate) async fn plan(args: &Query) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn forget(args: &ForgetArgs) -> anyhow::Result<()> {
-    let _: Value =
-        control(&args.socket)?.post(&format!("/v1/forget/{}", args.node), "text/plain", "").await?;
+    let path = format!("/v1/forget/{}", path_segment(&args.node));
+    let _: Value = control(&args.socket)?.post(&path, "text/plain", "").await?;
     out!("{} is forgotten", args.node);
     Ok(())
 }

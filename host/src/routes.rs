@@ -17,16 +17,28 @@ pub(crate) async fn run(args: &RoutesArgs) -> anyhow::Result<()> {
         RoutesCommand::Show(json) => show(json).await,
         RoutesCommand::Apply(from) => {
             let (config, plan) = planned(from).await?;
-            report(&reconciler(&config)?.apply(&plan).await?, from.json.json)
+            let done = reconciler(&config)?.apply(&plan).await?;
+            report(&done, from.json.json)?;
+            all_done(&done)
         }
         RoutesCommand::Clear(from) => {
             let done = match &from.config {
                 Some(path) => reconciler(&Config::load(Some(path), &Overrides::default())?)?.clear().await?,
                 None => netlink::clear_all().await?,
             };
-            report(&done, from.json.json)
+            report(&done, from.json.json)?;
+            all_done(&done)
         }
     }
+}
+
+fn all_done(report: &Report) -> anyhow::Result<()> {
+    let refused = report.refused.len();
+    anyhow::ensure!(
+        refused == 0,
+        "{refused} changes of the kernel's routes were refused; the listing says why"
+    );
+    Ok(())
 }
 
 fn reconciler(config: &Config) -> anyhow::Result<Reconciler> {

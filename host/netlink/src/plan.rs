@@ -250,7 +250,10 @@ fn subnet_route(owner: Owner, subnet: &Subnet, adapters: &[Adapter]) -> Result<R
             || subnet.adapter.parse().is_ok_and(|address: IpAddr| adapter.address == address)
     };
     let mut why = "no adapter of this host has this name or address".to_owned();
-    for adapter in adapters.iter().filter(named) {
+    // What is wrong with an address of the router's family says more, and comes last.
+    let (same, other): (Vec<_>, Vec<_>) =
+        adapters.iter().filter(named).partition(|adapter| adapter.address.is_ipv4() == subnet.via.is_ipv4());
+    for adapter in other.into_iter().chain(same) {
         match ready(adapter).map_err(|refusal| refusal.why).and_then(|()| reach(adapter, subnet.via)) {
             Ok(onlink) => {
                 return Ok(Route {

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
@@ -15,7 +16,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::app::frame::PREFACE;
 use crate::app::{Frame, FrameError};
-use crate::config::runtime_dir;
+use crate::config::{check_runtime_dir, runtime_dir};
 
 /// Bytes of a stream read or written at once.
 const CHUNK: usize = 256 << 10;
@@ -63,6 +64,7 @@ pub fn discover(named: Option<&Path>) -> Result<PathBuf, ClientError> {
         return Ok(path.into());
     }
     let dir = runtime_dir();
+    check_runtime_dir(&dir).map_err(ClientError::Discovery)?;
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut sockets: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
@@ -82,6 +84,11 @@ pub fn discover(named: Option<&Path>) -> Result<PathBuf, ClientError> {
             )))
         }
     }
+}
+
+/// Text as a segment of a request's path.
+pub fn path_segment(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
 /// A client of the control API.

@@ -26,6 +26,7 @@ mod kernel;
 mod keyring;
 mod node;
 mod policy;
+mod problems;
 mod receipt;
 pub mod rollout;
 mod state;

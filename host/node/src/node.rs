@@ -1,5 +1,6 @@
 //! Starting a node.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -161,6 +162,12 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
             Ok(Keyring::public_lab())
         }
         Security::KeyFile(path) => {
+            if std::fs::metadata(path).is_ok_and(|facts| facts.mode() & 0o077 != 0) {
+                tracing::warn!(
+                    "{}: other users may read the cluster key; `chmod 600` it, and replace it if they have",
+                    path.display()
+                );
+            }
             let text = crate::keyring::read_key_file(path)
                 .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
             Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })
@@ -320,6 +327,7 @@ async fn start(
     }
     let streams = control.streams();
     let control = crate::control::serve(control, handle.clone());
+    tokio::spawn(crate::problems::log(handle.clone()));
     let served = handle.clone();
     let service = async move {
         let end = tokio::select! {

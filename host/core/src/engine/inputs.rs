@@ -12,6 +12,7 @@ use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::peer::{Packet, Surroundings};
+use crate::sighting::Sighting;
 use crate::time::Instant;
 
 /// A timer that fires this late says that the node itself did not run.
@@ -260,6 +261,7 @@ impl<C: Crypto> Core<C> {
         self.seal_drafts();
         let before = self.crypto.active_key();
         change(&mut self.crypto);
+        self.unknown_keys = Sighting::default();
         self.senders.rekey(&self.crypto, self.config.boot);
         self.rekey_sessions(before);
         self.pump();

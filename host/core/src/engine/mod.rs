@@ -128,6 +128,9 @@ pub struct Core<C: Crypto> {
     wrong_key: Option<(SocketAddr, KeyId)>,
     /// Datagrams sealed with a key that is not on the keyring.
     unknown_keys: Sighting,
+    /// The last node whose entry was dropped since it may not join.
+    stranger: Option<NodeId>,
+    strangers: Sighting,
     /// Datagrams that failed authentication, but for what was meant for a boot before this one.
     forgeries: Sighting,
     conflict: Conflict,
@@ -199,6 +202,8 @@ impl<C: Crypto> Core<C> {
             counters: Counters::default(),
             wrong_key: None,
             unknown_keys: Sighting::default(),
+            stranger: None,
+            strangers: Sighting::default(),
             forgeries: Sighting::default(),
             conflict: Conflict::default(),
             restarts: Restarts::default(),

@@ -83,6 +83,8 @@ impl<C: Crypto> Core<C> {
         let entry = matches!(signed.record, Record::Entry(_));
         if entry && !self.is_allowed(signed.record.id()) {
             self.counters.dropped_not_allowed += 1;
+            self.stranger = Some(signed.record.id());
+            self.strangers.note(self.now);
             return None;
         }
         Some(signed)

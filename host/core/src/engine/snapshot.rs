@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_contract::failover::PathState;
@@ -48,10 +49,20 @@ impl<C: Crypto> Core<C> {
         }
         let nobody =
             !self.table.entries().any(|entry| entry.id != self.id && is_live(self.state_of(entry.id)));
-        if nobody && !self.config.seeds.is_empty() && now.since(Instant::ZERO) > Duration::from_secs(1) {
+        let own = |seed: &&SocketAddr| {
+            self.adapters.iter().any(|own| (own.address, own.port) == (seed.ip(), seed.port()))
+        };
+        let seeds: Vec<_> =
+            self.config.seeds.iter().filter(|seed| !own(seed)).map(ToString::to_string).collect();
+        if let Some((id, times)) = self.stranger.zip(self.strangers.lasting(now)) {
+            problems.push(format!(
+                "{times} entries of nodes that [cluster] allow does not list were dropped (last of {id}): list those that \
+                 are to be members"
+            ));
+        } else if nobody && !seeds.is_empty() && now.since(Instant::ZERO) > Duration::from_secs(1) {
             problems.push(format!(
                 "no seed answers ({}): check addresses, routes and that the seed runs; still trying",
-                self.config.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                seeds.join(", ")
             ));
         }
         if let Some(((from, key), times)) = self.wrong_key.zip(self.unknown_keys.lasting(now)) {
@@ -84,6 +95,7 @@ impl<C: Crypto> Core<C> {
                 "two members are named {name}: rename one, or `overlan forget` the dead one by id"
             ));
         }
+        problems.extend(self.planner.problems(|id| self.name_of(id)));
         if self.adapters.is_empty() {
             problems.push("no adapter is usable: nothing can be sent or received".to_string());
         }

@@ -11,6 +11,9 @@ use super::follow::InForce;
 use super::wire::Opinion;
 use crate::status::{Duty, PlanStatus, Vote};
 
+/// Responsibilities named where nobody owns them.
+const MAX_NAMED: usize = 3;
+
 impl Planner {
     /// The plan in force and what the members make of it.
     pub fn status(&self, name_of: impl Fn(NodeId) -> String) -> PlanStatus {
@@ -31,6 +34,39 @@ impl Planner {
             duties: if self.confirmed { duties(plan, &name_of) } else { Vec::new() },
             votes: self.verdicts(plan, &name_of),
         }
+    }
+
+    /// What is wrong with the plan in force, in words.
+    pub fn problems(&self, name_of: impl Fn(NodeId) -> String) -> Vec<String> {
+        let Some(plan) = &self.in_force else { return Vec::new() };
+        let mut problems = Vec::new();
+        if !self.quorate() {
+            problems.push(String::from("this member sees no majority of the members, and owns nothing"));
+            return problems;
+        }
+        let duties = plan.proposal.responsibilities.iter().zip(&plan.proposal.owners);
+        let mut unowned = duties.filter(|(_, owners)| owners.is_empty()).map(|(duty, _)| duty.name.as_str());
+        let named: Vec<&str> = unowned.by_ref().take(MAX_NAMED).collect();
+        if !named.is_empty() {
+            let more = match unowned.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            problems.push(format!(
+                "nobody owns {}{more}: no live member meets what is required of an owner",
+                named.join(", ")
+            ));
+        }
+        for vote in self.verdicts(plan, &name_of) {
+            let Vote { node, verdict, why, .. } = vote;
+            match verdict.as_str() {
+                "differs" => problems
+                    .push(format!("{node} would have made another plan ({why}), and follows this one")),
+                "fault" => problems.push(format!("the assignment policy of {node} gives no plan: {why}")),
+                _ => {}
+            }
+        }
+        problems
     }
 
     fn verdicts(&self, plan: &InForce, name_of: &impl Fn(NodeId) -> String) -> Vec<Vote> {

@@ -23,7 +23,7 @@ use overlan_wire::NodeId;
 
 pub(crate) use expand::expand;
 pub use overrides::Overrides;
-pub use paths::{app_name, default_control, default_state_dir, runtime_dir};
+pub use paths::{app_name, check_runtime_dir, default_control, default_state_dir, runtime_dir};
 pub(crate) use validate::milli;
 
 /// The UDP port where none is configured.

@@ -1,7 +1,8 @@
 //! Where things lie by default.
 
 use std::env;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
@@ -13,6 +14,27 @@ pub fn runtime_dir() -> PathBuf {
     match folder("XDG_RUNTIME_DIR") {
         Some(dir) => dir.join("overlan"),
         None => env::temp_dir().join(format!("overlan-{}", geteuid())),
+    }
+}
+
+/// Checks that nobody but this user and root can put a control socket into this folder, or take one away: whoever can
+/// is sent what is meant for the node.
+///
+/// # Errors
+/// In words, with what to do.
+pub fn check_runtime_dir(dir: &Path) -> Result<(), String> {
+    let Ok(facts) = std::fs::metadata(dir) else { return Ok(()) };
+    let theirs = facts.uid() != 0 && facts.uid() != geteuid().as_raw();
+    let (for_all, sticky) = (facts.mode() & 0o002 != 0, facts.mode() & 0o1000 != 0);
+    match theirs || for_all && !sticky {
+        true => Err(format!(
+            "other users may put files into {} (owner {}, mode {:o}): set XDG_RUNTIME_DIR to a folder of your own, or \
+             name another socket",
+            dir.display(),
+            facts.uid(),
+            facts.mode() & 0o7777
+        )),
+        false => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::client::is_hung_up;
-use crate::config::Config;
+use crate::config::{Config, check_runtime_dir};
 use crate::handle::NodeHandle;
 use crate::node::StartError;
 
@@ -84,6 +84,7 @@ async fn bind_control(path: &Path) -> Result<UnixListener, String> {
     let explain = |error: io::Error| format!("{error}; choose another place with --control");
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(explain)?;
+        check_runtime_dir(dir)?;
     }
     match UnixListener::bind(path) {
         Ok(listener) => restrict(listener, path).map_err(explain),

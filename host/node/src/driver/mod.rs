@@ -113,6 +113,9 @@ pub(crate) struct Driver {
     outbox: Outbox,
     listeners: listeners::Listeners,
     state: StateDir,
+    /// Why the adapters or the version of the own entry were not taken.
+    unfit: Option<String>,
+    unstored: Option<String>,
     buffer: Vec<u8>,
     /// When the core's next timer is due, as the last turn left it.
     deadline: Option<Instant>,
@@ -145,6 +148,8 @@ impl Driver {
             outbox: Outbox::default(),
             listeners: listeners::Listeners::default(),
             state,
+            unfit: None,
+            unstored: None,
             buffer: Vec::with_capacity(1 << 16),
             deadline: None,
             overdue: None,
@@ -270,13 +275,16 @@ impl Driver {
 
     /// Opens and closes sockets and tells the core.
     fn apply_adapters(&mut self) {
-        let adapters = self.sockets.apply();
-        let mut problems = self.sockets.problems();
-        if let Some(adapters) = adapters
-            && let Err(error) = self.core.handle_adapters(now(self.origin), adapters)
-        {
-            problems.push(error.to_string());
+        if let Some(adapters) = self.sockets.apply() {
+            let taken = self.core.handle_adapters(now(self.origin), adapters);
+            self.unfit = taken.err().map(|error| error.to_string());
         }
+        self.tell_problems();
+    }
+
+    fn tell_problems(&self) {
+        let mut problems = self.sockets.problems();
+        problems.extend(self.unfit.iter().chain(&self.unstored).cloned());
         self.ports.problems.send_if_modified(|known| {
             let changed = *known != problems;
             *known = problems;
@@ -344,8 +352,12 @@ impl Driver {
                     self.outbox.handle_writable(&mut self.core, now, node, stream);
                 }
                 Event::Version(version) => {
-                    if let Err(error) = self.state.store_version(version) {
-                        tracing::error!(%error, "the version of the table entry could not be stored");
+                    let stored = self.state.store_version(version);
+                    let unstored =
+                        stored.err().map(|error| format!("the table entry's version is not kept: {error}"));
+                    if self.unstored != unstored {
+                        self.unstored = unstored;
+                        self.tell_problems();
                     }
                 }
                 Event::Routes => {

@@ -147,7 +147,11 @@ impl Policies {
     }
 
     pub(crate) fn show(&self) -> Vec<PolicyStatus> {
-        self.board.shown.lock().unwrap_or_else(PoisonError::into_inner).to_vec()
+        let mut shown = self.board.shown.lock().unwrap_or_else(PoisonError::into_inner).to_vec();
+        for probation in shown.iter_mut().filter_map(|status| status.probation.as_mut()) {
+            *probation = probation.now();
+        }
+        shown
     }
 
     /// What [`Prepared::digest`] will be of a policy of the cluster document.

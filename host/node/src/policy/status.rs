@@ -1,7 +1,7 @@
 //! What the control API tells of policies, and why one was not changed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use overlan_contract::{Attributes, Kind};
 use overlan_policy::{BreakerState, Counters, LimitError, Probation, Use};
@@ -63,13 +63,22 @@ pub struct ProbationStatus {
     pub answers_left: u32,
     /// Milliseconds until its time is over.
     pub ends_in_ms: u64,
+    #[serde(skip)]
+    ends: Option<Instant>,
 }
 
 impl ProbationStatus {
     /// `origin` is where the probation's clock starts.
     pub(super) fn new(probation: &Probation, origin: Instant) -> Self {
-        let ends_in = probation.ends().saturating_sub(origin.elapsed());
-        ProbationStatus { answers_left: probation.answers_left(), ends_in_ms: millis(ends_in) }
+        let ends = origin.checked_add(probation.ends());
+        let status = ProbationStatus { answers_left: probation.answers_left(), ends_in_ms: 0, ends };
+        status.now()
+    }
+
+    /// The same, some time later.
+    pub(super) fn now(self) -> Self {
+        let ends_in = self.ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()));
+        ProbationStatus { ends_in_ms: millis(ends_in), ..self }
     }
 }
 

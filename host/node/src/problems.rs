@@ -1,0 +1,36 @@
+//! Tells the log of the problems that `status` lists: a node that cannot work is not to look fine there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::handle::NodeHandle;
+
+/// How often the problems are looked at: a new node has this long until what it lacks at first is one.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Until the node stops.
+pub(crate) async fn log(node: NodeHandle) {
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = BTreeMap::new();
+    loop {
+        look.tick().await;
+        let Ok(status) = node.status().await else { return };
+        let problems: BTreeMap<_, _> =
+            status.core.problems.into_iter().map(|problem| (without_figures(&problem), problem)).collect();
+        for (_, problem) in problems.iter().filter(|(key, _)| !known.contains_key(*key)) {
+            tracing::warn!(problem);
+        }
+        for (_, problem) in known.iter().filter(|(key, _)| !problems.contains_key(*key)) {
+            tracing::info!(problem, "this is over");
+        }
+        known = problems;
+    }
+}
+
+/// What makes a problem the same though its counts go on.
+fn without_figures(problem: &str) -> String {
+    problem.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
