@@ -7,12 +7,14 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use core::time::Duration;
 
 use bytes::{Buf, BufMut};
-use foca::{Codec, Header, Member, Message, PostcardCodec, ProbeNumber};
+use foca::{Codec, Header, Member, Message, PostcardCodec, ProbeNumber, State};
 use overlan_wire::{BootId, NodeId};
 
 use super::Identity;
+use crate::time::Instant;
 
 /// Nodes remembered whose identity nothing bore out; more are told of again by later gossip.
 const MAX_UNPROVEN: usize = 1_024;
@@ -29,7 +31,16 @@ pub(super) struct Binding {
     /// Others may hold an identity of this node that its present one does not outrank.
     pub(super) outranked: bool,
     pub(super) probes: Probes,
+    pub(super) now: Instant,
+    /// Whose datagrams came lately, and when the last one did.
+    heard: BTreeMap<NodeId, (Identity, Instant)>,
+    /// Who sent the datagram that is being read.
+    sender: Option<NodeId>,
 }
+
+/// Whoever was heard from so lately is not dead by what another says: to be found dead takes longer. One that comes back
+/// from where it saw nobody says it of all.
+const HEARD_LATELY: Duration = Duration::from_millis(1_500);
 
 /// What the headers that pass by tell of probes; foca itself says nothing of them.
 #[derive(Debug, Default)]
@@ -69,7 +80,18 @@ impl Binding {
             behind: false,
             outranked: false,
             probes: Probes::default(),
+            now: Instant::ZERO,
+            heard: BTreeMap::new(),
+            sender: None,
         }
+    }
+
+    /// Whether somebody else says that a member is dead that was heard from lately.
+    fn is_hearsay(&self, member: &Member<Identity>) -> bool {
+        let heard = self.heard.get(&member.id().node());
+        let lately =
+            heard.is_some_and(|(identity, at)| identity == member.id() && self.now.since(*at) < HEARD_LATELY);
+        lately && member.state() == State::Down && self.sender != Some(member.id().node())
     }
 
     pub(super) fn set_own(&mut self, own: Identity) {
@@ -85,6 +107,7 @@ impl Binding {
             }
             None => {
                 self.entries.remove(&node);
+                self.heard.remove(&node);
                 false
             }
         }
@@ -148,6 +171,9 @@ impl Codec<Identity> for BoundCodec {
         // Foca refuses what claims to come from ourselves.
         if header.src.id == binding.own.id || binding.bears_out(&header.src) {
             binding.probes.note_received(&header);
+            let (sender, now) = (header.src, binding.now);
+            binding.sender = Some(sender.node());
+            binding.heard.insert(sender.node(), (sender, now));
             Ok(header)
         } else {
             Err(BoundError::Unproven)
@@ -162,7 +188,11 @@ impl Codec<Identity> for BoundCodec {
         let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
         let mut binding = self.0.borrow_mut();
         if binding.admits(member.id()) {
-            return Ok(member);
+            // It may object to a suspicion.
+            return Ok(match binding.is_hearsay(&member) {
+                true => Member::new(*member.id(), member.incarnation(), State::Suspect),
+                false => member,
+            });
         }
         // That this node is alive is news to nobody: it takes the place of what is refused.
         Ok(Member::alive(binding.own))

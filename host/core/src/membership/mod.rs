@@ -232,6 +232,7 @@ impl Membership {
 
     /// Takes a membership datagram.
     pub(crate) fn handle_data(&mut self, now: Instant, data: &[u8]) {
+        self.binding.borrow_mut().now = now;
         let result = self.foca.handle_data(data, &mut self.effects);
         self.note(result);
         self.settle(now);

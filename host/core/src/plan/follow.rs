@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use overlan_contract::assignment::{self, Answer, Question, Responsibility};
-use overlan_wire::{Digest, DocumentId, NodeId};
+use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
 use super::question::{document_digest, plan_digest};
 use super::wire::{Opinion, Proposal, Vote};
-use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, PENDING, Planner};
+use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, OVERLOOKED_WAIT, PENDING, Planner};
 use crate::status::Ownership;
 use crate::time::Instant;
 
@@ -36,6 +36,8 @@ pub(super) struct InForce {
 pub(super) struct Held {
     pub(super) proposal: Proposal,
     bytes: Vec<u8>,
+    /// Until when it waits for what this member sees to fit.
+    until: Instant,
 }
 
 impl InForce {
@@ -136,14 +138,28 @@ impl Planner {
             if of_leader && from == ballot.proposer && !overtaken {
                 self.send(from, |outbox| outbox.vote = true);
             }
-        } else if of_leader && ballot.proposer != self.me {
+        } else if of_leader && ballot.proposer != self.me && !self.overlooks(&proposal) {
             self.adopt(now, proposal, bytes.to_vec());
         } else {
-            self.hold(Held { proposal, bytes: bytes.to_vec() });
+            self.hold(Held { proposal, bytes: bytes.to_vec(), until: now + OVERLOOKED_WAIT });
         }
     }
 
-    /// Keeps a proposal until its proposer is the leader here too, or, at a leader, as one to start from.
+    /// Whether a plan leaves out a member that this one sees alive. One that was cut off for a while leads with what it
+    /// saw then: it would give away what others own and go on with.
+    fn overlooks(&self, proposal: &Proposal) -> bool {
+        let Some(facts) = &self.facts else { return false };
+        let mut there = proposal.live().peekable();
+        let in_table = |(node, _): &(&NodeId, &BootId)| super::ids_contain(&self.ids, **node);
+        // Both are in the order of the ids.
+        facts.live.iter().filter(in_table).any(|(node, boot)| {
+            while there.next_if(|(other, _)| other < node).is_some() {}
+            there.next_if_eq(&(*node, *boot)).is_none()
+        })
+    }
+
+    /// Keeps a proposal until its proposer is the leader here too and sees what this member sees, or, at a leader, as one
+    /// to start from.
     fn hold(&mut self, held: Held) {
         if self.held.iter().any(|other| other.proposal.ballot == held.proposal.ballot) {
             return;
@@ -159,15 +175,23 @@ impl Planner {
     }
 
     pub(super) fn adopt_held(&mut self, now: Instant) {
-        let Some((leader, boot)) = self.leader.filter(|(leader, _)| *leader != self.me) else { return };
-        let of_leader = |held: &Held| {
-            let ballot = held.proposal.ballot;
-            (ballot.proposer, ballot.boot) == (leader, boot)
-        };
-        while let Some(place) = self.held.iter().position(of_leader) {
-            let Held { proposal, bytes } = self.held.remove(place);
+        while let Some(place) = self.held.iter().position(|held| {
+            self.is_of_leader(held) && (now >= held.until || !self.overlooks(&held.proposal))
+        }) {
+            let Held { proposal, bytes, .. } = self.held.remove(place);
             self.adopt(now, proposal, bytes);
         }
+    }
+
+    /// When a plan that waits is adopted all the same.
+    pub(super) fn held_deadline(&self) -> Option<Instant> {
+        self.held.iter().filter(|held| self.is_of_leader(held)).map(|held| held.until).min()
+    }
+
+    /// Whether its proposer leads another member than it.
+    fn is_of_leader(&self, held: &Held) -> bool {
+        let ballot = held.proposal.ballot;
+        ballot.proposer != self.me && self.leader == Some((ballot.proposer, ballot.boot))
     }
 
     fn adopt(&mut self, now: Instant, proposal: Proposal, bytes: Vec<u8>) {

@@ -12,8 +12,8 @@ use super::fallback::fallback_assignment;
 use super::question::{carried_over, document_digest, question_digest};
 use super::wire::{Ballot, MAX_EPOCH, MAX_WHY, Opinion, PlanMessage, Proposal, Vote};
 use super::{
-    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, PENDING,
-    POLICY_WAIT, Planner, REPORT_WAIT, ids_contain,
+    ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, OVERLOOKED_WAIT,
+    PENDING, POLICY_WAIT, Planner, REPORT_WAIT, ids_contain,
 };
 use crate::time::Instant;
 
@@ -190,8 +190,18 @@ impl Planner {
         let document = if self.lacks_document() { since + DOCUMENT_WAIT } else { Instant::ZERO };
         let pending = self.facts.as_ref().is_some_and(|facts| facts.plugin_pending);
         let policy = if pending { since + POLICY_WAIT } else { Instant::ZERO };
-        let due = rest.min(since + DEBOUNCE_MAX).max(fetched).max(document).max(policy);
+        let unseen = if self.lacks_members() { since + OVERLOOKED_WAIT } else { Instant::ZERO };
+        let due = rest.min(since + DEBOUNCE_MAX).max(fetched).max(document).max(policy).max(unseen);
         self.lead.due = Some(due);
+    }
+
+    /// Whether others made a plan above the one in force here for members that this one does not see (yet): it comes
+    /// back from where it saw nobody, and they may be there.
+    fn lacks_members(&self) -> bool {
+        let in_force = self.in_force.as_ref().map(|plan| plan.proposal.ballot);
+        let above = self.held.iter().filter(|held| Some(held.proposal.ballot) > in_force);
+        let mut unseen = above.flat_map(|held| held.proposal.live());
+        unseen.any(|(node, boot)| self.live_boot(node) != Some(boot) && ids_contain(&self.ids, node))
     }
 
     /// Whether a plan known here was made for a cluster document above the own, which is on its way then.

@@ -82,6 +82,9 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 pub const NUDGE: Duration = Duration::from_secs(3);
 /// The longest time between two reminders.
 pub const NUDGE_MAX: Duration = Duration::from_secs(24);
+/// How long a plan that leaves out a member seen alive here waits for that to clear up, and a leader that knows of a plan
+/// for members it does not see. Views differ for as long as gossip takes.
+pub const OVERLOOKED_WAIT: Duration = Duration::from_secs(1);
 /// Epochs that a cluster may be ahead of what this member knows: more than it will ever make.
 const MAX_LEAP: u64 = 1 << 32;
 /// Most proposals held for leaders that this member does not see yet.
@@ -290,7 +293,7 @@ impl Planner {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let check = self.in_force.as_ref().and_then(InForce::deadline);
-        [self.lead.deadline(), check, self.nudge_at].into_iter().flatten().min()
+        [self.lead.deadline(), check, self.nudge_at, self.held_deadline()].into_iter().flatten().min()
     }
 
     /// The next message to send, reliably, to a member that has room for one.

@@ -7,7 +7,7 @@ use overlan_core::{Config, Fate};
 use overlan_sim::World;
 use overlan_wire::{BootId, MessageMode};
 
-use crate::common::{SECOND, address, check_exactly_once, core, isolate, lan, many, mode, payload};
+use crate::common::{MS, SECOND, address, check_exactly_once, core, isolate, lan, many, mode, payload};
 
 fn agreed(world: &World) -> bool {
     let mut running = world.members.iter().filter_map(|member| member.core.as_ref());
@@ -271,5 +271,56 @@ fn a_minority_owns_nothing() {
         assert!(world.run_until(30 * SECOND, World::converged));
         world.run_for(10 * SECOND);
         assert!((0..5).all(|member| owned(&world, member) == 8), "seed {seed}: after healing");
+    }
+}
+
+/// The member with the lowest id comes back from where it saw nobody, and leads. Two members that never lost each other
+/// own no duty both at a time meanwhile, but for a moment, and neither takes the other for dead.
+#[test]
+fn a_returning_leader_gives_nothing_away_twice() {
+    for (seed, quorum) in (0..12).flat_map(|seed| [(seed, Quorum::Majority), (seed, Quorum::None)]) {
+        let mut world = World::new(seed, lan());
+        for index in 0..3 {
+            let mut config = Config::new(format!("n{index}"), BootId::default(), [0; 32]);
+            config.quorum = quorum;
+            let duty = |at| Responsibility {
+                name: format!("r{at}"),
+                replicas: 1,
+                weight_milli: 1_000,
+                requires: Vec::new(),
+            };
+            config.responsibilities = (0..24).map(duty).collect();
+            if index > 0 {
+                config.seeds = vec!["10.0.0.2:7400".parse().unwrap()];
+            }
+            world.add_with(config, &[&address(index, 0).to_string()]);
+        }
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}");
+        world.run_for(5 * SECOND);
+        let leader = (0..3).min_by_key(|&at| world.members[at].id).unwrap();
+        let healthy: Vec<_> = (0..3).filter(|&at| at != leader).collect();
+        isolate(&mut world, &[leader]);
+        world.run_for(4_200 * MS + 200 * MS * seed as u32);
+        world.network.heal();
+        let mut overlap = 0;
+        for step in 0..600 {
+            world.run_for(5 * MS);
+            let owned = |at: usize| {
+                let (plan, name) = (core(&world, at).plan(), format!("n{at}"));
+                let duties = plan.duties.into_iter().filter(move |duty| duty.owners.first() == Some(&name));
+                duties.map(|duty| duty.name).collect::<Vec<_>>()
+            };
+            let (one, other) = (owned(healthy[0]), owned(healthy[1]));
+            let both: Vec<_> = one.iter().filter(|name| other.contains(name)).collect();
+            // They may see the returning one, and so take its plan, at different times: as gossip comes.
+            overlap = if both.is_empty() { 0 } else { overlap + 1 };
+            assert!(overlap <= 40, "seed {seed}, {quorum:?}, {} ms: two own {both:?}", 5 * (step + 1));
+            for (at, of) in [(healthy[0], healthy[1]), (healthy[1], healthy[0])] {
+                let members = core(&world, at).members(world.now);
+                let state = members.iter().find(|member| member.name == format!("n{of}")).unwrap().state;
+                assert_ne!(state, MemberState::Down, "seed {seed}, {quorum:?}: n{at} takes n{of} for dead");
+            }
+        }
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}");
     }
 }
