@@ -19,11 +19,26 @@ use crate::time::Instant;
 /// Nodes remembered whose identity nothing bore out; more are told of again by later gossip.
 const MAX_UNPROVEN: usize = 1_024;
 
+/// A node as the table has it.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    boot: BootId,
+    version: u64,
+    /// When a datagram of it came last, in this boot; at first, long ago.
+    heard: Instant,
+}
+
+impl Bound {
+    fn bears_out(&self, identity: &Identity) -> bool {
+        self.boot == identity.boot() && identity.order <= self.version
+    }
+}
+
 /// What the table says of identities, and what came that it does not bear out.
 #[derive(Debug)]
 pub(super) struct Binding {
     own: Identity,
-    entries: BTreeMap<NodeId, (BootId, u64)>,
+    entries: BTreeMap<NodeId, Bound>,
     /// Announced to once their entry comes.
     unproven: BTreeSet<NodeId>,
     /// Something was not borne out since the last look.
@@ -32,15 +47,13 @@ pub(super) struct Binding {
     pub(super) outranked: bool,
     pub(super) probes: Probes,
     pub(super) now: Instant,
-    /// Whose datagrams came lately, and when the last one did.
-    heard: BTreeMap<NodeId, (Identity, Instant)>,
     /// Who sent the datagram that is being read.
     sender: Option<NodeId>,
 }
 
 /// Whoever was heard from so lately is not dead by what another says: to be found dead takes longer. One that comes back
 /// from where it saw nobody says it of all.
-const HEARD_LATELY: Duration = Duration::from_millis(1_500);
+const HEARD_LATELY: Duration = Duration::from_secs(2);
 
 /// What the headers that pass by tell of probes; foca itself says nothing of them.
 #[derive(Debug, Default)]
@@ -81,16 +94,14 @@ impl Binding {
             outranked: false,
             probes: Probes::default(),
             now: Instant::ZERO,
-            heard: BTreeMap::new(),
             sender: None,
         }
     }
 
     /// Whether somebody else says that a member is dead that was heard from lately.
     fn is_hearsay(&self, member: &Member<Identity>) -> bool {
-        let heard = self.heard.get(&member.id().node());
-        let lately =
-            heard.is_some_and(|(identity, at)| identity == member.id() && self.now.since(*at) < HEARD_LATELY);
+        let bound = self.entries.get(&member.id().node());
+        let lately = bound.is_some_and(|bound| self.now.since(bound.heard) < HEARD_LATELY);
         lately && member.state() == State::Down && self.sender != Some(member.id().node())
     }
 
@@ -101,23 +112,21 @@ impl Binding {
     /// The table's entry of a node changed, or is gone. Whether an identity of it has waited for that.
     pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> bool {
         match entry {
-            Some(entry) => {
-                self.entries.insert(node, entry);
+            Some((boot, version)) => {
+                let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
+                let heard = before.map_or(Instant::ZERO, |bound| bound.heard);
+                self.entries.insert(node, Bound { boot, version, heard });
                 self.unproven.remove(&node)
             }
             None => {
                 self.entries.remove(&node);
-                self.heard.remove(&node);
                 false
             }
         }
     }
 
     fn bears_out(&mut self, identity: &Identity) -> bool {
-        let proven = self
-            .entries
-            .get(&identity.node())
-            .is_some_and(|&(boot, version)| boot == identity.boot() && identity.order <= version);
+        let proven = self.entries.get(&identity.node()).is_some_and(|bound| bound.bears_out(identity));
         if !proven {
             self.behind = true;
             if self.unproven.len() < MAX_UNPROVEN {
@@ -134,9 +143,7 @@ impl Binding {
         }
         if identity.id == self.own.id {
             // An earlier one says nothing new; a later one is not ours, and others may have believed it.
-            let bound = self.entries.get(&self.own.node());
-            let believed =
-                bound.is_some_and(|&(boot, version)| boot == identity.boot() && identity.order <= version);
+            let believed = self.entries.get(&self.own.node()).is_some_and(|bound| bound.bears_out(identity));
             self.outranked |= believed && identity.order > self.own.order;
             return false;
         }
@@ -171,9 +178,11 @@ impl Codec<Identity> for BoundCodec {
         // Foca refuses what claims to come from ourselves.
         if header.src.id == binding.own.id || binding.bears_out(&header.src) {
             binding.probes.note_received(&header);
-            let (sender, now) = (header.src, binding.now);
-            binding.sender = Some(sender.node());
-            binding.heard.insert(sender.node(), (sender, now));
+            let (sender, now) = (header.src.node(), binding.now);
+            binding.sender = Some(sender);
+            if let Some(bound) = binding.entries.get_mut(&sender) {
+                bound.heard = now;
+            }
             Ok(header)
         } else {
             Err(BoundError::Unproven)

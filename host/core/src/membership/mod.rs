@@ -439,10 +439,17 @@ impl Membership {
         core::mem::take(&mut self.errors)
     }
 
-    /// Every member that membership has heard of.
+    /// Every member that membership has heard of, by its last identity: earlier ones are down for good.
     pub(crate) fn states(&self) -> BTreeMap<NodeId, (BootId, MemberState)> {
         let mut states = BTreeMap::new();
+        let mut orders = BTreeMap::new();
         for member in self.foca.iter_membership_state() {
+            let order = member.id().order;
+            let last = orders.entry(member.id().node()).or_insert(order);
+            if order < *last {
+                continue;
+            }
+            *last = order;
             let state = match member.state() {
                 State::Alive => MemberState::Alive,
                 State::Suspect => MemberState::Suspect,

@@ -232,6 +232,7 @@ impl Planner {
             self.cancel(ticket);
         }
         self.held.retain(|held| held.proposal.ballot > ballot);
+        self.held.shrink_to_fit();
         self.in_force = Some(plan);
         self.lead.note_plan();
         self.counters.adopted += 1;
