@@ -8,7 +8,7 @@ use overlan_core::{Fate, Instant, Marks};
 use overlan_wire::{MessageMode, NodeId};
 use tokio::sync::oneshot;
 
-use super::{MemberOutcome, Queued, SendFailure};
+use super::{MemberOutcome, Place, Queued, SendFailure};
 
 /// A token is `generation | slot | index`: it leads to batch and message without a search, and a report that comes
 /// after its batch is gone fits none.
@@ -97,6 +97,7 @@ impl Part {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) id: BatchId,
+    number: u64,
     pub(super) mode: MessageMode,
     pub(super) stream: u16,
     pub(super) deadline: Option<Instant>,
@@ -116,6 +117,7 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(
         id: BatchId,
+        number: u64,
         nodes: &[NodeId],
         deadline: Option<Instant>,
         from: super::Outgoing,
@@ -129,6 +131,7 @@ impl Batch {
         };
         Batch {
             id,
+            number,
             mode: from.options.mode,
             stream: from.options.stream,
             deadline,
@@ -140,6 +143,10 @@ impl Batch {
             queued: Some(from.queued),
             outcome: Some(from.outcome),
         }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        (self.number, self.id.slot)
     }
 
     pub(super) fn token(&self, index: usize) -> u64 {

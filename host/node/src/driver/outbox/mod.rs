@@ -115,6 +115,9 @@ struct Parked {
     look_at: usize,
 }
 
+/// A batch: its number, counted from the first one, and its slot.
+type Place = (u64, u32);
+
 /// So few are not looked through.
 const FEW_PARKED: usize = 4;
 
@@ -129,10 +132,14 @@ pub(crate) struct Outbox {
     free: Vec<u32>,
     /// Parts that wait for room in a stream to a member. Each batch holds its own messages.
     parked: BTreeMap<(NodeId, u16), Parked>,
-    /// Batches for roles.
-    roles: BTreeSet<u32>,
+    /// Batches that came so far.
+    count: u64,
+    /// Batches for roles, in the order they came.
+    roles: BTreeSet<Place>,
     /// Of these, the ones with messages that nobody has.
-    homeless: BTreeSet<u32>,
+    homeless: BTreeSet<Place>,
+    /// Roles whose owner lost messages that it was sent.
+    bereft: BTreeSet<(String, NodeId)>,
     /// Whether an owner may have been found for them.
     look_for_owners: bool,
     /// Batches whose messages may wait here past their deadline.
@@ -155,9 +162,10 @@ impl Outbox {
         };
         let id = self.reserve();
         let deadline = outgoing.options.lifetime.map(|lifetime| now + lifetime);
-        let batch = Batch::new(id, &nodes, deadline, outgoing);
+        self.count += 1;
+        let batch = Batch::new(id, self.count, &nodes, deadline, outgoing);
         if batch.role.is_some() {
-            self.roles.insert(id.slot);
+            self.roles.insert(batch.place());
         }
         self.slots[id.slot as usize] = Slot::Used(Box::new(batch));
         for part in 0..nodes.len() {
@@ -310,8 +318,11 @@ impl Outbox {
                     Some(part) => batch.settle(part, index..index + 1, fate),
                 }
             }
-            if lost {
-                self.homeless.insert(id.slot);
+            let place = batch.place();
+            let role = batch.role.as_ref().filter(|_| lost).map(|role| role.name.clone());
+            if let Some(role) = role {
+                self.homeless.insert(place);
+                self.bereft.insert((role, node));
                 self.look_for_owners = true;
             }
         }
@@ -320,22 +331,32 @@ impl Outbox {
 
     /// Another plan is in force: what an owner of before has not accepted goes to the new one.
     pub(super) fn handle_plan(&mut self, core: &mut NodeCore, now: Instant) {
-        for &slot in &self.roles {
-            let Slot::Used(batch) = &mut self.slots[slot as usize] else { continue };
-            let Some(role) = &batch.role else { continue };
-            // While nobody owns it, the owner of before may still be there.
-            let Some(owner) = core.owner(&role.name) else { continue };
+        // While nobody owns it, the owner of before may still be there.
+        self.take_back(core, now, |core, _, role, node| core.owner(role).is_some_and(|owner| owner != node));
+        self.look_for_owners = true;
+        self.rehome(core, now);
+    }
+
+    /// Takes back what members have not accepted of the batches for roles that this holds for.
+    fn take_back(
+        &mut self,
+        core: &mut NodeCore,
+        now: Instant,
+        of: impl Fn(&NodeCore, MessageMode, &str, NodeId) -> bool,
+    ) {
+        for &place in &self.roles {
+            let Slot::Used(batch) = &mut self.slots[place.1 as usize] else { continue };
             let mut moved: Vec<(NodeId, Range<usize>)> = Vec::new();
             for index in 0..batch.len() {
-                let Some(part) = batch.holder(index) else { continue };
-                let before = batch.parts[part].outcome.node;
-                if before != owner {
+                let (Some(part), Some(role)) = (batch.holder(index), &batch.role) else { continue };
+                let node = batch.parts[part].outcome.node;
+                if of(core, batch.mode, &role.name, node) {
                     batch.take_away(part, index, Fate::Expired);
                     match moved.last_mut() {
-                        Some((node, row)) if (*node, row.end) == (before, index) => row.end += 1,
-                        _ => moved.push((before, index..index + 1)),
+                        Some((before, row)) if (*before, row.end) == (node, index) => row.end += 1,
+                        _ => moved.push((node, index..index + 1)),
                     }
-                    self.homeless.insert(slot);
+                    self.homeless.insert(place);
                 }
             }
             // Their reports fit no message any more.
@@ -343,8 +364,6 @@ impl Outbox {
                 core.cancel(now, before, batch.token(row.start)..batch.token(row.end));
             }
         }
-        self.look_for_owners = true;
-        self.rehome(core, now);
     }
 
     /// Gives messages that nobody has to the owners of their roles; whether there was a reason to look for such.
@@ -352,14 +371,21 @@ impl Outbox {
         if !std::mem::take(&mut self.look_for_owners) {
             return false;
         }
-        for slot in std::mem::take(&mut self.homeless) {
-            let Some(id) = self.id_in(slot) else { continue };
+        // What was to come after messages that got lost comes after them.
+        let bereft = std::mem::take(&mut self.bereft);
+        if !bereft.is_empty() {
+            self.take_back(core, now, |_, mode, role, node| {
+                mode == MessageMode::Ordered && bereft.iter().any(|(name, at)| name == role && *at == node)
+            });
+        }
+        for place in std::mem::take(&mut self.homeless) {
+            let Some(id) = self.id_in(place.1) else { continue };
             let Some(batch) = self.batch(id) else { continue };
             let owner = batch.role.as_ref().and_then(|role| core.owner(&role.name));
             let deadline = batch.deadline;
             let Some(part) = owner.and_then(|owner| batch.give(owner)) else {
-                self.homeless.insert(slot);
-                self.deadlines.extend(deadline.map(|deadline| (deadline, slot)));
+                self.homeless.insert(place);
+                self.deadlines.extend(deadline.map(|deadline| (deadline, place.1)));
                 continue;
             };
             self.queue_or_park(core, now, id, part);
@@ -391,7 +417,8 @@ impl Outbox {
                     .into_iter()
                     .for_each(|index| batch.settle(parts - 1, index..index + 1, Fate::Expired));
             }
-            self.homeless.remove(&slot);
+            let place = batch.place();
+            self.homeless.remove(&place);
             for part in 0..parts {
                 self.queue(core, now, id, part);
             }
@@ -435,14 +462,14 @@ impl Outbox {
 
     fn release(&mut self, id: BatchId) {
         let slot = std::mem::replace(&mut self.slots[id.slot as usize], Slot::Free(id.next()));
-        if let Slot::Used(batch) = slot
-            && let Some(deadline) = batch.deadline
-        {
-            self.deadlines.remove(&(deadline, id.slot));
+        if let Slot::Used(batch) = slot {
+            self.roles.remove(&batch.place());
+            self.homeless.remove(&batch.place());
+            if let Some(deadline) = batch.deadline {
+                self.deadlines.remove(&(deadline, id.slot));
+            }
         }
         self.free.push(id.slot);
-        self.roles.remove(&id.slot);
-        self.homeless.remove(&id.slot);
     }
 }
 
