@@ -204,7 +204,7 @@ fn costs() -> OperatorCost {
         &mut c.F64x2Trunc,
         &mut c.F64x2Nearest,
     ];
-    roundings.into_iter().for_each(|cost| *cost = 8);
+    roundings.into_iter().for_each(|cost| *cost = 12);
     let roots = [
         &mut c.F32Div,
         &mut c.F32Sqrt,
@@ -215,7 +215,7 @@ fn costs() -> OperatorCost {
         &mut c.F64x2Div,
         &mut c.F64x2Sqrt,
     ];
-    roots.into_iter().for_each(|cost| *cost = 12);
+    roots.into_iter().for_each(|cost| *cost = 20);
     costs
 }
 

@@ -28,16 +28,18 @@ pub struct Limits {
     /// Tables in one component instance. Default 32.
     pub tables: usize,
     /// Fuel for starting an instance, and what every `assignment` question gets before
-    /// [`fuel_per_pair`](Self::fuel_per_pair). An instruction takes about one; growing a memory or table 255, and as much
-    /// for each page asked for, refused or not; a line of the log 1,000, and one for each of its bytes. Default
-    /// 1,000,000,000, which an endless loop burns in 1.5 s (measured at 0.7 units a nanosecond). Lower finds loops
-    /// sooner, higher lets slower languages do more.
+    /// [`fuel_per_pair`](Self::fuel_per_pair). Most instructions take one, what takes a processor longer takes more (a
+    /// branch 3, a call 4, a division 4 to 20); growing a memory or table 255, and as much for each page asked for,
+    /// refused or not; a line of the log 1,000, and one for each of its bytes. Default 500,000,000, which a loop of any
+    /// one instruction uses up in 0.1 to 0.5 s (measured at 1 to 5 units a nanosecond; interpreters run at 7), but loads
+    /// that no cache holds (0.07). Lower finds loops sooner, higher lets slower languages do more.
     pub fuel_base: u64,
     /// Fuel an `assignment` question gets on top for each pair of a node and a responsibility. The
-    /// budget thus depends on the question alone and is equal on every member. Default 2,000.
+    /// budget thus depends on the question alone and is equal on every member. Default 3,000: the Python and JavaScript
+    /// starters take about half.
     pub fuel_per_pair: u64,
-    /// The most fuel any question gets. Default 20,000,000,000, about half a minute: it must run out
-    /// before [`assignment_deadline`](Self::assignment_deadline) does.
+    /// The most fuel any question gets. Default 4,000,000,000. It must run out before
+    /// [`assignment_deadline`](Self::assignment_deadline) is over, as far as that can be.
     pub fuel_max: u64,
     /// How long an `assignment` answer may take, its instance's start included. A backstop that no honest
     /// machine should hit before fuel runs out, because it is not deterministic. Default 60 s; a node, whose
@@ -69,9 +71,9 @@ impl Default for Limits {
             instances: 64,
             memories: 8,
             tables: 32,
-            fuel_base: 1_000_000_000,
-            fuel_per_pair: 2_000,
-            fuel_max: 20_000_000_000,
+            fuel_base: 500_000_000,
+            fuel_per_pair: 3_000,
+            fuel_max: 4_000_000_000,
             assignment_deadline: Duration::from_secs(60),
             deadline: Duration::from_millis(250),
             start_deadline: Duration::from_secs(5),

@@ -13,6 +13,10 @@ pub struct Network {
     pub delay: Duration,
     /// Up to this much more, drawn for each datagram: reordering.
     pub jitter: Duration,
+    /// Datagrams that take [`late`](Self::late) longer, so that others overtake them.
+    pub late_ppm: u32,
+    /// How much longer.
+    pub late: Duration,
     /// Datagrams lost.
     pub loss_ppm: u32,
     /// Datagrams delivered twice.
@@ -65,11 +69,12 @@ impl Network {
         let copies = 1 + usize::from(hits(self.duplicate_ppm));
         let damaged: Vec<bool> = (0..copies).map(|_| hits(self.corrupt_ppm)).collect();
         let jitter = self.jitter.as_nanos() as u64;
+        let late = if hits(self.late_ppm) { self.late } else { Duration::ZERO };
         damaged
             .into_iter()
             .map(|damaged| {
                 let extra = if jitter > 0 { rng.random_range(0..jitter) } else { 0 };
-                (self.delay + Duration::from_nanos(extra), damaged)
+                (self.delay + late + Duration::from_nanos(extra), damaged)
             })
             .collect()
     }

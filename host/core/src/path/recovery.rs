@@ -4,6 +4,8 @@
 //! the failover policy's reply timeout is offered to another path while the packet still counts as
 //! in flight here.
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -21,6 +23,12 @@ use crate::time::Instant;
 
 /// RFC 9002 section 6.1.1.
 const PACKET_THRESHOLD: u64 = 3;
+/// Packets found lost that are remembered, in case they come after all; older ones are lost.
+const MAX_OVERTAKEN: usize = 128;
+/// A path on which nothing was overtaken for so long keeps the order again.
+const REORDERS_FOR: Duration = Duration::from_secs(10);
+/// How long a packet of a path that does not keep the order is waited for at most, in round trips and in all.
+const MAX_PATIENCE: (u32, Duration) = (8, Duration::from_millis(200));
 /// Lost packets in a row that span so many probe timeouts are persistent congestion (RFC 9002 section 7.6.1).
 const PERSISTENT_TIMEOUTS: u32 = 3;
 /// Loss is averaged over about this many packets.
@@ -85,6 +93,77 @@ impl LossRate {
     }
 }
 
+/// What was found lost lately, in case it comes after all: whether packets overtake each other on the path. (RFC 9002
+/// section 6.1 leaves it to the sender to adapt; this is after RACK, RFC 8985 section 6.2, and RFC 4015.)
+#[derive(Debug, Default)]
+struct Overtaken {
+    /// Packets found lost, ascending, with when they were sent.
+    lost: VecDeque<(u64, Instant)>,
+    /// When the window shrank last, from which of these on it did so, and how many of those have not come.
+    shrank: Option<(Instant, u64, usize)>,
+    /// How long after it was sent the latest of them came, and when it did.
+    patience: Option<(Duration, Instant)>,
+}
+
+impl Overtaken {
+    /// How long a packet is waited for, where the path does not keep the order.
+    fn patience(&self, rtt: &RttEstimator, now: Instant) -> Option<Duration> {
+        let (patience, at) = self.patience?;
+        let most = (rtt.loss_delay() * MAX_PATIENCE.0).min(MAX_PATIENCE.1);
+        (now.since(at) < REORDERS_FOR).then(|| patience.min(most))
+    }
+
+    fn push(&mut self, packet: &SentPacket) {
+        if self.lost.len() == MAX_OVERTAKEN
+            && let Some((number, _)) = self.lost.pop_front()
+        {
+            // It is lost for good, and the window shrank for it.
+            self.shrank = self.shrank.filter(|(_, first, _)| number < *first);
+        }
+        self.lost.push_back((packet.number, packet.at));
+    }
+
+    /// So many were found lost at once, the newest sent at `newest`.
+    fn note_lost(&mut self, count: usize, newest: Instant, now: Instant) {
+        match &mut self.shrank {
+            Some((at, _, open)) if newest <= *at => *open += count,
+            shrank => {
+                let first = self.lost.get(self.lost.len().saturating_sub(count));
+                *shrank = first.filter(|_| count < MAX_OVERTAKEN).map(|&(first, _)| (now, first, count));
+            }
+        }
+    }
+
+    /// How many came after all, and whether all did for which the window shrank last.
+    fn take(&mut self, ranges: &[(PacketNumber, PacketNumber)], now: Instant) -> (u64, bool) {
+        let reaches = |&(lowest, _): &(PacketNumber, PacketNumber)| {
+            self.lost.back().is_some_and(|(last, _)| *last >= lowest.0)
+        };
+        if !ranges.last().is_some_and(reaches) {
+            return (0, false);
+        }
+        let mut ascending = ranges.iter().rev().peekable();
+        let (mut came, mut open) = (0, self.shrank.map_or((u64::MAX, 0), |(_, first, open)| (first, open)));
+        let mut patience = self.patience.map_or(Duration::ZERO, |(patience, _)| patience);
+        self.lost.retain(|&(number, at)| {
+            while ascending.next_if(|(_, high)| high.0 < number).is_some() {}
+            let arrived = ascending.peek().is_some_and(|(low, _)| low.0 <= number);
+            if arrived {
+                came += 1;
+                open.1 = open.1.saturating_sub(usize::from(number >= open.0));
+                patience = patience.max(now.since(at) * 9 / 8);
+            }
+            !arrived
+        });
+        if came > 0 {
+            self.patience = Some((patience, now));
+        }
+        let undone = self.shrank.is_some() && open.1 == 0;
+        self.shrank = self.shrank.filter(|_| !undone).map(|(at, first, _)| (at, first, open.1));
+        (came, undone)
+    }
+}
+
 /// Packet numbers, packets in flight and the congestion window of one path.
 #[derive(Debug)]
 pub(crate) struct Recovery {
@@ -101,6 +180,8 @@ pub(crate) struct Recovery {
     /// Packets that arrived marked CE, as the peer counts; `None` once it counted what was never sent.
     marked: Option<u64>,
     loss: LossRate,
+    /// While there is something to remember.
+    overtaken: Option<Box<Overtaken>>,
     largest_acked: Option<u64>,
     loss_time: Option<Instant>,
     /// Packets below it were offered to another path.
@@ -126,6 +207,7 @@ impl Recovery {
             limited: false,
             marked: Some(0),
             loss: LossRate::default(),
+            overtaken: None,
             largest_acked: None,
             loss_time: None,
             late_below: 0,
@@ -215,6 +297,13 @@ impl Recovery {
         if let Some(packet) = self.flight.get(largest).filter(|packet| self.measures(packet.at)) {
             sample = Some(rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now));
         }
+        if let Some(overtaken) = &mut self.overtaken {
+            let (came, undone) = overtaken.take(&ack.ranges, now);
+            self.loss.count -= came;
+            if undone {
+                self.controller.on_sign(Sign::Reordered, now, datagram, now);
+            }
+        }
         let before = self.flight.bytes();
         let mut newest = None;
         self.flight.acknowledge(&ack.ranges, |packet| {
@@ -275,14 +364,18 @@ impl Recovery {
     fn detect_loss(&mut self, rtt: &RttEstimator, datagram: usize, now: Instant, outcome: &mut Outcome) {
         self.loss_time = None;
         let Some(largest) = self.largest_acked else { return };
-        let delay = rtt.loss_delay();
+        let patience = self.overtaken.as_ref().and_then(|overtaken| overtaken.patience(rtt, now));
+        // Packets may be overtaken by any number of others then.
+        let threshold = if patience.is_some() { u64::MAX } else { PACKET_THRESHOLD };
+        let delay = patience.unwrap_or_default().max(rtt.loss_delay());
         let persistent = rtt.measured().map(|_| rtt.probe_timeout() * PERSISTENT_TIMEOUTS);
         let (mut bytes, mut newest, mut row_start, mut longest) = (0, None, now, Duration::ZERO);
+        let mut found = 0;
         self.flight.sweep(|packet, in_row| {
             if packet.number >= largest {
                 return false;
             }
-            if largest - packet.number < PACKET_THRESHOLD && packet.at + delay > now {
+            if largest - packet.number < threshold && packet.at + delay > now {
                 self.loss_time = Some(packet.at + delay);
                 return false;
             }
@@ -293,6 +386,8 @@ impl Recovery {
             bytes += packet.size;
             newest = Some(packet.at);
             self.loss.note(true);
+            found += 1;
+            self.overtaken.get_or_insert_default().push(packet);
             outcome.note_missed(packet.size, packet.at);
             if packet.number >= self.late_below {
                 outcome.lost.extend_from_slice(&packet.contents);
@@ -300,6 +395,9 @@ impl Recovery {
             true
         });
         let Some(newest) = newest else { return };
+        if let Some(overtaken) = &mut self.overtaken {
+            overtaken.note_lost(found, newest, now);
+        }
         self.controller.on_sign(Sign::Loss { bytes }, newest, datagram, now);
         if persistent.is_some_and(|span| longest > span) {
             self.controller.on_sign(Sign::Persistent, newest, datagram, now);
@@ -371,6 +469,7 @@ impl Recovery {
         self.loss_time = None;
         self.backoff = 0;
         self.probe_due = false;
+        self.overtaken = None;
         self.controller = Controller::new(self.congestion);
         self.pacer = Pacer::NEW;
         let late_below = self.late_below;
@@ -380,6 +479,7 @@ impl Recovery {
 
     /// Nothing happens: gives back memory that a burst took.
     pub(crate) fn shrink(&mut self) {
+        self.overtaken = None;
         self.flight.shrink();
     }
 }

@@ -140,7 +140,7 @@ fn a_loop_is_interrupted_by_the_deadline() {
 fn a_loop_in_an_assignment_runs_out_of_fuel() {
     let mut plugin = load::<Assignment>(&guests::assignment().decide(LOOP)).unwrap();
     let fault = plugin.ask(&questions::assignment(2, 3)).unwrap_err();
-    assert_eq!(fault, Fault::OutOfFuel(5_000_000 + 2 * 3 * 2_000));
+    assert_eq!(fault, Fault::OutOfFuel(5_000_000 + 2 * 3 * 3_000));
 }
 
 /// A loop that only grows or logs would meet the deadline first, were that as cheap as adding.
@@ -163,7 +163,7 @@ fn growing_and_logging_take_fuel_for_the_hosts_work() {
             let mut plugin = load::<Assignment>(&guests::assignment().extra(table).decide(&body)).unwrap();
             plugin.ask(&questions::assignment(2, 3)).unwrap_err()
         };
-        let budget = 5_000_000 + 2 * 3 * 2_000;
+        let budget = 5_000_000 + 2 * 3 * 3_000;
         let (few, enough) = (ask(1), ask(budget / fuel + 1));
         assert!(!matches!(few, Fault::OutOfFuel(_)), "{wanted}: {few}");
         assert_eq!(enough, Fault::OutOfFuel(budget), "{wanted}");

@@ -11,7 +11,7 @@ use overlan_contract::failover;
 use overlan_core::policy::{Answer, Question, fallback};
 use overlan_core::{Config, Core, Event, Fate, Instant, Outgoing, SendError, plan};
 use overlan_seal::Seal;
-use overlan_sim::World;
+use overlan_sim::{Network, World};
 use overlan_wire::{BootId, MessageMode, NodeId};
 
 use crate::common::{MS, SECOND, address, core, lan, many, two};
@@ -274,5 +274,49 @@ fn peers_share_the_receive_window() {
         let from = world.members[from].id;
         let held = world.members[0].received.iter().filter(|message| message.from == from).count();
         assert!((20..=32).contains(&held), "{held} MiB of one peer");
+    }
+}
+
+/// How long it takes to bring over some messages of 1 MiB, sent in order.
+fn transfer(world: &mut World, tokens: core::ops::Range<u64>) -> Duration {
+    let begun = world.now;
+    let last = tokens.end;
+    for token in tokens {
+        assert!(world.send(0, 1, MessageMode::Ordered, vec![7; 1 << 20], token), "message {token}");
+    }
+    let done = |world: &World| world.members[0].fates.len() as u64 == last;
+    assert!(world.run_until(120 * SECOND, done), "{} of {last} came", world.members[0].fates.len());
+    world.now.since(begun)
+}
+
+/// Datagrams that others overtake are not lost: a path that keeps no order, as where routers balance over several links,
+/// is nearly as fast as another.
+#[test]
+fn overtaking_is_no_loss() {
+    let took = |late_ppm, late| {
+        let network = Network { delay: 5 * MS, late_ppm, late, ..Network::default() };
+        let mut world = two(1, 1, network);
+        assert!(world.run_until(5 * SECOND, World::converged));
+        // The first ones teach.
+        transfer(&mut world, 0..8);
+        transfer(&mut world, 8..20)
+    };
+    for (late_ppm, late) in [(5_000, 25 * MS), (20_000, 25 * MS), (100_000, 25 * MS), (10_000, 2 * MS)] {
+        let took = took(late_ppm, late);
+        assert!(took < SECOND, "{late_ppm} late by {late:?}: {took:?} for 12 MiB");
+    }
+}
+
+/// A path that becomes longer is no queue to give way to for long.
+#[test]
+fn a_path_that_becomes_longer_is_used() {
+    let mut world = two(1, 1, Network::with_delay(MS));
+    assert!(world.run_until(5 * SECOND, World::converged));
+    transfer(&mut world, 0..12);
+    for (longer, first) in [(5 * MS, 12), (20 * MS, 36)] {
+        world.network.delay = longer;
+        transfer(&mut world, first..first + 12);
+        let later = transfer(&mut world, first + 12..first + 24);
+        assert!(later < 2 * SECOND, "{longer:?} one way: {later:?} for 12 MiB");
     }
 }

@@ -172,6 +172,8 @@ impl Bbr {
             Sign::Loss { bytes } => self.lost_in_round += bytes,
             // A tenth of the round's bytes would have had to be lost: marks mean a standing queue.
             Sign::Marked => self.cap = self.window.map(|window| (window * 85 / 100).max(4 * datagram)),
+            // What is lost counts by the round, and little.
+            Sign::Reordered => {}
             Sign::Persistent => {
                 let rtt_probed = self.rtt_probed;
                 *self = Bbr { rtt_probed, window: Some(4 * datagram), ..Bbr::default() };

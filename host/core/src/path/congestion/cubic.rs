@@ -3,7 +3,8 @@
 //! The bound is ours, since membership traffic shares the bottleneck. A queue above 4 ms takes a little of the window
 //! each round trip, the more the longer it is: in proportion, so that flows that measure the queue a little differently
 //! still share. Since a queue that stands hides the path's own round trip, it is drained for a moment now and then; who
-//! notices that another flow does so joins in, so that all of them see it.
+//! notices that another flow does so joins in, so that all of them see it. A queue that stays though next to nothing is in
+//! flight is none: the path has become longer.
 //! Integer arithmetic: the same on every machine.
 
 use core::time::Duration;
@@ -26,6 +27,9 @@ const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
 const DRAIN_TIME: Duration = Duration::from_millis(10);
 /// A queue shorter than this hides little.
 const HIDING_QUEUE: Duration = Duration::from_millis(2);
+/// With so many datagrams in flight, for so many rounds, no queue is ours.
+const FEW_DATAGRAMS: usize = 4;
+const FEW_ROUNDS: u32 = 4;
 /// Samples that make a round's least round trip (RFC 9406 section 4.3).
 const ROUND_SAMPLES: u32 = 8;
 /// RFC 9406 section 4.3.
@@ -61,8 +65,22 @@ pub(crate) struct Cubic {
     /// The mean queue of the round before.
     last_queue: Duration,
     last_min: Option<Duration>,
+    /// The path's own round trip, where it became longer than the least of the last seconds.
+    longer: Option<Duration>,
+    /// Rounds with few datagrams in flight, and a queue all the same.
+    few_rounds: u32,
+    /// What there was before the last reduction, to be restored if nothing was lost.
+    before: Option<Before>,
     /// Rounds left in conservative slow start, and the round trip that began it.
     cautious: Option<(u32, Duration)>,
+}
+
+/// The state before a reduction; windows are below 4 GiB.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    window: u32,
+    slow_start_until: Option<u32>,
+    last_max: u32,
 }
 
 /// The present round trip.
@@ -89,6 +107,9 @@ impl Cubic {
         let passed = delivery.now.since(self.last_delivery);
         self.last_delivery = delivery.now;
         if let Some(rtt) = delivery.rtt {
+            // Down again, as far as it is a longer path at all.
+            let longer = self.longer.map(|longer| longer.min(rtt));
+            self.longer = longer.filter(|&longer| longer > delivery.min_rtt + LOW_QUEUE);
             self.round.samples += 1;
             self.round.sum += rtt;
             self.round.deviation += rtt.abs_diff(delivery.smoothed);
@@ -123,6 +144,11 @@ impl Cubic {
         self.window = Some(grown.min(MAX_WINDOW));
     }
 
+    /// The path's own round trip.
+    fn base(&self, delivery: &Delivery) -> Duration {
+        self.longer.unwrap_or_default().max(delivery.min_rtt)
+    }
+
     /// RFC 9438 section 4.
     fn avoidance(&mut self, window: usize, delivery: &Delivery) -> usize {
         let datagram = delivery.datagram;
@@ -152,7 +178,7 @@ impl Cubic {
             let samples = self.round.samples.max(1);
             let mean = self.round.sum / samples;
             let jitter = (2 * self.round.deviation / samples).saturating_sub(QUEUE_JITTER);
-            self.yield_to_queue(mean.saturating_sub(delivery.min_rtt + jitter), delivery);
+            self.yield_to_queue(mean.saturating_sub(self.base(delivery) + jitter), min, delivery);
         }
         self.round = Round::default();
         if self.slow_start()
@@ -168,8 +194,16 @@ impl Cubic {
     }
 
     /// Gives way to the queue that there was, on average, in the round that ends.
-    fn yield_to_queue(&mut self, queue: Duration, delivery: &Delivery) {
+    fn yield_to_queue(&mut self, queue: Duration, min: Duration, delivery: &Delivery) {
         let Some(window) = self.window else { return };
+        let few = queue > LOW_QUEUE && window <= FEW_DATAGRAMS * delivery.datagram;
+        self.few_rounds = if few { self.few_rounds + 1 } else { 0 };
+        if self.few_rounds > FEW_ROUNDS {
+            self.longer = Some(min);
+            // Its window is to be found anew.
+            (self.drained.1, self.slow_start_until, self.epoch, self.few_rounds) = (None, None, None, 0);
+            return;
+        }
         let passed = delivery.now.since(self.drained.0);
         let before = core::mem::replace(&mut self.last_queue, queue);
         if let Some(full) = self.drained.1 {
@@ -182,7 +216,8 @@ impl Cubic {
         let joins = before > HIDING_QUEUE && queue * 3 < before * 2 && passed > DRAIN_INTERVAL / 4;
         if joins || queue > HIDING_QUEUE && passed > DRAIN_INTERVAL {
             self.drained = (delivery.now, Some(window));
-            let (path, all) = (delivery.min_rtt.as_micros(), (delivery.min_rtt + queue).as_micros());
+            let base = self.base(delivery);
+            let (path, all) = (base.as_micros(), (base + queue).as_micros());
             self.settle_at(scaled(window, path as usize * 3, all as usize * 4), delivery);
             return;
         }
@@ -205,8 +240,9 @@ impl Cubic {
 
     fn bound_queue(&mut self, delivery: &Delivery) {
         let Some(min) = self.round.min else { return };
-        if min > delivery.min_rtt + MAX_QUEUE {
-            let kept = (delivery.min_rtt + SPARED_QUEUE).as_micros() as usize;
+        let base = self.base(delivery);
+        if min > base + MAX_QUEUE {
+            let kept = (base + SPARED_QUEUE).as_micros() as usize;
             let all = min.as_micros() as usize;
             let window = self.window.unwrap_or_default();
             let fallen = scaled(window, kept, all).clamp(window / 4, window * 7 / 10);
@@ -238,13 +274,24 @@ impl Cubic {
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         match sign {
             Sign::Loss { .. } | Sign::Marked => self.reduce(window * 7 / 10, sent_at, datagram, now),
+            Sign::Reordered => self.restore(),
             Sign::Persistent => {
                 self.recovery_start = None;
                 self.reduce(window * 7 / 10, sent_at, datagram, now);
                 self.window = Some(MINIMUM_DATAGRAMS * datagram);
                 self.recovery_start = None;
+                self.before = None;
             }
         }
+    }
+
+    /// Nothing was lost: the window is as if it had not been reduced (RFC 9438 section 4.9).
+    fn restore(&mut self) {
+        let (Some(before), Some(window)) = (self.before.take(), self.window) else { return };
+        self.window = Some(window.max(before.window as usize));
+        self.slow_start_until = before.slow_start_until.map(|until| until as usize);
+        self.last_max = before.last_max as usize;
+        self.epoch = None;
     }
 
     /// Once for all that was sent before (RFC 9438 section 4.6, fast convergence section 4.7).
@@ -254,6 +301,11 @@ impl Cubic {
         }
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         self.recovery_start = Some(now);
+        self.before = Some(Before {
+            window: window as u32,
+            slow_start_until: self.slow_start_until.map(|until| until as u32),
+            last_max: self.last_max as u32,
+        });
         self.last_max = if window < self.last_max { window * 17 / 20 } else { window };
         let to = to.max(MINIMUM_DATAGRAMS * datagram);
         self.window = Some(to);

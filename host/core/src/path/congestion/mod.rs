@@ -51,6 +51,8 @@ pub(crate) enum Sign {
     Marked,
     /// Nothing arrived for several probe timeouts (RFC 9002 section 7.6).
     Persistent,
+    /// All that was lost since the window shrank last came after all: it had been overtaken.
+    Reordered,
 }
 
 /// The chosen controller.
