@@ -213,7 +213,7 @@ pub(crate) enum RoutesCommand {
     Plan(RoutesFrom),
     /// What is installed by Overlan nodes on this host
     Show(Json),
-    /// Install what is planned from the configuration, or from a running node's table
+    /// Install what is planned from the configuration, and from the table of its node where that runs
     Apply(RoutesFrom),
     /// Remove what Overlan nodes left behind
     Clear(RoutesFrom),
@@ -223,7 +223,7 @@ pub(crate) enum RoutesCommand {
 pub(crate) struct RoutesFrom {
     #[command(flatten)]
     pub(crate) json: Json,
-    /// The node's configuration; without it a running node is asked
+    /// The node's configuration; without it `plan --json` asks a running node, and `clear` removes what any left
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]

@@ -30,6 +30,7 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref(), &args.overrides())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
     let name = config.name.clone();
     let control = config.control.clone();
     let node = Node::start(config).await?;
@@ -38,6 +39,8 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // Its terminal closed.
+        Some(_) = async { hangup.as_mut()?.recv().await } => {}
         // By `overlan leave`, or because it must not stay.
         end = node.wait_stopped() => return Ok(end?),
     }
@@ -47,4 +50,11 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => anyhow::bail!("stopped before the farewell was done"),
         _ = interrupt.recv() => anyhow::bail!("stopped before the farewell was done"),
     }
+}
+
+/// Whether whoever started this wants it to outlive the terminal, as `nohup` does (`proc_pid_status(5)`).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }

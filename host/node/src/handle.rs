@@ -251,6 +251,12 @@ impl NodeHandle {
         core.problems.extend(shared.stored.borrow().problem.clone());
         core.problems.extend(shared.rollout.problems(&shared.policies.show()));
         core.problems.extend(shared.report.borrow().refused.iter().map(|refusal| format!("route {refusal}")));
+        if let Some(path) = shared.config.control.as_ref().filter(|path| !path.exists()) {
+            core.problems.push(format!(
+                "the control socket {} was removed: no command reaches this node until it is started again",
+                path.display()
+            ));
+        }
         if shared.config.security == Security::None {
             core.problems
                 .push("security = \"none\": anybody can join, read and forge; use it in labs only".into());

@@ -31,7 +31,7 @@ pub(crate) enum PolicyCommand {
         /// Configuration of the plugin, repeatable
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
         config: Vec<(String, String)>,
-        /// A limit of its own, as `policy show` lists them, repeatable
+        /// A limit of its own, by a name of the configuration's `limits` (README.md), repeatable
         #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number)]
         limits: Vec<(String, u64)>,
         #[command(flatten)]
@@ -104,7 +104,7 @@ pub(crate) struct ShadowArgs {
     /// Configuration of the plugin, repeatable
     #[arg(long = "config", value_name = "KEY=VALUE", value_parser = key_value, requires = "plugin")]
     pub(crate) config: Vec<(String, String)>,
-    /// A limit of its own, as `policy show` lists them, repeatable
+    /// A limit of its own, by a name of the configuration's `limits` (README.md), repeatable
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = name_number, requires = "plugin")]
     pub(crate) limits: Vec<(String, u64)>,
     /// End it, and show how it compared

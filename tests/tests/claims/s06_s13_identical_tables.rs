@@ -75,6 +75,10 @@ fn a_member_that_vanishes_is_kept_as_down_until_it_is_forgotten() {
         cluster.nodes[member].wait_state("c", "down", LIMIT);
         assert_eq!(rows(&cluster.nodes[member].listing("table")["entries"]).len(), 3, "it is kept");
     }
+    for nobody in ["c?x", "c/x", "c%20", "a b"] {
+        let refused = cluster.nodes[0].run(&["forget", nobody]).fails(1);
+        assert!(refused.contains("no member of that name"), "{nobody}: {refused}");
+    }
     cluster.nodes[0].run(&["forget", "c"]).ok();
     for member in [0, 1] {
         let node = &cluster.nodes[member];

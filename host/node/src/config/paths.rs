@@ -70,3 +70,20 @@ pub(super) fn host_name() -> Option<String> {
 fn folder(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_others_may_write_holds_no_control_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, fine) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, true)] {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_runtime_dir(folder.path()).is_ok(), fine, "{mode:o}");
+        }
+        assert_eq!(check_runtime_dir(&folder.path().join("none")), Ok(()));
+    }
+}

@@ -69,7 +69,8 @@ pub(super) fn integer<T: TryFrom<i64>>(
 pub(super) fn address(what: &str, text: &str) -> Result<IpAddr, String> {
     let address: IpAddr =
         text.parse().map_err(|_| format!("{what} `{text}` is no IP address, such as 10.1.0.2 or fd00::2"))?;
-    if address.is_unspecified() || address.is_multicast() {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    if address.is_unspecified() || address.is_multicast() || broadcast {
         return Err(format!("{what} {address} names no single host; give the address of one adapter"));
     }
     Ok(address)

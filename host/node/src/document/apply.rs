@@ -39,16 +39,27 @@ impl NodeHandle {
     }
 
     /// Puts a document in force on every member: what `content` says, made from the version that it names, else from
-    /// the one in force. Returns when all live members hold it, or after some ten seconds, and when it is on the disk here.
+    /// the one in force. What is in force already stays, under its version. Returns when all live members hold it, or after some ten seconds, and when it is on the disk here.
     ///
     /// # Errors
     /// See [`ApplyFailure`]; nothing changed.
     pub async fn apply(&self, content: &Content) -> Result<Applied, ApplyFailure> {
-        let in_force = self.inspect(|core, _| core.document_id()).await?;
+        let held = |core: &mut NodeCore, _| {
+            (core.document_id(), core.document().map(|held| held.document().clone()))
+        };
+        let (in_force, held) = self.inspect(held).await?;
+        let document = compose(content, &self.config().cluster, in_force, None)?;
+        let says = |document: &Document| (document.responsibilities.clone(), document.policies.clone());
+        if held.is_some_and(|held| says(&held) == says(document.document())) {
+            let missing = |core: &mut NodeCore, _| (core.document_agreed(), missing(core));
+            let (agreed, missing) = self.inspect(missing).await?;
+            let digest = in_force.digest.to_string();
+            return Ok(Applied { version: in_force.version, digest, agreed, missing, without: Vec::new() });
+        }
         if let Some(based_on) = content.version.filter(|version| *version != in_force.version) {
             return Err(ApplyError::Raced { in_force, based_on }.into());
         }
-        self.apply_document(compose(content, &self.config().cluster, in_force, None)?).await
+        self.apply_document(document).await
     }
 
     /// As [`apply`](Self::apply), of a document that [`compose`] made and an operator signed.
@@ -119,5 +130,10 @@ fn progress(core: &NodeCore, id: DocumentId) -> Progress {
     if held != id {
         return Progress::Overtaken;
     }
-    Progress::Missing(core.document_missing().into_iter().map(|id| core.name_of(id)).collect())
+    Progress::Missing(missing(core))
+}
+
+/// Live members that may not hold the document.
+fn missing(core: &NodeCore) -> Vec<String> {
+    core.document_missing().into_iter().map(|id| core.name_of(id)).collect()
 }
