@@ -235,8 +235,8 @@ async fn answers(
     batches: Batches,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    // By its first token: messages of a batch, and fates of it that are not known yet.
-    let mut open: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+    // By its first token: messages of a batch, fates of it that are not known yet, and the only member it was queued for.
+    let mut open: BTreeMap<u64, (usize, usize, Option<NodeId>)> = BTreeMap::new();
     let mut done = 0;
     while total.borrow_and_update().is_none_or(|total| done < total) {
         let frame = tokio::select! {
@@ -252,14 +252,18 @@ async fn answers(
                 }
                 let waits = mode != MessageMode::Unreliable && !nodes.is_empty();
                 if waits {
-                    open.insert(token, (count, nodes.len() * count));
+                    let only = nodes.first().copied().filter(|_| nodes.len() == 1);
+                    open.insert(token, (count, nodes.len() * count, only));
                 }
                 if waits { 0 } else { count }
             }
             Frame::Fates { token, count, node, fate } => {
                 tally.members.entry(node).or_default().add(fate, count.into());
                 match open.range_mut(..=token).next_back() {
-                    Some((&first, (size, left))) => {
+                    Some((&first, (size, left, only))) => {
+                        if let Some(before) = only.filter(|before| *before != node) {
+                            tally.move_sent(before, node, count.into());
+                        }
                         *left = left.saturating_sub(count as usize);
                         let finished = if *left == 0 { *size } else { 0 };
                         if finished > 0 {
@@ -295,7 +299,7 @@ struct Tally {
 /// What became of the messages to one member.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Counts {
-    /// Queued for it at first: those to a role may have moved to its next owner.
+    /// Queued for it; those to a role count where they ended.
     sent: u64,
     delivered: u64,
     expired: u64,
@@ -338,6 +342,13 @@ struct Member {
 }
 
 impl Tally {
+    /// Messages to a role went on to another owner.
+    fn move_sent(&mut self, from: NodeId, to: NodeId, count: u64) {
+        let before = self.members.entry(from).or_default();
+        before.sent = before.sent.saturating_sub(count);
+        self.members.entry(to).or_default().sent += count;
+    }
+
     /// Calls the members by these names, and those that have none by their ids.
     fn summary(self, names: &BTreeMap<String, String>) -> Summary {
         let refused: u64 = self.refused.values().sum();
