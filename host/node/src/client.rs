@@ -1,5 +1,7 @@
 //! Talks to a running node over its Unix socket: the command line is a client like any other.
 
+use std::fs::DirEntry;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
@@ -7,6 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use nix::unistd::geteuid;
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
@@ -65,7 +68,12 @@ pub fn discover(named: Option<&Path>) -> Result<PathBuf, ClientError> {
     }
     let dir = runtime_dir();
     check_runtime_dir(&dir).map_err(ClientError::Discovery)?;
-    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    // What somebody else put there is no node of ours.
+    let own = |entry: &DirEntry| {
+        entry.metadata().is_ok_and(|facts| facts.uid() == 0 || facts.uid() == geteuid().as_raw())
+    };
+    let entries =
+        std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(own).map(|entry| entry.path());
     let mut sockets: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect();
     sockets.sort();

@@ -32,5 +32,6 @@ pub(crate) async fn log(node: NodeHandle) {
 
 /// What makes a problem the same though its counts go on.
 fn without_figures(problem: &str) -> String {
-    problem.chars().filter(|c| !c.is_ascii_digit()).collect()
+    let is_figure = |word: &&str| word.trim_matches(|c: char| !c.is_alphanumeric()).parse::<u64>().is_err();
+    problem.split(' ').filter(is_figure).collect::<Vec<_>>().join(" ")
 }

@@ -29,7 +29,7 @@ const KIND_DOCUMENT: u8 = 0x11;
 const FETCH_WAIT: Duration = Duration::from_secs(2);
 /// Members that are asked at a time.
 const MAX_FETCHES: usize = 4;
-/// One member is sent the document at most this often.
+/// One member is sent the same document at most this often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 /// Live members told at once of a new document; the others hear of it from these.
 const DIRECT: usize = 32;
@@ -83,7 +83,7 @@ pub(super) struct Documents {
     pub(super) known: BTreeMap<NodeId, DocumentId>,
     /// Who was asked for a document lately, and when.
     asked: BTreeMap<NodeId, Instant>,
-    answered: BTreeMap<NodeId, Instant>,
+    answered: BTreeMap<NodeId, (DocumentId, Instant)>,
 }
 
 impl Documents {
@@ -284,15 +284,16 @@ impl<C: Crypto> Core<C> {
 
     fn answer_fetch(&mut self, from: NodeId) {
         let Some(document) = &self.documents.held else { return };
-        let answered = self.documents.answered.get(&from);
-        if answered.is_none_or(|at| self.now.since(*at) >= ANSWER_PAUSE) {
+        let (id, answered) = (document.id(), self.documents.answered.get(&from));
+        if answered.is_none_or(|&(sent, at)| sent != id || self.now.since(at) >= ANSWER_PAUSE) {
             let message: Vec<u8> = [&[KIND_DOCUMENT], &document.bytes()[..]].concat();
-            self.documents.answered.insert(from, self.now);
+            self.documents.answered.insert(from, (id, self.now));
             self.send_internal(from, message);
         }
     }
 
     fn handle_document(&mut self, from: NodeId, bytes: Bytes) {
+        self.documents.asked.remove(&from);
         // It is a slice of a message that may be much larger than it.
         let Ok(document) = SignedDocument::parse(Bytes::copy_from_slice(&bytes)) else {
             self.counters.dropped_malformed += 1;

@@ -389,10 +389,15 @@ impl<C: Crypto> Core<C> {
     /// Wants messages no more: they are dropped, or, where some of one was sent, it goes on without a further report.
     /// Their fate is [`Fate::Expired`] then. Whether any was still open.
     pub fn cancel(&mut self, now: Instant, to: NodeId, tokens: Range<u64>) -> bool {
+        self.cancel_all(now, to, &[tokens])
+    }
+
+    /// The same of many messages at once: ascending ranges, of messages that were given together no more than one.
+    pub fn cancel_all(&mut self, now: Instant, to: NodeId, tokens: &[Range<u64>]) -> bool {
         self.now = now;
         if to == self.id {
             let before = self.fates.len();
-            self.own.cancel(&tokens, |token| self.fates.push_back(expired(token, to)));
+            self.own.cancel(tokens, |token| self.fates.push_back(expired(token, to)));
             return self.report_own_expired(before);
         }
         let Some(peer) = self.peers.get_mut(&to) else { return false };

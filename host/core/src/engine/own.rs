@@ -125,8 +125,12 @@ impl OwnQueue {
     }
 
     /// Drops the messages with these tokens; gives `each` the tokens of the reliable ones.
-    pub(super) fn cancel(&mut self, tokens: &Range<u64>, each: impl FnMut(u64)) {
-        self.give_up(|waiting| tokens.contains(&waiting.ready.id.0), each);
+    pub(super) fn cancel(&mut self, tokens: &[Range<u64>], each: impl FnMut(u64)) {
+        let is_in = |token: u64| {
+            let next = tokens.partition_point(|range| range.end <= token);
+            tokens.get(next).is_some_and(|range| range.contains(&token))
+        };
+        self.give_up(|waiting| is_in(waiting.ready.id.0), each);
     }
 
     /// When [`expire`](Self::expire) is due.

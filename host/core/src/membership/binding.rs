@@ -24,7 +24,7 @@ const MAX_UNPROVEN: usize = 1_024;
 struct Bound {
     boot: BootId,
     version: u64,
-    /// When a datagram of it came last, in this boot; at first, long ago.
+    /// When a datagram of it came last, in this boot, or [`NEVER`].
     heard: Instant,
 }
 
@@ -51,6 +51,8 @@ pub(super) struct Binding {
     sender: Option<NodeId>,
 }
 
+/// Nothing came yet.
+const NEVER: Instant = Instant::ZERO;
 /// Whoever was heard from so lately is not dead by what another says: to be found dead takes longer. One that comes back
 /// from where it saw nobody says it of all.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
@@ -101,7 +103,8 @@ impl Binding {
     /// Whether somebody else says that a member is dead that was heard from lately.
     fn is_hearsay(&self, member: &Member<Identity>) -> bool {
         let bound = self.entries.get(&member.id().node());
-        let lately = bound.is_some_and(|bound| self.now.since(bound.heard) < HEARD_LATELY);
+        let heard = bound.map(|bound| bound.heard).filter(|heard| *heard != NEVER);
+        let lately = heard.is_some_and(|heard| self.now.since(heard) < HEARD_LATELY);
         lately && member.state() == State::Down && self.sender != Some(member.id().node())
     }
 
@@ -114,7 +117,7 @@ impl Binding {
         match entry {
             Some((boot, version)) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
-                let heard = before.map_or(Instant::ZERO, |bound| bound.heard);
+                let heard = before.map_or(NEVER, |bound| bound.heard);
                 self.entries.insert(node, Bound { boot, version, heard });
                 self.unproven.remove(&node)
             }

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use overlan_wire::{Digest, NodeId};
@@ -38,12 +39,11 @@ impl Planner {
 
     /// What is wrong with the plan in force, in words.
     pub fn problems(&self, name_of: impl Fn(NodeId) -> String) -> Vec<String> {
+        if self.facts.is_some() && !self.quorate() {
+            return vec![String::from("this member sees no majority of the members, and owns nothing")];
+        }
         let Some(plan) = &self.in_force else { return Vec::new() };
         let mut problems = Vec::new();
-        if !self.quorate() {
-            problems.push(String::from("this member sees no majority of the members, and owns nothing"));
-            return problems;
-        }
         let duties = plan.proposal.responsibilities.iter().zip(&plan.proposal.owners);
         let mut unowned = duties.filter(|(_, owners)| owners.is_empty()).map(|(duty, _)| duty.name.as_str());
         let named: Vec<&str> = unowned.by_ref().take(MAX_NAMED).collect();

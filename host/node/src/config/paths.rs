@@ -17,8 +17,8 @@ pub fn runtime_dir() -> PathBuf {
     }
 }
 
-/// Checks that nobody but this user and root can put a control socket into this folder, or take one away: whoever can
-/// is sent what is meant for the node.
+/// Checks that not everybody can put a control socket into this folder, or take one away: whoever can is sent what is
+/// meant for the node.
 ///
 /// # Errors
 /// In words, with what to do.

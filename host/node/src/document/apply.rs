@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overlan_core::document::{Document, SignedDocument};
 use overlan_core::{ApplyError, DocumentId, Event};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
@@ -39,7 +40,8 @@ impl NodeHandle {
     }
 
     /// Puts a document in force on every member: what `content` says, made from the version that it names, else from
-    /// the one in force. What is in force already stays, under its version. Returns when all live members hold it, or after some ten seconds, and when it is on the disk here.
+    /// the one in force. What is in force already stays, under its version. Returns when all live members hold it, or
+    /// after some ten seconds, and when it is on the disk here.
     ///
     /// # Errors
     /// See [`ApplyFailure`]; nothing changed.
@@ -51,10 +53,7 @@ impl NodeHandle {
         let document = compose(content, &self.config().cluster, in_force, None)?;
         let says = |document: &Document| (document.responsibilities.clone(), document.policies.clone());
         if held.is_some_and(|held| says(&held) == says(document.document())) {
-            let missing = |core: &mut NodeCore, _| (core.document_agreed(), missing(core));
-            let (agreed, missing) = self.inspect(missing).await?;
-            let digest = in_force.digest.to_string();
-            return Ok(Applied { version: in_force.version, digest, agreed, missing, without: Vec::new() });
+            return self.wait_held(in_force, Vec::new(), self.watch()).await;
         }
         if let Some(based_on) = content.version.filter(|version| *version != in_force.version) {
             return Err(ApplyError::Raced { in_force, based_on }.into());
@@ -67,7 +66,7 @@ impl NodeHandle {
     /// # Errors
     /// See [`ApplyFailure`]; nothing changed.
     pub async fn apply_document(&self, document: SignedDocument) -> Result<Applied, ApplyFailure> {
-        let mut events = self.watch();
+        let events = self.watch();
         // Nothing comes of it on any member where this fails, or its caller stops waiting.
         let undertaking = prepare_everywhere(self, &document).await?;
         // In force and settled at once: a caller that stops waiting between the two would have all members prepare
@@ -77,6 +76,16 @@ impl NodeHandle {
             Err(error) => Err((error, undertaking)),
         };
         let (id, without) = self.inspect(apply).await?.map_err(|(error, _)| error)?;
+        self.wait_held(id, without, events).await
+    }
+
+    /// Until all live members hold a document, or for some ten seconds, and it is on the disk here.
+    async fn wait_held(
+        &self,
+        id: DocumentId,
+        without: Vec<String>,
+        mut events: Receiver<Event>,
+    ) -> Result<Applied, ApplyFailure> {
         let until = Instant::now() + AGREEMENT;
         loop {
             let (agreed, missing) = match self.inspect(move |core, _| progress(core, id)).await? {

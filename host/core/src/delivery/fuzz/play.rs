@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
+use core::slice::from_ref;
 use core::time::Duration;
 
 use overlan_wire::frame::{Accepted, Frames};
@@ -134,7 +135,7 @@ impl Play {
             11 => {
                 let first = self.dice.below(self.token + 1);
                 let end = first + self.dice.below(30);
-                self.outbox.cancel(first..end);
+                self.outbox.cancel(from_ref(&(first..end)));
             }
             12 => {
                 self.now = self.now + Duration::from_millis(self.dice.below(20));

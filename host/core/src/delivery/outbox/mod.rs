@@ -412,11 +412,13 @@ impl Outbox {
     }
 
     /// The sender wants messages no more: they are dropped, or go on without a report. Whether any was there.
-    pub(crate) fn cancel(&mut self, tokens: Range<u64>) -> bool {
+    pub(crate) fn cancel(&mut self, tokens: &[Range<u64>]) -> bool {
         let before = self.fates.len();
         self.give_up(Fate::Expired, |queued| {
+            let next = tokens.partition_point(|range| range.end <= queued.token);
+            let Some(range) = tokens.get(next) else { return 0..0 };
             let place = |token: u64| token.saturating_sub(queued.token).min(queued.payloads.len() as u64);
-            place(tokens.start) as usize..place(tokens.end) as usize
+            place(range.start) as usize..place(range.end) as usize
         });
         self.fates.len() > before
     }

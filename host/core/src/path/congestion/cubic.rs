@@ -69,7 +69,7 @@ pub(crate) struct Cubic {
     longer: Option<Duration>,
     /// Rounds with few datagrams in flight, and a queue all the same.
     few_rounds: u32,
-    /// What there was before the last reduction, to be restored if nothing was lost.
+    /// What there was before the last reduction, to be restored if that was for packets that came after all.
     before: Option<Before>,
     /// Rounds left in conservative slow start, and the round trip that began it.
     cautious: Option<(u32, Duration)>,
@@ -236,6 +236,7 @@ impl Cubic {
         self.window = Some(window);
         self.slow_start_until = Some(window);
         self.epoch = None;
+        self.before = None;
     }
 
     fn bound_queue(&mut self, delivery: &Delivery) {
@@ -273,7 +274,17 @@ impl Cubic {
         self.window = self.drained.1.take().or(self.window);
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         match sign {
-            Sign::Loss { .. } | Sign::Marked => self.reduce(window * 7 / 10, sent_at, datagram, now),
+            Sign::Loss { .. } => {
+                let before = Before {
+                    window: window as u32,
+                    slow_start_until: self.slow_start_until.map(|until| until as u32),
+                    last_max: self.last_max as u32,
+                };
+                if self.reduce(window * 7 / 10, sent_at, datagram, now) {
+                    self.before = Some(before);
+                }
+            }
+            Sign::Marked => drop(self.reduce(window * 7 / 10, sent_at, datagram, now)),
             Sign::Reordered => self.restore(),
             Sign::Persistent => {
                 self.recovery_start = None;
@@ -294,24 +305,21 @@ impl Cubic {
         self.epoch = None;
     }
 
-    /// Once for all that was sent before (RFC 9438 section 4.6, fast convergence section 4.7).
-    fn reduce(&mut self, to: usize, sent_at: Instant, datagram: usize, now: Instant) {
+    /// Once for all that was sent before (RFC 9438 section 4.6, fast convergence section 4.7); whether it is this time.
+    fn reduce(&mut self, to: usize, sent_at: Instant, datagram: usize, now: Instant) -> bool {
         if self.recovery_start.is_some_and(|start| sent_at <= start) {
-            return;
+            return false;
         }
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         self.recovery_start = Some(now);
-        self.before = Some(Before {
-            window: window as u32,
-            slow_start_until: self.slow_start_until.map(|until| until as u32),
-            last_max: self.last_max as u32,
-        });
+        self.before = None;
         self.last_max = if window < self.last_max { window * 17 / 20 } else { window };
         let to = to.max(MINIMUM_DATAGRAMS * datagram);
         self.window = Some(to);
         self.slow_start_until = Some(to);
         self.cautious = None;
         self.epoch = None;
+        true
     }
 }
 

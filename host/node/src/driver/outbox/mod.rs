@@ -344,24 +344,44 @@ impl Outbox {
         now: Instant,
         of: impl Fn(&NodeCore, MessageMode, &str, NodeId) -> bool,
     ) {
+        // By member; of each batch the first range, then the second.
+        let mut moved: BTreeMap<(NodeId, usize), Vec<Range<u64>>> = BTreeMap::new();
         for &place in &self.roles {
             let Slot::Used(batch) = &mut self.slots[place.1 as usize] else { continue };
-            let mut moved: Vec<(NodeId, Range<usize>)> = Vec::new();
+            let mut rows: Vec<(NodeId, Range<usize>)> = Vec::new();
             for index in 0..batch.len() {
                 let (Some(part), Some(role)) = (batch.holder(index), &batch.role) else { continue };
                 let node = batch.parts[part].outcome.node;
                 if of(core, batch.mode, &role.name, node) {
                     batch.take_away(part, index, Fate::Expired);
-                    match moved.last_mut() {
+                    match rows.last_mut() {
                         Some((before, row)) if (*before, row.end) == (node, index) => row.end += 1,
-                        _ => moved.push((node, index..index + 1)),
+                        _ => rows.push((node, index..index + 1)),
                     }
                     self.homeless.insert(place);
                 }
             }
-            // Their reports fit no message any more.
-            for (before, row) in moved {
-                core.cancel(now, before, batch.token(row.start)..batch.token(row.end));
+            for (at, (node, row)) in rows.into_iter().enumerate() {
+                let tokens = batch.token(row.start)..batch.token(row.end);
+                moved.entry((node, at)).or_default().push(tokens);
+            }
+        }
+        for ((node, _), mut tokens) in moved {
+            tokens.sort_unstable_by_key(|range| range.start);
+            core.cancel_all(now, node, &tokens);
+        }
+        // While nobody has them, the reports of that fit none of them.
+        while let Some(report) = core.poll_fate() {
+            self.handle_fate(report);
+        }
+        // What waited for room does so no more; it would come before what is given anew.
+        for key in self.parked.keys().copied().collect::<Vec<_>>() {
+            let Some(mut waiting) = self.parked.remove(&key) else { continue };
+            waiting
+                .parts
+                .retain(|&(id, part)| self.batch(id).is_some_and(|batch| batch.peek(part, 1).is_some()));
+            if !waiting.parts.is_empty() {
+                self.parked.insert(key, waiting);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! An outbox over a core that has no consumer: messages to the node itself wait.
 
+use overlan_contract::assignment::Responsibility;
+use overlan_core::policy::{Answer, Question};
 use overlan_core::{Config, Core};
 use overlan_seal::{Identity, Keyring, Seal};
 use overlan_wire::BootId;
@@ -14,10 +16,26 @@ type Callers = (oneshot::Receiver<Result<Queued, SendFailure>>, oneshot::Receive
 
 fn core() -> NodeCore {
     let mut config = Config::new("a", BootId([1; 16]), [1; 32]);
+    let duty = Responsibility { name: "r".into(), replicas: 1, weight_milli: 1_000, requires: Vec::new() };
+    config.responsibilities = vec![duty];
     // A stream may hold a quarter of it.
     config.send_queue_bytes = 4 * ROOM * PAYLOAD;
     let seal = Seal::new(Identity::from_seeds(&[1; 32], &[2; 32]), Keyring::public_lab(), "test");
     Core::new(config, seal, Vec::new(), Instant::ZERO).expect("the entry fits")
+}
+
+/// Makes the node the owner of a role.
+fn own(core: &mut NodeCore, role: &str) {
+    while core.owner(role).is_none() {
+        let due = core.poll_timeout().expect("there is always something to do");
+        core.handle_timeout(due);
+        while let Some((ticket, question)) = core.poll_question() {
+            if let Question::Assignment(question) = question {
+                let answer = overlan_core::plan::fallback_assignment(&question);
+                core.handle_answer(due, ticket, Ok(Answer::Assignment(answer)));
+            }
+        }
+    }
 }
 
 fn send(outbox: &mut Outbox, core: &mut NodeCore, lifetime: Option<Duration>) -> Callers {
@@ -70,5 +88,60 @@ fn deadlines_go_with_their_batches() {
             outbox.handle_fate(report);
         }
         assert_eq!((open(&outbox), outbox.deadlines.len()), (0, 0), "round {round}");
+    }
+}
+
+/// Ordered messages to a role whose owner lost some: all of them are given to it anew, in their order, also those that
+/// waited for room, and none of them expires by that.
+#[test]
+fn ordered_messages_to_a_role_are_given_again_in_their_order() {
+    let mut core = core();
+    own(&mut core, "r");
+    let node = core.id();
+    let (mut outbox, mut fates) = (Outbox::default(), Vec::new());
+    let options = SendOptions::new(MessageMode::Ordered);
+    for number in 0..3 * ROOM {
+        let (queued, is_queued) = oneshot::channel();
+        let (outcome, fate) = oneshot::channel();
+        let payloads = vec![Bytes::from(vec![number as u8; PAYLOAD])];
+        let to = Target::Role(String::from("r"));
+        outbox.send(&mut core, Instant::ZERO, Outgoing { to, options, payloads, queued, outcome });
+        fates.push((is_queued, fate));
+    }
+    let parked: usize = outbox.parked.values().map(|waiting| waiting.parts.len()).sum();
+    assert!(parked > 0);
+    outbox.take_back(&mut core, Instant::ZERO, |_, _, _, _| true);
+    assert!(outbox.parked.is_empty());
+    assert_eq!(outbox.homeless.len(), 3 * ROOM);
+    for place in std::mem::take(&mut outbox.homeless) {
+        let id = outbox.id_in(place.1).expect("it is open");
+        let part = outbox.batch(id).and_then(|batch| batch.give(node)).expect("a part");
+        outbox.queue_or_park(&mut core, Instant::ZERO, id, part);
+    }
+    let mut got = Vec::new();
+    for _ in 0..6 * ROOM {
+        core.poll_messages(
+            Instant::ZERO,
+            |_| true,
+            |arrivals| {
+                while let Some((_, payload)) = arrivals.next_payload() {
+                    got.push(payload[0]);
+                }
+                std::ops::ControlFlow::Continue(())
+            },
+        );
+        while let Some(report) = core.poll_fate() {
+            outbox.handle_fate(report);
+        }
+        while let Some(event) = core.poll_event() {
+            if let overlan_core::Event::Writable { node, stream } = event {
+                outbox.handle_writable(&mut core, Instant::ZERO, node, stream);
+            }
+        }
+    }
+    assert_eq!(got, (0..3 * ROOM as u8).collect::<Vec<_>>());
+    for (_, mut fate) in fates {
+        let outcomes = fate.try_recv().expect("its fate is known");
+        assert!(outcomes.iter().all(|outcome| outcome.failed.is_empty()), "{outcomes:?}");
     }
 }
