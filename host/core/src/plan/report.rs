@@ -14,6 +14,8 @@ use crate::status::{Duty, PlanStatus, Vote};
 
 /// Responsibilities named where nobody owns them.
 const MAX_NAMED: usize = 3;
+/// Why a plan differs: it was made for another document.
+const DOCUMENT_DIFFERS: &str = "document differs";
 
 impl Planner {
     /// The plan in force and what the members make of it.
@@ -60,6 +62,8 @@ impl Planner {
         for vote in self.verdicts(plan, &name_of) {
             let Vote { node, verdict, why, .. } = vote;
             match verdict.as_str() {
+                // Of documents that differ, `status` tells beside this; a plan for a new one is on its way.
+                "differs" if why == DOCUMENT_DIFFERS => {}
                 "differs" => problems
                     .push(format!("{node} would have made another plan ({why}), and follows this one")),
                 "fault" => problems.push(format!("the assignment policy of {node} gives no plan: {why}")),
@@ -106,7 +110,7 @@ fn verdict(
     match opinion {
         Opinion::Pending(why) => ("pending", why.clone()),
         Opinion::Fault(why) => ("fault", why.clone()),
-        Opinion::Answered(_) if document_differs => ("differs", String::from("document differs")),
+        Opinion::Answered(_) if document_differs => ("differs", String::from(DOCUMENT_DIFFERS)),
         Opinion::Answered(digest) if *digest == plan.digest => ("same", String::new()),
         Opinion::Answered(_) if plugin != plan.proposal.plugin => {
             ("differs", format!("another plugin: {}", plugin.short()))

@@ -342,3 +342,26 @@ fn a_member_without_room_is_told_later() {
     assert!(other > 0 && other == later, "{other} and {later} messages");
     assert_eq!(leader.poll_send(|_| true), None);
 }
+
+#[test]
+fn problems_name_what_nobody_owns_and_a_lost_majority() {
+    let mut leader = Planner::new(node(1), 1);
+    let mut needy = facts(1, 4, 5);
+    for duty in &mut needy.responsibilities[..4] {
+        duty.requires = [("site".into(), "nowhere".into())].into_iter().collect();
+    }
+    assert_eq!(leader.problems(|id| id.to_string()), [""; 0]);
+    leader.handle_facts(Instant::ZERO, needy.clone());
+    let due = leader.poll_timeout().expect("a plan is wanted");
+    leader.handle_timeout(due);
+    let (ticket, question) = leader.poll_question().expect("its policy is asked");
+    leader.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
+    let problems = leader.problems(|id| id.to_string());
+    assert!(problems.len() == 1 && problems[0].contains(" and 1 more: no live member"), "{problems:?}");
+
+    let mut alone = Facts { quorum: Quorum::Majority, ..needy };
+    alone.live.retain(|id, _| *id == node(1));
+    leader.handle_facts(due, alone);
+    let problems = leader.problems(|id| id.to_string());
+    assert!(problems.len() == 1 && problems[0].contains("sees no majority"), "{problems:?}");
+}
