@@ -119,11 +119,14 @@ fn a_document_is_applied_printed_and_watched_and_survives_a_full_restart() {
     let events: Vec<String> = watch.lines().iter().map(|line| text(line, "event").to_owned()).collect();
     assert!(events.iter().any(|event| event == "document") && events.iter().any(|event| event == "plan"));
 
-    // What was made from another version lost the race; what is printed may be applied again.
+    // What was made from another version lost the race; what is in force may be applied again, and changes nothing.
     let late = cluster.nodes[1].run(&["apply", &initial]).fails(1);
     assert!(late.contains("the race is lost: version 1 is in force"), "{late}");
     let printed = file(&cluster, "printed.json", cluster.nodes[1].run(&["get", "--json"]).ok());
-    cluster.nodes[1].run(&["apply", &printed]).ok();
+    let again = cluster.nodes[1].run(&["apply", &printed, "--json"]).json();
+    assert_eq!(number(&again, "version"), 1);
+    let changed = file(&cluster, "changed.toml", document.replace("2.5", "3.5"));
+    cluster.nodes[1].run(&["apply", &changed]).ok();
     wait_document(&cluster, 2);
     for (bad, named) in [
         ("[[responsibility]]\nname = \"a\"\nreplica = 1\n", "responsibility[0].replica"),
