@@ -1,7 +1,6 @@
 //! Talks to a running node over its Unix socket: the command line is a client like any other.
 
 use std::fs::DirEntry;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
@@ -9,7 +8,6 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use nix::unistd::geteuid;
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
@@ -19,7 +17,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::app::frame::PREFACE;
 use crate::app::{Frame, FrameError};
-use crate::config::{check_runtime_dir, runtime_dir};
+use crate::config::{check_runtime_dir, is_trusted, runtime_dir};
 
 /// Bytes of a stream read or written at once.
 const CHUNK: usize = 256 << 10;
@@ -69,9 +67,7 @@ pub fn discover(named: Option<&Path>) -> Result<PathBuf, ClientError> {
     let dir = runtime_dir();
     check_runtime_dir(&dir).map_err(ClientError::Discovery)?;
     // What somebody else put there is no node of ours.
-    let own = |entry: &DirEntry| {
-        entry.metadata().is_ok_and(|facts| facts.uid() == 0 || facts.uid() == geteuid().as_raw())
-    };
+    let own = |entry: &DirEntry| entry.metadata().is_ok_and(|facts| is_trusted(&facts));
     let entries =
         std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(own).map(|entry| entry.path());
     let mut sockets: Vec<PathBuf> =

@@ -35,3 +35,16 @@ fn without_figures(problem: &str) -> String {
     let is_figure = |word: &&str| word.trim_matches(|c: char| !c.is_alphanumeric()).parse::<u64>().is_err();
     problem.split(' ').filter(is_figure).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_make_no_new_problem_and_names_do() {
+        let key =
+            |name: &str, times: u32| without_figures(&format!("{name} began anew {times} times, never"));
+        assert_eq!(key("n1", 4), key("n1", 5));
+        assert_ne!(key("n1", 4), key("n2", 4));
+    }
+}

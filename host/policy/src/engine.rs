@@ -164,58 +164,70 @@ fn costs() -> OperatorCost {
     let mut costs = OperatorCost::new();
     (costs.MemoryGrow, costs.TableGrow, costs.variable.memory_grow_per_page) = (u8::MAX, u8::MAX, u8::MAX);
     let c = &mut costs;
-    let branches = [&mut c.Br, &mut c.BrIf, &mut c.BrTable];
-    branches.into_iter().for_each(|cost| *cost = 3);
-    let calls = [
-        &mut c.Call,
-        &mut c.CallIndirect,
-        &mut c.CallRef,
-        &mut c.ReturnCall,
-        &mut c.ReturnCallIndirect,
-        &mut c.ReturnCallRef,
+    let dear: [(u8, &mut [&mut u8]); 5] = [
+        (3, &mut [&mut c.Br, &mut c.BrIf, &mut c.BrTable]),
+        (
+            4,
+            &mut [
+                &mut c.Call,
+                &mut c.CallIndirect,
+                &mut c.CallRef,
+                &mut c.ReturnCall,
+                &mut c.ReturnCallIndirect,
+                &mut c.ReturnCallRef,
+            ],
+        ),
+        (
+            4,
+            &mut [
+                &mut c.I32DivS,
+                &mut c.I32DivU,
+                &mut c.I32RemS,
+                &mut c.I32RemU,
+                &mut c.I64DivS,
+                &mut c.I64DivU,
+                &mut c.I64RemS,
+                &mut c.I64RemU,
+            ],
+        ),
+        (
+            12,
+            &mut [
+                &mut c.F32Ceil,
+                &mut c.F32Floor,
+                &mut c.F32Trunc,
+                &mut c.F32Nearest,
+                &mut c.F64Ceil,
+                &mut c.F64Floor,
+                &mut c.F64Trunc,
+                &mut c.F64Nearest,
+                &mut c.F32x4Ceil,
+                &mut c.F32x4Floor,
+                &mut c.F32x4Trunc,
+                &mut c.F32x4Nearest,
+                &mut c.F64x2Ceil,
+                &mut c.F64x2Floor,
+                &mut c.F64x2Trunc,
+                &mut c.F64x2Nearest,
+            ],
+        ),
+        (
+            20,
+            &mut [
+                &mut c.F32Div,
+                &mut c.F32Sqrt,
+                &mut c.F64Div,
+                &mut c.F64Sqrt,
+                &mut c.F32x4Div,
+                &mut c.F32x4Sqrt,
+                &mut c.F64x2Div,
+                &mut c.F64x2Sqrt,
+            ],
+        ),
     ];
-    calls.into_iter().for_each(|cost| *cost = 4);
-    let divisions = [
-        &mut c.I32DivS,
-        &mut c.I32DivU,
-        &mut c.I32RemS,
-        &mut c.I32RemU,
-        &mut c.I64DivS,
-        &mut c.I64DivU,
-        &mut c.I64RemS,
-        &mut c.I64RemU,
-    ];
-    divisions.into_iter().for_each(|cost| *cost = 4);
-    let roundings = [
-        &mut c.F32Ceil,
-        &mut c.F32Floor,
-        &mut c.F32Trunc,
-        &mut c.F32Nearest,
-        &mut c.F64Ceil,
-        &mut c.F64Floor,
-        &mut c.F64Trunc,
-        &mut c.F64Nearest,
-        &mut c.F32x4Ceil,
-        &mut c.F32x4Floor,
-        &mut c.F32x4Trunc,
-        &mut c.F32x4Nearest,
-        &mut c.F64x2Ceil,
-        &mut c.F64x2Floor,
-        &mut c.F64x2Trunc,
-        &mut c.F64x2Nearest,
-    ];
-    roundings.into_iter().for_each(|cost| *cost = 12);
-    let roots = [
-        &mut c.F32Div,
-        &mut c.F32Sqrt,
-        &mut c.F64Div,
-        &mut c.F64Sqrt,
-        &mut c.F32x4Div,
-        &mut c.F32x4Sqrt,
-        &mut c.F64x2Div,
-        &mut c.F64x2Sqrt,
-    ];
-    roots.into_iter().for_each(|cost| *cost = 20);
+    for (fuel, operators) in dear {
+        operators.iter_mut().for_each(|cost| **cost = fuel);
+    }
     costs
 }
 

@@ -36,7 +36,7 @@ pub struct Limits {
     pub fuel_base: u64,
     /// Fuel an `assignment` question gets on top for each pair of a node and a responsibility. The
     /// budget thus depends on the question alone and is equal on every member. Default 3,000: the Python and JavaScript
-    /// starters take about half.
+    /// starters take 1,300.
     pub fuel_per_pair: u64,
     /// The most fuel any question gets. Default 4,000,000,000. It must run out before
     /// [`assignment_deadline`](Self::assignment_deadline) is over, as far as that can be.

@@ -290,7 +290,7 @@ fn emit_adapter(adapter: &Adapter, out: &mut Vec<u8>) {
 
 /// Whether datagrams to the address reach one host: nobody may point the others at a group or a whole
 /// subnet, nor name an IPv4 host twice by its IPv4-mapped form.
-fn is_one_host(address: IpAddr) -> bool {
+pub fn is_one_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !address.is_unspecified() && !address.is_multicast() && !broadcast && address.to_canonical() == address
 }

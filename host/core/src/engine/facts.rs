@@ -36,7 +36,7 @@ impl<C: Crypto> Core<C> {
             self.update_plan_facts();
         }
         loop {
-            let has_room = |to: NodeId| self.peers.get(&to).is_none_or(|peer| has_room(peer));
+            let has_room = |to: NodeId| self.peers.get(&to).is_none_or(|peer| takes_more(peer));
             let Some((to, message)) = self.planner.poll_send(has_room) else { break };
             self.send_internal(to, message);
         }
@@ -70,7 +70,7 @@ impl<C: Crypto> Core<C> {
     /// wants an answer asks again.
     pub(super) fn send_internal(&mut self, to: NodeId, payload: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if !has_room(peer) {
+        if !takes_more(peer) {
             self.counters.dropped_limit += 1;
             return;
         }
@@ -202,6 +202,6 @@ impl<C: Crypto> Core<C> {
 }
 
 /// Whether the peer may be sent more of the cluster's own messages.
-fn has_room<A: Aead>(peer: &Peer<A>) -> bool {
+fn takes_more<A: Aead>(peer: &Peer<A>) -> bool {
     peer.outbox.cluster_bytes() < MAX_BACKLOG
 }

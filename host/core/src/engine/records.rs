@@ -9,7 +9,6 @@ use rand::Rng;
 use super::conflict::Answer;
 use super::refusals::operator_id;
 use super::{Core, is_live};
-use crate::config::Config;
 use crate::crypto::Crypto;
 use crate::event::Event;
 use crate::membership::Identity;
@@ -159,9 +158,8 @@ impl<C: Crypto> Core<C> {
         self.senders.begin_again(&self.crypto, self.config.boot);
         self.sessions.clear();
         self.handshakes.begin_again(self.now);
-        let window = share(&self.config, self.peers.len());
         for (&id, peer) in &mut self.peers {
-            peer.restart(&self.config, peer.boot, window);
+            peer.restart(&self.config, peer.boot);
             peer.set_alive(self.seen.get(&id).is_some_and(|seen| is_live(seen.state)), self.now);
             let mut env = Surroundings {
                 counters: &mut self.counters,
@@ -175,6 +173,7 @@ impl<C: Crypto> Core<C> {
             self.to_transmit.insert(id);
             self.to_schedule.insert(id);
         }
+        self.share_window();
     }
 
     /// Sessions with this boot are over for good: a session opened anew would use its nonces again.
@@ -233,16 +232,15 @@ impl<C: Crypto> Core<C> {
 
     fn entry_changed(&mut self, entry: &Entry) {
         let id = entry.id;
-        let window = share(&self.config, self.peers.len());
         match self.peers.get_mut(&id) {
             None => {
-                let window = share(&self.config, self.peers.len() + 1);
-                self.peers.insert(id, Box::new(Peer::new(&self.config, id, entry.boot, window)));
+                self.peers.insert(id, Box::new(Peer::new(&self.config, id, entry.boot)));
                 self.share_window();
             }
             Some(peer) if peer.boot != entry.boot => {
                 let before = peer.boot;
-                peer.restart(&self.config, entry.boot, window);
+                peer.restart(&self.config, entry.boot);
+                self.share_window();
                 self.handshakes.forget(id);
                 self.retire(id, before);
             }
@@ -261,7 +259,8 @@ impl<C: Crypto> Core<C> {
 
     /// What all peers may have open here is shared among them.
     fn share_window(&mut self) {
-        let window = share(&self.config, self.peers.len());
+        let share = self.config.receive_total_bytes / self.peers.len().max(1);
+        let window = share.min(self.config.receive_window_bytes);
         self.peers.values_mut().for_each(|peer| peer.inbox.set_window(window));
     }
 
@@ -322,9 +321,4 @@ impl<C: Crypto> Core<C> {
         let signature = self.crypto.sign(&unsigned);
         Some(SignedRecord::new(record, unsigned, &signature))
     }
-}
-
-/// Bytes that each of so many peers may have open here.
-fn share(config: &Config, peers: usize) -> usize {
-    config.receive_window_bytes.min(config.receive_total_bytes / peers.max(1))
 }

@@ -81,8 +81,7 @@ impl<C: Crypto> Core<C> {
         }
         problems.extend(self.conflict.problem(now));
         for (id, times) in self.restarts.lasting(now) {
-            let name =
-                self.table.entry(id).map_or_else(|| id.short().to_string(), |entry| entry.name.clone());
+            let name = self.name_of(id);
             problems.push(format!(
                 "{name} began anew {times} times, never a minute apart: something starts it again and again, or two \
                  nodes run with its identity, as a copied state_dir makes it: its log and its status say which"

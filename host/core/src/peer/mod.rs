@@ -113,8 +113,7 @@ struct Space {
 }
 
 impl<A: Aead> Peer<A> {
-    /// One that may have `window` bytes of messages open here.
-    pub(crate) fn new(config: &Config, id: NodeId, boot: BootId, window: usize) -> Self {
+    pub(crate) fn new(config: &Config, id: NodeId, boot: BootId) -> Self {
         Peer {
             id,
             boot,
@@ -129,7 +128,7 @@ impl<A: Aead> Peer<A> {
             spaces: BTreeMap::new(),
             space_floor: 0,
             outbox: Outbox::new(config.send_queue_bytes),
-            inbox: Inbox::new(window, Pool::new()),
+            inbox: Inbox::new(config.receive_window_bytes, Pool::new()),
             last_traffic: None,
             accepted_since: None,
             outcome: Outcome::default(),
@@ -147,8 +146,8 @@ impl<A: Aead> Peer<A> {
     }
 
     /// The peer restarted: a new session, new paths; messages it may have seen are reported.
-    pub(crate) fn restart(&mut self, config: &Config, boot: BootId, window: usize) {
-        let mut fresh = Peer::new(config, self.id, boot, window);
+    pub(crate) fn restart(&mut self, config: &Config, boot: BootId) {
+        let mut fresh = Peer::new(config, self.id, boot);
         self.outbox.restart();
         core::mem::swap(&mut fresh.outbox, &mut self.outbox);
         // There may be messages left for it.

@@ -23,6 +23,7 @@ use overlan_wire::NodeId;
 
 pub(crate) use expand::expand;
 pub use overrides::Overrides;
+pub(crate) use paths::is_trusted;
 pub use paths::{app_name, check_runtime_dir, default_control, default_state_dir, runtime_dir};
 pub(crate) use validate::milli;
 

@@ -1,6 +1,7 @@
 //! Where things lie by default.
 
 use std::env;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +25,8 @@ pub fn runtime_dir() -> PathBuf {
 /// In words, with what to do.
 pub fn check_runtime_dir(dir: &Path) -> Result<(), String> {
     let Ok(facts) = std::fs::metadata(dir) else { return Ok(()) };
-    let theirs = facts.uid() != 0 && facts.uid() != geteuid().as_raw();
     let (for_all, sticky) = (facts.mode() & 0o002 != 0, facts.mode() & 0o1000 != 0);
-    match theirs || for_all && !sticky {
+    match !is_trusted(&facts) || for_all && !sticky {
         true => Err(format!(
             "other users may put files into {} (owner {}, mode {:o}): set XDG_RUNTIME_DIR to a folder of your own, or \
              name another socket",
@@ -36,6 +36,11 @@ pub fn check_runtime_dir(dir: &Path) -> Result<(), String> {
         )),
         false => Ok(()),
     }
+}
+
+/// Whether a file is this user's or root's.
+pub(crate) fn is_trusted(facts: &Metadata) -> bool {
+    facts.uid() == 0 || facts.uid() == geteuid().as_raw()
 }
 
 /// The control socket of a node.

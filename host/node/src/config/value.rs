@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use overlan_core::config::{Congestion, Quorum};
 use overlan_wire::codec::is_printable;
+use overlan_wire::entry::is_one_host;
 use overlan_wire::limits::{MAX_NODE_NAME, MAX_TEXT};
 use overlan_wire::{Digest, NodeId};
 
@@ -69,8 +70,7 @@ pub(super) fn integer<T: TryFrom<i64>>(
 pub(super) fn address(what: &str, text: &str) -> Result<IpAddr, String> {
     let address: IpAddr =
         text.parse().map_err(|_| format!("{what} `{text}` is no IP address, such as 10.1.0.2 or fd00::2"))?;
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    if address.is_unspecified() || address.is_multicast() || broadcast {
+    if !is_one_host(address) {
         return Err(format!("{what} {address} names no single host; give the address of one adapter"));
     }
     Ok(address)

@@ -51,8 +51,10 @@ impl NodeHandle {
         };
         let (in_force, held) = self.inspect(held).await?;
         let document = compose(content, &self.config().cluster, in_force, None)?;
-        let says = |document: &Document| (document.responsibilities.clone(), document.policies.clone());
-        if held.is_some_and(|held| says(&held) == says(document.document())) {
+        let new = document.document();
+        if held.is_some_and(|held| {
+            held.responsibilities == new.responsibilities && held.policies == new.policies
+        }) {
             return self.wait_held(in_force, Vec::new(), self.watch()).await;
         }
         if let Some(based_on) = content.version.filter(|version| *version != in_force.version) {

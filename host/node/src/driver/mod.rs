@@ -337,9 +337,7 @@ impl Driver {
     }
 
     fn hear_fates(&mut self) {
-        while let Some(report) = self.core.poll_fate() {
-            self.outbox.handle_fate(report);
-        }
+        self.outbox.hear_fates(&mut self.core);
     }
 
     /// Tells events; whether there were any.

@@ -284,14 +284,13 @@ impl Cubic {
                     self.before = Some(before);
                 }
             }
-            Sign::Marked => drop(self.reduce(window * 7 / 10, sent_at, datagram, now)),
+            Sign::Marked => _ = self.reduce(window * 7 / 10, sent_at, datagram, now),
             Sign::Reordered => self.restore(),
             Sign::Persistent => {
                 self.recovery_start = None;
                 self.reduce(window * 7 / 10, sent_at, datagram, now);
                 self.window = Some(MINIMUM_DATAGRAMS * datagram);
                 self.recovery_start = None;
-                self.before = None;
             }
         }
     }

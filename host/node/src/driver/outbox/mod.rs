@@ -138,8 +138,8 @@ pub(crate) struct Outbox {
     roles: BTreeSet<Place>,
     /// Of these, the ones with messages that nobody has.
     homeless: BTreeSet<Place>,
-    /// Roles whose owner lost messages that it was sent.
-    bereft: BTreeSet<(String, NodeId)>,
+    /// Owners that lost messages they were sent, and for which roles.
+    bereft: BTreeMap<NodeId, BTreeSet<String>>,
     /// Whether an owner may have been found for them.
     look_for_owners: bool,
     /// Batches whose messages may wait here past their deadline.
@@ -217,15 +217,19 @@ impl Outbox {
     /// Lets go of parked parts whose batch is gone, or whose caller stopped waiting: of a member that takes nothing for
     /// long, nothing else would ever do that.
     fn let_go(&mut self, core: &mut NodeCore, now: Instant, key: (NodeId, u16)) {
-        let Some(mut waiting) = self.parked.remove(&key) else { return };
-        waiting.parts.retain(|&(id, part)| {
-            if self.batch(id).is_some_and(|batch| !batch.is_withdrawn()) {
+        self.retain_parked(key, |outbox, id, part| {
+            if outbox.batch(id).is_some_and(|batch| !batch.is_withdrawn()) {
                 return true;
             }
-            self.queue(core, now, id, part);
-            self.conclude(id);
+            outbox.queue(core, now, id, part);
+            outbox.conclude(id);
             false
         });
+    }
+
+    fn retain_parked(&mut self, key: (NodeId, u16), mut keep: impl FnMut(&mut Self, BatchId, usize) -> bool) {
+        let Some(mut waiting) = self.parked.remove(&key) else { return };
+        waiting.parts.retain(|&(id, part)| keep(self, id, part));
         waiting.look_at = 2 * waiting.parts.len();
         if !waiting.parts.is_empty() {
             self.parked.insert(key, waiting);
@@ -299,8 +303,15 @@ impl Outbox {
         }
     }
 
+    /// Takes what the core tells of messages.
+    pub(super) fn hear_fates(&mut self, core: &mut NodeCore) {
+        while let Some(report) = core.poll_fate() {
+            self.handle_fate(report);
+        }
+    }
+
     /// What became of messages, all of one batch.
-    pub(super) fn handle_fate(&mut self, report: FateReport) {
+    fn handle_fate(&mut self, report: FateReport) {
         let FateReport { tokens, node, fate } = report;
         let (id, first) = BatchId::of(tokens.start);
         let Some(batch) = self.batch(id) else { return };
@@ -322,7 +333,7 @@ impl Outbox {
             let role = batch.role.as_ref().filter(|_| lost).map(|role| role.name.clone());
             if let Some(role) = role {
                 self.homeless.insert(place);
-                self.bereft.insert((role, node));
+                self.bereft.entry(node).or_default().insert(role);
                 self.look_for_owners = true;
             }
         }
@@ -371,18 +382,12 @@ impl Outbox {
             core.cancel_all(now, node, &tokens);
         }
         // While nobody has them, the reports of that fit none of them.
-        while let Some(report) = core.poll_fate() {
-            self.handle_fate(report);
-        }
+        self.hear_fates(core);
         // What waited for room does so no more; it would come before what is given anew.
         for key in self.parked.keys().copied().collect::<Vec<_>>() {
-            let Some(mut waiting) = self.parked.remove(&key) else { continue };
-            waiting
-                .parts
-                .retain(|&(id, part)| self.batch(id).is_some_and(|batch| batch.peek(part, 1).is_some()));
-            if !waiting.parts.is_empty() {
-                self.parked.insert(key, waiting);
-            }
+            self.retain_parked(key, |outbox, id, part| {
+                outbox.batch(id).is_some_and(|batch| batch.peek(part, 1).is_some())
+            });
         }
     }
 
@@ -395,7 +400,7 @@ impl Outbox {
         let bereft = std::mem::take(&mut self.bereft);
         if !bereft.is_empty() {
             self.take_back(core, now, |_, mode, role, node| {
-                mode == MessageMode::Ordered && bereft.iter().any(|(name, at)| name == role && *at == node)
+                mode == MessageMode::Ordered && bereft.get(&node).is_some_and(|roles| roles.contains(role))
             });
         }
         for place in std::mem::take(&mut self.homeless) {

@@ -84,9 +84,7 @@ fn deadlines_go_with_their_batches() {
             let Some(id) = outbox.id_in(slot as u32) else { continue };
             outbox.cancel(&mut core, Instant::ZERO, id);
         }
-        while let Some(report) = core.poll_fate() {
-            outbox.handle_fate(report);
-        }
+        outbox.hear_fates(&mut core);
         assert_eq!((open(&outbox), outbox.deadlines.len()), (0, 0), "round {round}");
     }
 }
@@ -130,9 +128,7 @@ fn ordered_messages_to_a_role_are_given_again_in_their_order() {
                 std::ops::ControlFlow::Continue(())
             },
         );
-        while let Some(report) = core.poll_fate() {
-            outbox.handle_fate(report);
-        }
+        outbox.hear_fates(&mut core);
         while let Some(event) = core.poll_event() {
             if let overlan_core::Event::Writable { node, stream } = event {
                 outbox.handle_writable(&mut core, Instant::ZERO, node, stream);
