@@ -315,7 +315,7 @@ fn a_path_that_becomes_longer_is_used() {
     let mut world = two(1, 1, Network::with_delay(MS));
     assert!(world.run_until(5 * SECOND, World::converged));
     transfer(&mut world, 0..12);
-    for (longer, first) in [(5 * MS, 12), (20 * MS, 36)] {
+    for (longer, first) in [(3 * MS, 12), (8 * MS, 36), (28 * MS, 60)] {
         world.network.delay = longer;
         transfer(&mut world, first..first + 12);
         let later = transfer(&mut world, first + 12..first + 24);

@@ -3,8 +3,8 @@
 //! The bound is ours, since membership traffic shares the bottleneck. A queue above 4 ms takes a little of the window
 //! each round trip, the more the longer it is: in proportion, so that flows that measure the queue a little differently
 //! still share. Since a queue that stands hides the path's own round trip, it is drained for a moment now and then; who
-//! notices that another flow does so joins in, so that all of them see it. A queue that stays though next to nothing is in
-//! flight is none: the path has become longer.
+//! notices that another flow does so joins in, so that all of them see it. A queue that stays then, or though next to
+//! nothing is in flight, is none: the path has become longer.
 //! Integer arithmetic: the same on every machine.
 
 use core::time::Duration;
@@ -67,6 +67,8 @@ pub(crate) struct Cubic {
     last_min: Option<Duration>,
     /// The path's own round trip, where it became longer than the least of the last seconds.
     longer: Option<Duration>,
+    /// The largest window since the queue was last drained.
+    peak: usize,
     /// Rounds with few datagrams in flight, and a queue all the same.
     few_rounds: u32,
     /// What there was before the last reduction, to be restored if that was for packets that came after all.
@@ -198,17 +200,23 @@ impl Cubic {
         let Some(window) = self.window else { return };
         let few = queue > LOW_QUEUE && window <= FEW_DATAGRAMS * delivery.datagram;
         self.few_rounds = if few { self.few_rounds + 1 } else { 0 };
-        if self.few_rounds > FEW_ROUNDS {
+        let passed = delivery.now.since(self.drained.0);
+        let drained = self.drained.1.is_some() && passed >= DRAIN_TIME;
+        if self.few_rounds > FEW_ROUNDS || drained && min > self.base(delivery) + LOW_QUEUE {
+            // What filled the path when it was shorter, and a queue as it was then, tells what fills it now.
+            let was = self.base(delivery) + LOW_QUEUE;
+            let until = scaled(self.peak.max(window), min.as_micros() as usize, was.as_micros() as usize);
             self.longer = Some(min);
-            // Its window is to be found anew.
-            (self.drained.1, self.slow_start_until, self.epoch, self.few_rounds) = (None, None, None, 0);
+            self.window = self.drained.1.take().or(self.window);
+            (self.slow_start_until, self.epoch, self.few_rounds) = (Some(until), None, 0);
             return;
         }
-        let passed = delivery.now.since(self.drained.0);
+        self.peak = self.peak.max(window);
         let before = core::mem::replace(&mut self.last_queue, queue);
         if let Some(full) = self.drained.1 {
             if passed >= DRAIN_TIME {
                 self.drained.1 = None;
+                self.peak = full;
                 self.settle_at(full, delivery);
             }
             return;
@@ -349,6 +357,7 @@ fn cube_root(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use alloc::collections::VecDeque;
+    use alloc::format;
     use alloc::vec::Vec;
 
     use rand::{Rng as _, SeedableRng as _};
@@ -403,6 +412,17 @@ mod tests {
     /// Flows that begin at these times share a bottleneck, whose acknowledgements come up to `jitter` late; the bytes
     /// that each delivered in the last `measured` seconds, and the longest the queue was then.
     fn share(starts: &[Duration], jitter: Duration, seconds: u64, measured: u64) -> (Vec<usize>, Duration) {
+        share_path(starts, |_| BASE, jitter, seconds, measured)
+    }
+
+    /// As `share`; how long the path is at a time.
+    fn share_path(
+        starts: &[Duration],
+        base: impl Fn(Instant) -> Duration,
+        jitter: Duration,
+        seconds: u64,
+        measured: u64,
+    ) -> (Vec<usize>, Duration) {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut flows: Vec<Flow> = starts.iter().map(|_| Flow::default()).collect();
         let mut queue: VecDeque<(usize, u64, Instant)> = VecDeque::new();
@@ -428,7 +448,7 @@ mod tests {
             if let Some((flow, number, sent_at)) = queue.pop_front() {
                 // They do not overtake each other.
                 let late = Duration::from_nanos(rng.next_u64() % (jitter.as_nanos() as u64 + 1));
-                let at = (now + BASE + late).max(acks.back().map_or(now, |(at, ..)| *at));
+                let at = (now + base(now) + late).max(acks.back().map_or(now, |(at, ..)| *at));
                 acks.push_back((at, flow, number, sent_at));
             }
             if now < from {
@@ -446,6 +466,28 @@ mod tests {
         let capacity = DATAGRAM * (10_000_000 / TRANSMISSION.as_micros() as usize);
         assert!(delivered[0] > capacity * 97 / 100, "{} of {capacity}", delivered[0]);
         assert!(longest < Duration::from_millis(10), "{longest:?}");
+    }
+
+    /// In the second after it became so, and later.
+    #[test]
+    fn a_path_that_becomes_longer_is_filled() {
+        let turn = Duration::from_secs(5);
+        let capacity = DATAGRAM * (4_000_000 / TRANSMISSION.as_micros() as usize);
+        for (first, more) in [(0, 4), (0, 5), (1, 5), (1, 8), (5, 8), (5, 50), (20, 5), (20, 10), (20, 20)] {
+            for starts in [&[Duration::ZERO; 1][..], &[Duration::ZERO; 2]] {
+                let path = |now: Instant| {
+                    let added = if now.since(Instant::ZERO) > turn { more } else { 0 };
+                    BASE + Duration::from_millis(first + added)
+                };
+                for (later, least) in [(1, 70), (4, 85)] {
+                    let (delivered, longest) = share_path(starts, path, Duration::ZERO, 5 + later + 4, 4);
+                    let used = delivered.iter().sum::<usize>() * 100 / capacity;
+                    let case = format!("{first} + {more} ms, {} flows, {later} s later", starts.len());
+                    assert!(used >= least, "{case}: {used}%");
+                    assert!(longest < Duration::from_millis(40), "{case}: {longest:?}");
+                }
+            }
+        }
     }
 
     #[test]
