@@ -15,11 +15,14 @@ use crate::crypto::Crypto;
 use crate::path::Path;
 use crate::peer::Peer;
 use crate::status::{
-    AdapterEntry, CoreStatus, MemberStatus, Ownership, PathStatus, PlanStatus, Reachability, TableEntry,
-    TableStatus,
+    AdapterEntry, CoreStatus, MemberState, MemberStatus, Ownership, PathStatus, PlanStatus, Reachability,
+    TableEntry, TableStatus,
 };
 use crate::table::{contract_status, socket_address};
 use crate::time::Instant;
+
+/// A member without a path for so long is not on its way up or down.
+const OUT_OF_REACH: Duration = Duration::from_secs(5);
 
 impl<C: Crypto> Core<C> {
     /// At a glance.
@@ -94,11 +97,26 @@ impl<C: Crypto> Core<C> {
                 "two members are named {name}: rename one, or `overlan forget` the dead one by id"
             ));
         }
+        for name in self.out_of_reach(now) {
+            problems.push(format!(
+                "{name} lives, as other members say, and nothing that is sent from here is answered: messages to it wait;                  check the routes and firewalls between the two, both ways (`overlan paths`)"
+            ));
+        }
         problems.extend(self.planner.problems(|id| self.name_of(id)));
         if self.adapters.is_empty() {
             problems.push("no adapter is usable: nothing can be sent or received".to_string());
         }
         problems
+    }
+
+    /// Names of live members that no path has led to for a while.
+    fn out_of_reach(&self, now: Instant) -> impl Iterator<Item = String> {
+        let lost = move |path: &Path| {
+            path.state() == PathState::Down && now.since(path.health.since()) >= OUT_OF_REACH
+        };
+        let peers = self.peers.values().filter(|peer| self.state_of(peer.id) == MemberState::Alive);
+        let lost = peers.filter(move |peer| !peer.paths.is_empty() && peer.paths.iter().all(lost));
+        lost.map(|peer| self.name_of(peer.id))
     }
 
     /// All members by ascending node id.

@@ -324,3 +324,21 @@ fn a_returning_leader_gives_nothing_away_twice() {
         assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}");
     }
 }
+
+/// Two members whose routers know no way between them live all the same, as a third says: both name the other.
+#[test]
+fn a_live_member_out_of_reach_is_a_problem() {
+    let mut world = many(4, 3);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    let problems = |world: &World, index: usize| core(world, index).status(world.now).problems.join("\n");
+    assert_eq!((problems(&world, 0), problems(&world, 1)), (String::new(), String::new()));
+    let (one, two) = ([address(0, 0)], [address(1, 0)]);
+    world.network.partition(&one, &two);
+    let named =
+        |world: &World| problems(world, 0).contains("n1 lives") && problems(world, 1).contains("n0 lives");
+    assert!(world.run_until(20 * SECOND, named), "{}", problems(&world, 0));
+    assert_eq!(problems(&world, 2), "");
+    world.network.heal();
+    let none = |world: &World| (0..3).all(|index| problems(world, index).is_empty());
+    assert!(world.run_until(20 * SECOND, none), "{}", problems(&world, 0));
+}
