@@ -217,8 +217,8 @@ pub enum Event {
     /// Another node runs with this node's identity, and this one has not run for long: stop it. Nothing but a copied
     /// state directory does that.
     IdentityTaken {
-        /// The addresses the other gives.
-        at: String,
+        /// Where the other is, or who knows it.
+        evidence: String,
     },
     /// A member refused this node, or another reason not to be in the cluster; the text says what to do.
     Refused(&'static str),

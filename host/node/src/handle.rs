@@ -40,12 +40,12 @@ pub struct Stopped;
 /// The node stopped soon after its start because another runs with its identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "another node runs with this node's identity (at {at}), and stays: give each node a state_dir of its own; a \
+    "another node runs with this node's identity ({evidence}), and stays: give each node a state_dir of its own; a \
      copied one brings the identity with it"
 )]
 pub struct IdentityTaken {
-    /// The addresses the other gives.
-    pub at: String,
+    /// Where the other is, or who knows it.
+    pub evidence: String,
 }
 
 /// The handle on a running node; cheap to clone. The node runs until [`leave`](Self::leave).

@@ -240,7 +240,7 @@ pub enum Frame<'a> {
     Refused {
         /// The hello's token.
         echo: u64,
-        /// 1: name taken, 2: not on the allow-list; see [`refusal_text`].
+        /// One of [`refusal`]; see [`refusal_text`].
         code: u8,
     },
     /// A datagram of the membership protocol (foca).
@@ -751,12 +751,26 @@ impl RefusedDocument {
     }
 }
 
+/// Why a hello is refused.
+pub mod refusal {
+    /// A live member of another id has the name.
+    pub const NAME_TAKEN: u8 = 1;
+    /// The id is not on the allow-list.
+    pub const NOT_ALLOWED: u8 = 2;
+    /// A live member elsewhere has the id.
+    pub const IDENTITY_TAKEN: u8 = 3;
+}
+
 /// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text
 /// reaches another's log.
 pub fn refusal_text(code: u8) -> &'static str {
     match code {
-        1 => "the name is taken by another member: choose another [node] name",
-        2 => "this node is not on the cluster's allow-list: have its node id added",
+        refusal::NAME_TAKEN => "the name is taken by another member: choose another [node] name",
+        refusal::NOT_ALLOWED => "this node is not on the cluster's allow-list: have its node id added",
+        refusal::IDENTITY_TAKEN => {
+            "a node with this node's identity is a live member: give each node a state_dir of its own; a copied one \
+             brings the identity with it"
+        }
         _ => "refused for a reason this version does not know",
     }
 }

@@ -38,6 +38,9 @@ pub(super) struct Conflict {
     version: u64,
     /// Where it says that it is, in ascending order.
     at: Vec<SocketAddr>,
+    /// Copies of live members that were not let in, and the name and the addresses of the last.
+    refused: Sighting,
+    copy: Option<(String, String)>,
     /// When all answers that were given at once are rested from.
     rested: Instant,
 }
@@ -53,10 +56,10 @@ pub(super) enum Answer {
 }
 
 impl Conflict {
-    fn addresses(&self) -> String {
-        let mut addresses: Vec<_> = self.at.iter().map(|at| at.ip().to_string()).collect();
-        addresses.dedup();
-        addresses.join(", ")
+    /// A node that has a live member's identity.
+    pub(super) fn note_refused(&mut self, now: Instant, copy: &Entry) {
+        self.refused.note(now);
+        self.copy = Some((copy.name.clone(), listed(&addresses(&copy.adapters))));
     }
 
     /// Of a node that stays.
@@ -66,14 +69,15 @@ impl Conflict {
         if rested <= most { Answer::AtOnce } else { Answer::Later }
     }
 
-    pub(super) fn problem(&self, now: Instant) -> Option<String> {
-        self.seen.lasting(now).filter(|&times| times >= SURE).map(|_| {
-            format!(
-                "another node ran with this node's identity (at {}): give each node a state_dir of its own; a copied \
-                 one brings the identity with it",
-                self.addresses()
-            )
-        })
+    pub(super) fn problems(&self, now: Instant) -> impl Iterator<Item = String> {
+        let sure = |seen: &Sighting| seen.lasting(now).is_some_and(|times| times >= SURE);
+        let mend = "give each node a state_dir of its own; a copied one brings the identity with it";
+        let own = sure(&self.seen)
+            .then(|| format!("another node ran with this node's identity (at {}): {mend}", listed(&self.at)));
+        let copy = self.copy.as_ref().filter(|_| sure(&self.refused)).map(|(name, at)| {
+            format!("a node with the identity of the live member {name} is not let in (at {at}): {mend}")
+        });
+        own.into_iter().chain(copy)
     }
 }
 
@@ -115,9 +119,15 @@ impl<C: Crypto> Core<C> {
         if times < if higher { 4 * PATIENCE } else { PATIENCE } {
             return Answer::AtOnce;
         }
-        self.events.push_back(Event::IdentityTaken { at: conflict.addresses() });
+        self.events.push_back(Event::IdentityTaken { evidence: format!("at {}", listed(&conflict.at)) });
         Answer::Never
     }
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let mut hosts: Vec<_> = addresses.iter().map(|at| at.ip().to_string()).collect();
+    hosts.dedup();
+    hosts.join(", ")
 }
 
 fn addresses(adapters: &[Adapter]) -> Vec<SocketAddr> {

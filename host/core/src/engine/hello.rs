@@ -3,18 +3,23 @@
 //! reply is never longer than the hello.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::{Digest, Entry, Frame, NodeId, Record, SignedRecord};
+use overlan_contract::failover::PathState;
+use overlan_wire::frame::{refusal, refusal_text};
+use overlan_wire::{Adapter, Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
 use super::cluster::{Origin, ROOM};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
+use crate::peer::Peer;
 use crate::status::MemberState;
+use crate::table::socket_address;
 use crate::time::Instant;
 
 /// First pause between hellos; it doubles.
@@ -25,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const MAX_SENT: usize = 64;
 /// An answered hello is good for this long.
 const NEWCOMER: Duration = Duration::from_secs(10);
+/// A node that is told for so long that a live member has its identity gives way: the past life of one that came back at
+/// other addresses is found dead sooner.
+const TAKEN: Duration = Duration::from_secs(10);
 /// Hellos answered and not yet confirmed.
 const MAX_ANSWERED: usize = 256;
 
@@ -36,7 +44,8 @@ pub(super) struct Hellos {
     sent: BTreeMap<u64, Instant>,
     answered: BTreeMap<u64, (SignedRecord, Instant)>,
     pub(super) joined: bool,
-    pub(super) refused: Option<u8>,
+    /// Why, and since when.
+    pub(super) refused: Option<(u8, Instant)>,
 }
 
 impl Hellos {
@@ -88,14 +97,10 @@ impl Hellos {
 impl<C: Crypto> Core<C> {
     /// Seeds at which no live member is known. With nobody alive, all seeds but ourselves.
     fn unknown_seeds(&self) -> Vec<SocketAddr> {
-        let own = |seed: &SocketAddr| {
-            self.adapters.iter().any(|adapter| crate::table::socket_address(adapter) == *seed)
-        };
+        let own = |seed: &SocketAddr| self.adapters.iter().any(|adapter| socket_address(adapter) == *seed);
         let known = |seed: &SocketAddr| {
             let mut alive = self.table.entries().filter(|entry| is_live(self.state_of(entry.id)));
-            alive.any(|entry| {
-                entry.adapters.iter().any(|adapter| crate::table::socket_address(adapter) == *seed)
-            })
+            alive.any(|entry| entry.adapters.iter().any(|adapter| socket_address(adapter) == *seed))
         };
         self.config.seeds.iter().copied().filter(|seed| !own(seed) && !known(seed)).collect()
     }
@@ -108,9 +113,7 @@ impl<C: Crypto> Core<C> {
         if !vanished.is_empty() {
             let chosen = vanished[self.rng.next_u64() as usize % vanished.len()];
             let entry = self.table.entry(chosen);
-            targets.extend(
-                entry.into_iter().flat_map(|entry| entry.adapters.iter()).map(crate::table::socket_address),
-            );
+            targets.extend(entry.into_iter().flat_map(|entry| entry.adapters.iter()).map(socket_address));
         }
         targets
     }
@@ -135,7 +138,7 @@ impl<C: Crypto> Core<C> {
                 .adapters
                 .iter()
                 .filter(|adapter| adapter.status == overlan_wire::AdapterStatus::Up)
-                .map(crate::table::socket_address)
+                .map(socket_address)
                 .filter(|local| {
                     local.is_ipv4() == seed.is_ipv4() && local.ip().is_loopback() == seed.ip().is_loopback()
                 })
@@ -168,9 +171,12 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let code = if !self.is_allowed(entry.id) {
-            Some(2)
+            Some(refusal::NOT_ALLOWED)
         } else if self.name_is_taken(entry) {
-            Some(1)
+            Some(refusal::NAME_TAKEN)
+        } else if self.identity_is_taken(entry) {
+            self.conflict.note_refused(self.now, entry);
+            Some(refusal::IDENTITY_TAKEN)
         } else {
             None
         };
@@ -202,6 +208,25 @@ impl<C: Crypto> Core<C> {
         others.any(|held| is_live(self.state_of(held.id)))
     }
 
+    /// A member that answers has the id, at other addresses under another boot: this is a copy of it. One that crashed and
+    /// came back elsewhere is let in once its past life is found dead.
+    fn identity_is_taken(&self, entry: &Entry) -> bool {
+        let Some(held) = self.table.entry(entry.id).filter(|held| held.boot != entry.boot) else {
+            return false;
+        };
+        if entry.id == self.id {
+            // Where neither is a member yet, one gives way by what `conflict` says.
+            return self.hellos.joined;
+        }
+        let at = |adapter: &Adapter| {
+            entry.adapters.iter().any(|new| socket_address(new) == socket_address(adapter))
+        };
+        let answers = |peer: &Peer<C::Aead>| peer.paths.iter().any(|path| path.state() != PathState::Down);
+        is_live(self.state_of(entry.id))
+            && self.peers.get(&entry.id).is_some_and(|peer| answers(peer))
+            && !held.adapters.iter().any(at)
+    }
+
     pub(super) fn handle_hello_reply(
         &mut self,
         origin: Origin,
@@ -216,6 +241,13 @@ impl<C: Crypto> Core<C> {
         }
         let Some(record) = self.verify(record) else { return };
         let id = record.record.id();
+        if let Record::Entry(entry) = &record.record
+            && self.identity_is_taken(entry)
+        {
+            self.conflict.note_refused(self.now, entry);
+            self.counters.hellos_refused += 1;
+            return;
+        }
         self.hellos.refused = None;
         self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
         self.joined();
@@ -242,12 +274,18 @@ impl<C: Crypto> Core<C> {
         self.hellos.sent.clear();
     }
 
-    pub(super) fn handle_refused(&mut self, echo: u64, code: u8) {
-        if self.hellos.sent.remove(&echo).is_some() {
-            if self.hellos.refused != Some(code) {
-                self.events.push_back(Event::Refused(overlan_wire::frame::refusal_text(code)));
-            }
-            self.hellos.refused = Some(code);
+    pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8) {
+        if self.hellos.sent.remove(&echo).is_none() {
+            return;
+        }
+        let same = self.hellos.refused.filter(|&(before, _)| before == code);
+        let (_, since) = *self.hellos.refused.insert(same.unwrap_or((code, self.now)));
+        if same.is_none() {
+            self.events.push_back(Event::Refused(refusal_text(code)));
+        } else if code == refusal::IDENTITY_TAKEN && self.now.since(since) >= TAKEN {
+            self.events.push_back(Event::IdentityTaken {
+                evidence: format!("the member at {} knows it", origin.remote.ip()),
+            });
         }
     }
 }

@@ -47,7 +47,7 @@ impl<C: Crypto> Core<C> {
 
     fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
-        if let Some(code) = self.hellos.refused {
+        if let Some((code, _)) = self.hellos.refused {
             problems.push(overlan_wire::frame::refusal_text(code).to_string());
         }
         let nobody =
@@ -82,7 +82,7 @@ impl<C: Crypto> Core<C> {
                  another [cluster] name"
             ));
         }
-        problems.extend(self.conflict.problem(now));
+        problems.extend(self.conflict.problems(now));
         for (id, times) in self.restarts.lasting(now) {
             let name = self.name_of(id);
             problems.push(format!(

@@ -362,8 +362,8 @@ impl Driver {
                     let addresses = self.core.remote_addresses();
                     self.ports.remotes.send_replace(addresses.iter().map(|address| address.ip()).collect());
                 }
-                Event::IdentityTaken { at } => {
-                    self.taken = Some(IdentityTaken { at });
+                Event::IdentityTaken { evidence } => {
+                    self.taken = Some(IdentityTaken { evidence });
                     self.leaving = Some(Instant::ZERO);
                 }
                 event => {
