@@ -30,7 +30,7 @@ mod sighting;
 mod table;
 
 pub use config::{Config, Congestion};
-pub use delivery::arrivals::Arrivals;
+pub use delivery::arrivals::{Arrivals, Payloads};
 pub use delivery::marks::Marks;
 pub use engine::{ApplyError, Core};
 pub use event::{Event, Fate, FateReport, Message, Outgoing, OwnershipChange, SendError, Transmit};

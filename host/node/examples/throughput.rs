@@ -36,12 +36,17 @@ async fn main() {
     for mode in [MessageMode::Unreliable, MessageMode::Reliable, MessageMode::Ordered] {
         let mut listener = b.listen().await.expect("it runs");
         let arrived = b.spawn_beside(async move {
-            let (mut count, mut messages, mut last) = (0, Vec::new(), Instant::now());
+            let (mut count, mut runs, mut last) = (0, Vec::new(), Instant::now());
             while let Ok(1..) =
-                tokio::time::timeout(Duration::from_secs(1), listener.recv_many(&mut messages)).await
+                tokio::time::timeout(Duration::from_secs(1), listener.recv_many(&mut runs)).await
             {
                 last = Instant::now();
-                count += messages.drain(..).filter(|message| message.payload.len() == 64).count();
+                count += runs
+                    .iter()
+                    .flat_map(|run| run.payloads.iter())
+                    .filter(|payload| payload.len() == 64)
+                    .count();
+                runs.clear();
                 if count == total {
                     break;
                 }

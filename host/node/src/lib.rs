@@ -32,7 +32,7 @@ pub mod rollout;
 mod state;
 mod watch;
 
-pub use app::{Origin, Received};
+pub use app::{Origin, Received, ReceivedRun};
 pub use config::{Config, ConfigError};
 pub use driver::{ListenOptions, Listener, MemberOutcome, SendFailure, SendOptions, Streams};
 pub use handle::{IdentityTaken, NodeHandle, NodeStatus, Stopped};

@@ -146,10 +146,11 @@ async fn batches_pass_in_order_and_streams_hold_up_themselves_alone() {
     let mut held_up = nodes[0].send_batch("m2", MessageMode::Ordered, 2, batch(0)).await.unwrap();
     let mut receipt = nodes[0].send_batch("m2", MessageMode::Ordered, 1, batch(0)).await.unwrap();
     let mut expected = 0_u32;
-    let mut messages = Vec::new();
+    let mut runs = Vec::new();
     while expected < 10_000 {
-        assert!(listener.recv_many(&mut messages).await > 0);
-        for message in messages.drain(..) {
+        let count = listener.recv_many(&mut runs).await;
+        assert_eq!(count, runs.iter().map(|run| run.payloads.len()).sum::<usize>());
+        for message in runs.drain(..).flatten() {
             assert_eq!((message.stream, &message.payload[..]), (1, &expected.to_be_bytes()[..]));
             expected += 1;
         }

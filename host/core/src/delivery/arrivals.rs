@@ -20,35 +20,84 @@ pub(crate) struct Ready {
     pub(crate) payloads: Payloads,
 }
 
-/// The bytes of messages.
-#[derive(Debug)]
-pub(crate) enum Payloads {
-    /// None are left.
-    Empty,
-    /// Of one message.
-    One(Bytes),
-    /// Of small messages, at least one, each behind its 16-bit length.
-    Run(Bytes),
+/// The bytes of messages that came together; cheap to clone. Iterating takes them out one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payloads {
+    bytes: Bytes,
+    count: usize,
+    /// Each stands behind its 16-bit length.
+    framed: bool,
 }
 
 impl Payloads {
-    #[inline]
-    fn next(&mut self) -> Option<Bytes> {
-        if let Payloads::Run(entries) = self {
-            let len = usize::from(entries.try_get_u16().ok()?);
-            if len < entries.len() {
-                return Some(entries.split_to(len));
-            }
-        }
-        match core::mem::replace(self, Payloads::Empty) {
-            Payloads::Empty => None,
-            Payloads::One(payload) | Payloads::Run(payload) => Some(payload),
-        }
+    /// Of one message.
+    pub fn one(bytes: Bytes) -> Self {
+        Payloads { bytes, count: 1, framed: false }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Payloads::Empty)
+    /// Of so many small messages, each behind its 16-bit length.
+    pub(crate) fn run(bytes: Bytes, count: usize) -> Self {
+        Payloads { bytes, count, framed: true }
     }
+
+    /// How many messages are left.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What is left of them in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() - if self.framed { LENGTH * self.count } else { 0 }
+    }
+
+    /// The bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let (mut rest, framed) = (&self.bytes[..], self.framed);
+        (0..self.count).map(move |_| if framed { split_first(&mut rest) } else { rest })
+    }
+
+    /// Takes out the first messages, so many at most.
+    fn split_to(&mut self, count: usize) -> Payloads {
+        if count >= self.count {
+            return core::mem::take(self);
+        }
+        let bytes = self.iter().take(count).map(|payload| payload.len() + LENGTH).sum();
+        self.count -= count;
+        Payloads { bytes: self.bytes.split_to(bytes), count, framed: self.framed }
+    }
+}
+
+impl Iterator for Payloads {
+    type Item = Bytes;
+
+    #[inline]
+    fn next(&mut self) -> Option<Bytes> {
+        self.count = self.count.checked_sub(1)?;
+        if self.framed {
+            let len = usize::from(self.bytes.get_u16());
+            if self.count > 0 {
+                return Some(self.bytes.split_to(len));
+            }
+        }
+        Some(core::mem::take(&mut self.bytes))
+    }
+}
+
+/// Bytes of a length.
+const LENGTH: usize = 2;
+
+/// The bytes behind the length that `rest` begins with.
+#[inline]
+fn split_first<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let len = usize::from(rest.get_u16());
+    let (first, others) = rest.split_at(len);
+    *rest = others;
+    first
 }
 
 /// Messages that arrived together: alike but for their bytes, with numbers one by one. What is taken is accepted.
@@ -88,16 +137,15 @@ impl<'a> Arrivals<'a> {
         self.taken
     }
 
-    /// The next one's number and bytes.
-    #[inline]
-    pub fn next_payload(&mut self) -> Option<(MessageId, Bytes)> {
-        let payload = self.ready.payloads.next()?;
+    /// The next ones, so many at most: the first one's number, and the bytes.
+    pub fn take_run(&mut self, most: usize) -> (MessageId, Payloads) {
+        let payloads = self.ready.payloads.split_to(most);
         let id = self.ready.id;
         // A hostile peer gives an unreliable message the highest number.
-        self.ready.id.0 = id.0.saturating_add(1);
-        self.taken.count += 1;
-        self.taken.bytes += payload.len();
-        Some((id, payload))
+        self.ready.id.0 = id.0.saturating_add(payloads.len() as u64);
+        self.taken.count += payloads.len();
+        self.taken.bytes += payloads.bytes();
+        (id, payloads)
     }
 }
 
@@ -105,7 +153,8 @@ impl Iterator for Arrivals<'_> {
     type Item = Message;
 
     fn next(&mut self) -> Option<Message> {
-        let (id, payload) = self.next_payload()?;
+        let (id, mut payloads) = self.take_run(1);
+        let payload = payloads.next()?;
         let &mut Arrivals { from, mode, stream, redelivered, path, .. } = self;
         Some(Message { from, id, mode, stream, redelivered, payload, path })
     }
@@ -119,14 +168,20 @@ mod tests {
 
     #[test]
     fn a_run_is_taken_message_by_message() {
-        let mut run = Payloads::Run(Bytes::from_static(b"\0\x02ab\0\0\0\x01c"));
-        let mut taken = Vec::new();
-        while let Some(payload) = run.next() {
-            taken.push(payload);
+        let run = Payloads::run(Bytes::from_static(b"\0\x02ab\0\0\0\x01c"), 3);
+        assert_eq!((run.len(), run.bytes()), (3, 3));
+        assert_eq!(run.iter().collect::<Vec<_>>(), [&b"ab"[..], b"", b"c"]);
+        assert_eq!(run.clone().collect::<Vec<_>>(), [&b"ab"[..], b"", b"c"]);
+        for count in 0..4 {
+            let mut rest = run.clone();
+            let taken = rest.split_to(count);
+            assert_eq!((taken.len(), rest.len()), (count, 3 - count));
+            assert_eq!(taken.bytes() + rest.bytes(), 3);
+            assert_eq!(taken.chain(rest).collect::<Vec<_>>(), [&b"ab"[..], b"", b"c"]);
         }
-        assert_eq!(taken, [&b"ab"[..], b"", b"c"]);
-        assert!(run.is_empty());
-        let mut empty = Payloads::Run(Bytes::from_static(b"\0\0"));
+        let one = Payloads::one(Bytes::from_static(b"abc"));
+        assert_eq!((one.bytes(), one.iter().collect::<Vec<_>>()), (3, [&b"abc"[..]].to_vec()));
+        let mut empty = Payloads::one(Bytes::new());
         assert_eq!((empty.next(), empty.next()), (Some(Bytes::new()), None));
     }
 }

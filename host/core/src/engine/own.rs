@@ -72,7 +72,7 @@ impl OwnQueue {
         held.bytes += bytes;
         self.bytes += bytes;
         self.earliest = [self.earliest, deadline].into_iter().flatten().min();
-        let payloads = Payloads::One(payload);
+        let payloads = Payloads::one(payload);
         let ready = Ready { id, mode, stream, redelivered, path: None, payloads };
         held.messages.push_back(Waiting { ready, bytes, deadline });
     }
@@ -197,7 +197,7 @@ mod tests {
                 assert!(fill(&mut queue, 0) > 0, "{size}");
                 assert_eq!(queue.take_writable(), None);
                 let all = |arrivals: &mut Arrivals<'_>| {
-                    while arrivals.next_payload().is_some() {}
+                    arrivals.by_ref().for_each(drop);
                     ControlFlow::Continue(())
                 };
                 queue.take(NodeId([1; 16]), |stream| stream == 0, all, |_, _| {});

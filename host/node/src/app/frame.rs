@@ -11,7 +11,7 @@ use overlan_wire::limits::MAX_MESSAGE;
 use overlan_wire::{MessageId, MessageMode, NodeId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::message::{Origin, Received};
+use super::message::{Origin, Received, ReceivedRun};
 use crate::driver::MAX_BATCH;
 
 /// What a client sends first: the zero byte tells the stream from HTTP, the last byte is the stream's version.
@@ -158,8 +158,10 @@ pub enum FrameError {
 impl Frame {
     /// Appends the frame with its length.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&[0; 4]);
+        emit_frame(out, |out| self.emit_body(out));
+    }
+
+    fn emit_body(&self, out: &mut Vec<u8>) {
         match self {
             Frame::Send { token, mode, lifetime_ms, to, payload } => {
                 out.push(1);
@@ -218,8 +220,6 @@ impl Frame {
                 put_text(out, text);
             }
         }
-        let length = (out.len() - start - 4) as u32;
-        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     }
 
     /// Takes the next frame from what was read; `None` where it is not there wholly. Payloads of large ones are slices of
@@ -314,6 +314,15 @@ impl Frame {
     }
 }
 
+/// Puts the length before what `body` appends.
+fn emit_frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
+
 fn emit_message(message: &Received, out: &mut Vec<u8>) {
     out.push(19);
     out.extend_from_slice(&message.origin.node.0);
@@ -341,23 +350,56 @@ const SMALL: usize = 16 << 10;
 
 /// All are of one origin and time.
 fn emit_messages(messages: &[Received], out: &mut Vec<u8>) {
-    out.push(22);
-    let Some(first) = messages.first() else { return };
-    out.extend_from_slice(&first.origin.node.0);
-    out.extend_from_slice(&first.time_ns.to_be_bytes());
-    put_text(out, &first.origin.name);
-    put_text(out, &first.origin.path_text());
-    out.extend_from_slice(&(messages.len() as u32).to_be_bytes());
+    let Some(Received { origin, time_ns, .. }) = messages.first() else { return out.push(22) };
+    emit_head(origin, *time_ns, messages.len(), out);
     for message in messages {
-        let mut fields = [0; MESSAGE_FIELDS];
-        fields[..8].copy_from_slice(&message.id.0.to_be_bytes());
-        fields[8] = mode_code(message.mode);
-        fields[9] = if message.redelivered { REDELIVERED } else { 0 };
-        fields[10..12].copy_from_slice(&message.stream.to_be_bytes());
-        fields[12..].copy_from_slice(&(message.payload.len() as u32).to_be_bytes());
-        out.extend_from_slice(&fields);
+        let &Received { id, mode, redelivered, stream, .. } = message;
+        emit_fields(id, mode, redelivered, stream, message.payload.len(), out);
     }
     messages.iter().for_each(|message| out.extend_from_slice(&message.payload));
+}
+
+/// The same as a [`Frame::Messages`] of what the runs hold, which are of one origin and time; at least one.
+pub(super) fn emit_runs(runs: &[ReceivedRun], out: &mut Vec<u8>) {
+    let Some(ReceivedRun { origin, time_ns, .. }) = runs.first() else { return };
+    emit_frame(out, |out| {
+        emit_head(origin, *time_ns, runs.iter().map(|run| run.payloads.len()).sum(), out);
+        for run in runs {
+            let &ReceivedRun { first, mode, redelivered, stream, .. } = run;
+            for (index, payload) in (0..).zip(run.payloads.iter()) {
+                let id = MessageId(first.0.saturating_add(index));
+                emit_fields(id, mode, redelivered, stream, payload.len(), out);
+            }
+        }
+        runs.iter().flat_map(|run| run.payloads.iter()).for_each(|payload| out.extend_from_slice(payload));
+    });
+}
+
+/// What so many messages share.
+fn emit_head(origin: &Origin, time_ns: u64, count: usize, out: &mut Vec<u8>) {
+    out.push(22);
+    out.extend_from_slice(&origin.node.0);
+    out.extend_from_slice(&time_ns.to_be_bytes());
+    put_text(out, &origin.name);
+    put_text(out, &origin.path_text());
+    out.extend_from_slice(&(count as u32).to_be_bytes());
+}
+
+fn emit_fields(
+    id: MessageId,
+    mode: MessageMode,
+    redelivered: bool,
+    stream: u16,
+    len: usize,
+    out: &mut Vec<u8>,
+) {
+    let mut fields = [0; MESSAGE_FIELDS];
+    fields[..8].copy_from_slice(&id.0.to_be_bytes());
+    fields[8] = mode_code(mode);
+    fields[9] = if redelivered { REDELIVERED } else { 0 };
+    fields[10..12].copy_from_slice(&stream.to_be_bytes());
+    fields[12..].copy_from_slice(&(len as u32).to_be_bytes());
+    out.extend_from_slice(&fields);
 }
 
 fn parse_messages(reader: &mut Fields) -> Result<Vec<Received>, FrameError> {

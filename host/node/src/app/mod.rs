@@ -5,5 +5,5 @@ mod message;
 mod server;
 
 pub use frame::{Frame, FrameError, Target};
-pub use message::{Origin, Received};
+pub use message::{Origin, Received, ReceivedRun};
 pub(crate) use server::{refuse, serve};

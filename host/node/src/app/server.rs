@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
 use super::Target;
-use super::frame::{Frame, FrameError, PREFACE};
+use super::frame::{Frame, FrameError, PREFACE, emit_runs};
 use crate::client::StreamReader;
 use crate::control::PATIENCE;
 use crate::driver::{MemberOutcome, SendFailure, SendOptions};
 use crate::receipt::{BatchReceipt, Submitted};
-use crate::{ListenOptions, Listener, NodeHandle, Received, Streams};
+use crate::{ListenOptions, Listener, NodeHandle, ReceivedRun, Streams};
 
 /// Messages of one client whose fate is still open; beyond that the node stops reading from it.
 const MAX_OPEN: usize = 262_144;
@@ -291,7 +291,7 @@ async fn write_frames(
     mut listens: mpsc::Receiver<ListenChange>,
 ) {
     let mut listener: Option<(Listener, bool)> = None;
-    let mut messages: Vec<Received> = Vec::new();
+    let mut runs: Vec<ReceivedRun> = Vec::new();
     let mut out = Vec::with_capacity(CHUNK);
     loop {
         tokio::select! {
@@ -311,7 +311,7 @@ async fn write_frames(
             }
             count = async {
                 match &mut listener {
-                    Some((listener, _)) => listener.recv_many(&mut messages).await,
+                    Some((listener, _)) => listener.recv_many(&mut runs).await,
                     None => std::future::pending().await,
                 }
             } => {
@@ -319,7 +319,7 @@ async fn write_frames(
                     break;
                 }
                 let batch = listener.as_ref().is_some_and(|(_, batch)| *batch);
-                if write_messages(&mut write, &mut out, &mut messages, batch).await.is_err() {
+                if write_messages(&mut write, &mut out, &mut runs, batch).await.is_err() {
                     return;
                 }
             },
@@ -334,8 +334,8 @@ async fn write_frames(
     // What was accepted for the client is its own, also where it says nothing more.
     if let Some((listener, batch)) = &mut listener {
         listener.close();
-        while listener.recv_many(&mut messages).await > 0 {
-            if write_messages(&mut write, &mut out, &mut messages, *batch).await.is_err() {
+        while listener.recv_many(&mut runs).await > 0 {
+            if write_messages(&mut write, &mut out, &mut runs, *batch).await.is_err() {
                 return;
             }
         }
@@ -347,22 +347,22 @@ async fn write_frames(
 async fn write_messages(
     write: &mut OwnedWriteHalf,
     out: &mut Vec<u8>,
-    messages: &mut Vec<Received>,
+    runs: &mut Vec<ReceivedRun>,
     batch: bool,
 ) -> std::io::Result<()> {
-    let mut rest = &messages[..];
+    let mut rest = &runs[..];
     while let Some(first) = rest.first() {
         let mut bytes = 0;
-        let fits = |message: &&Received| {
-            bytes += message.payload.len();
-            Arc::ptr_eq(&message.origin, &first.origin) && message.time_ns == first.time_ns && bytes < CHUNK
+        let fits = |run: &&ReceivedRun| {
+            bytes += run.payloads.bytes();
+            Arc::ptr_eq(&run.origin, &first.origin) && run.time_ns == first.time_ns && bytes < CHUNK
         };
         // At least one: a large one goes alone.
         let count = if batch { rest.iter().take_while(fits).count().max(1) } else { 1 };
         let (now, later) = rest.split_at(count);
         match batch {
-            true => Frame::Messages(now.to_vec()).emit(out),
-            false => Frame::Message(first.clone()).emit(out),
+            true => emit_runs(now, out),
+            false => first.clone().for_each(|message| Frame::Message(message).emit(out)),
         }
         rest = later;
         if out.len() >= CHUNK {
@@ -370,6 +370,6 @@ async fn write_messages(
             out.clear();
         }
     }
-    messages.clear();
+    runs.clear();
     Ok(())
 }

@@ -12,7 +12,7 @@ use overlan_wire::NodeId;
 use super::NodeCore;
 use super::mailbox::{ListenerEnd, Room};
 use super::streams::Streams;
-use crate::app::{Origin, Received};
+use crate::app::{Origin, ReceivedRun};
 
 /// Messages handed out in one turn of the driver.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -29,7 +29,7 @@ type Ends = (SocketAddr, SocketAddr);
 pub(super) struct Listeners {
     ends: Vec<(ListenerEnd, Room)>,
     origins: Origins,
-    batch: Vec<Received>,
+    batch: Vec<ReceivedRun>,
 }
 
 /// Whom messages come from.
@@ -81,7 +81,8 @@ impl Listeners {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let Listeners { ends, origins, batch } = self;
-        let (mut stream, mut room, mut bytes) = (None, Room::default(), 0);
+        let (mut stream, mut room) = (None, Room::default());
+        let (mut count, mut bytes) = (0, 0);
         core.poll_messages(now, takes, |arrivals| {
             if stream.is_none() {
                 stream = Some(arrivals.stream);
@@ -90,26 +91,24 @@ impl Listeners {
             }
             let &mut Arrivals { mode, stream, redelivered, path, .. } = arrivals;
             let origin = origins.of(from, path);
-            while room.is_open()
-                && batch.len() < MESSAGES_PER_BATCH
-                && let Some((id, payload)) = arrivals.next_payload()
-            {
-                bytes += room.take(payload.len());
-                let origin = origin.clone();
-                batch.push(Received { origin, id, mode, stream, redelivered, time_ns, payload });
+            let (first, payloads) = arrivals.take_run(room.messages().min(MESSAGES_PER_BATCH - count));
+            if payloads.is_empty() {
+                return ControlFlow::Break(());
             }
-            match room.is_open() && batch.len() < MESSAGES_PER_BATCH {
+            count += payloads.len();
+            bytes += room.take(&payloads);
+            batch.push(ReceivedRun { origin, first, mode, stream, redelivered, time_ns, payloads });
+            match room.is_open() && count < MESSAGES_PER_BATCH {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
         });
         let Some(stream) = stream else { return 0 };
-        let count = batch.len();
         let mut listening = listening(ends, stream).peekable();
         while let Some((end, _)) = listening.next() {
             match listening.peek() {
-                Some(_) => end.put(&mut batch.clone(), bytes),
-                None => end.put(batch, bytes),
+                Some(_) => end.put(&mut batch.clone(), count, bytes),
+                None => end.put(batch, count, bytes),
             }
         }
         count

@@ -4,14 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use overlan_core::Payloads;
 use tokio::sync::Notify;
 
 use super::streams::Streams;
-use crate::app::Received;
+use crate::app::{Received, ReceivedRun};
 
 /// Messages that an embedded listener may hold unread.
 pub(crate) const LISTENER_MESSAGES: usize = 4096;
-/// Bytes of messages a listener may hold unread; a message is let in while less is held.
+/// Bytes of messages a listener may hold unread; messages that arrived together are let in while less is held.
 const LISTENER_BYTES: usize = 16 << 20;
 /// What an empty message counts for.
 const MESSAGE_COST: usize = 64;
@@ -33,7 +34,8 @@ impl Default for ListenOptions {
 
 #[derive(Debug, Default)]
 struct Held {
-    messages: Vec<Received>,
+    runs: Vec<ReceivedRun>,
+    messages: usize,
     bytes: usize,
     /// Messages that may still come; `None`: as many as the capacity leaves.
     credit: Option<u64>,
@@ -60,7 +62,7 @@ impl Mailbox {
     }
 
     fn room(&self, held: &mut Held) -> Room {
-        let capacity = self.options.capacity.saturating_sub(held.messages.len()) as u64;
+        let capacity = self.options.capacity.saturating_sub(held.messages) as u64;
         let room = Room {
             messages: held.credit.unwrap_or(capacity),
             bytes: LISTENER_BYTES.saturating_sub(held.bytes),
@@ -71,13 +73,14 @@ impl Mailbox {
 }
 
 impl Mailbox {
-    /// Takes what is there; `None` where nothing is, `false` where nothing will be.
-    fn try_take(&self, take: &mut impl FnMut(&mut Vec<Received>)) -> Option<bool> {
+    /// Takes what is there, and how many messages that is; `None` where nothing is, 0 where nothing will be.
+    fn try_take(&self, take: &mut impl FnMut(&mut Vec<ReceivedRun>)) -> Option<usize> {
         let mut held = self.lock();
-        if held.messages.is_empty() {
-            return held.ended.then_some(false);
+        if held.runs.is_empty() {
+            return held.ended.then_some(0);
         }
-        take(&mut held.messages);
+        take(&mut held.runs);
+        let messages = std::mem::take(&mut held.messages);
         held.bytes = 0;
         let starved = held.starved && held.credit != Some(0);
         held.starved &= !starved;
@@ -85,7 +88,7 @@ impl Mailbox {
         if starved {
             self.driver.notify_one();
         }
-        Some(true)
+        Some(messages)
     }
 }
 
@@ -101,10 +104,15 @@ impl Room {
         self.messages > 0 && self.bytes > 0
     }
 
-    /// One message of so many bytes comes; what it counts for.
-    pub(super) fn take(&mut self, bytes: usize) -> usize {
-        let cost = bytes + MESSAGE_COST;
-        self.messages = self.messages.saturating_sub(1);
+    /// How many messages may come.
+    pub(super) fn messages(&self) -> usize {
+        usize::try_from(self.messages).unwrap_or(usize::MAX)
+    }
+
+    /// Messages come; what they count for.
+    pub(super) fn take(&mut self, payloads: &Payloads) -> usize {
+        let cost = payloads.bytes() + MESSAGE_COST * payloads.len();
+        self.messages = self.messages.saturating_sub(payloads.len() as u64);
         self.bytes = self.bytes.saturating_sub(cost);
         cost
     }
@@ -133,15 +141,16 @@ impl ListenerEnd {
         self.0.room(&mut self.0.lock())
     }
 
-    /// Moves messages in, which count for so many bytes.
-    pub(super) fn put(&self, messages: &mut Vec<Received>, bytes: usize) {
+    /// Moves so many messages in, which count for so many bytes.
+    pub(super) fn put(&self, runs: &mut Vec<ReceivedRun>, count: usize, bytes: usize) {
         let mut held = self.0.lock();
-        let (before, count) = (held.messages.len(), messages.len());
+        let before = held.messages;
         if before == 0 {
-            std::mem::swap(&mut held.messages, messages);
+            std::mem::swap(&mut held.runs, runs);
         } else {
-            held.messages.append(messages);
+            held.runs.append(runs);
         }
+        held.messages += count;
         held.bytes += bytes;
         if let Some(credit) = &mut held.credit {
             *credit = credit.saturating_sub(count as u64);
@@ -167,7 +176,7 @@ impl Drop for ListenerEnd {
 pub struct Listener {
     mailbox: Arc<Mailbox>,
     /// Taken from the mailbox and not handed out yet.
-    taken: VecDeque<Received>,
+    taken: VecDeque<ReceivedRun>,
 }
 
 impl Listener {
@@ -191,43 +200,44 @@ impl Listener {
 
     /// The next message; `None` once the node has stopped. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Received> {
-        while self.taken.is_empty() {
+        loop {
+            while let Some(run) = self.taken.front_mut() {
+                let message = run.next();
+                if run.payloads.is_empty() {
+                    self.taken.pop_front();
+                }
+                if message.is_some() {
+                    return message;
+                }
+            }
             let taken = &mut self.taken;
-            if !Self::wait(&self.mailbox, |messages| taken.extend(messages.drain(..))).await {
+            if Self::wait(&self.mailbox, |runs| taken.extend(runs.drain(..))).await == 0 {
                 return None;
             }
         }
-        self.taken.pop_front()
     }
 
-    /// Appends all messages that are there to `messages`, waiting for the first; how many. 0: the node has stopped.
-    /// Cancel-safe. It costs less than one [`recv`](Self::recv) each, and nothing is allocated where the same vector is
-    /// given, emptied, again and again.
-    pub async fn recv_many(&mut self, messages: &mut Vec<Received>) -> usize {
-        let before = messages.len();
-        messages.extend(self.taken.drain(..));
-        if messages.len() == before {
-            let into = &mut *messages;
-            Self::wait(&self.mailbox, |held| match into.is_empty() {
-                true => std::mem::swap(held, into),
-                false => into.append(held),
-            })
-            .await;
+    /// Appends all messages that are there to `runs`, waiting for the first; how many. 0: the node has stopped.
+    /// Cancel-safe. It costs much less than one [`recv`](Self::recv) each, and nothing is allocated where the same vector
+    /// is given, emptied, again and again.
+    pub async fn recv_many(&mut self, runs: &mut Vec<ReceivedRun>) -> usize {
+        let before = self.taken.iter().map(|run| run.payloads.len()).sum();
+        runs.extend(self.taken.drain(..));
+        if before > 0 {
+            return before;
         }
-        messages.len() - before
+        Self::wait(&self.mailbox, |held| match runs.is_empty() {
+            true => std::mem::swap(held, runs),
+            false => runs.append(held),
+        })
+        .await
     }
 
-    /// All messages that are there, waiting for the first; `None` once the node has stopped. Cancel-safe.
-    pub async fn recv_batch(&mut self) -> Option<Vec<Received>> {
-        let mut messages = Vec::new();
-        (self.recv_many(&mut messages).await > 0).then_some(messages)
-    }
-
-    /// Waits until something is there and takes it; `false` once the node has stopped.
-    async fn wait(mailbox: &Mailbox, mut take: impl FnMut(&mut Vec<Received>)) -> bool {
+    /// Waits until something is there and takes it; how many messages, 0 once the node has stopped.
+    async fn wait(mailbox: &Mailbox, mut take: impl FnMut(&mut Vec<ReceivedRun>)) -> usize {
         loop {
-            if let Some(went_on) = mailbox.try_take(&mut take) {
-                return went_on;
+            if let Some(messages) = mailbox.try_take(&mut take) {
+                return messages;
             }
             mailbox.arrived.notified().await;
         }
@@ -250,6 +260,6 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.close();
-        self.mailbox.lock().messages = Vec::new();
+        self.mailbox.lock().runs = Vec::new();
     }
 }

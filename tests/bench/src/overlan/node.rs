@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
 use overlan_node::config::{AdapterChoice, BusyPoll, PluginSource, PolicyChoice, Security};
 use overlan_node::status::MemberState;
-use overlan_node::{Config, Congestion, Kind, MessageMode, Node, NodeHandle};
+use overlan_node::{Config, Congestion, Kind, MessageMode, Node, NodeHandle, ReceivedRun};
 use serde_json::{Map, Value};
 
 use crate::net::DEVICE;
@@ -115,9 +115,11 @@ pub(crate) fn receive(options: &Options) -> anyhow::Result<()> {
             .await??;
         } else {
             let counting = async move {
-                let mut messages = Vec::new();
-                while listener.recv_many(&mut messages).await > 0 {
-                    messages.drain(..).for_each(|message| counts.message(&message.payload));
+                let mut runs = Vec::new();
+                while listener.recv_many(&mut runs).await > 0 {
+                    let payloads = runs.iter().flat_map(|run: &ReceivedRun| run.payloads.iter());
+                    payloads.for_each(|payload| counts.message(payload));
+                    runs.clear();
                 }
             };
             node.spawn_beside(counting).await?;

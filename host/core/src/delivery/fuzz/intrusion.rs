@@ -100,11 +100,11 @@ impl Intrusion {
         let Intrusion { dice, inbox, taken, base, .. } = self;
         let take = |arrivals: &mut Arrivals<'_>| {
             let (stream, mode) = (arrivals.stream, arrivals.mode);
-            for _ in 0..dice.below(4) {
-                let Some((id, _)) = arrivals.next_payload() else { break };
-                if mode != MessageMode::Unreliable {
-                    assert!(taken.insert((stream, id.0)), "message {} came twice", id.0);
-                    *base = (*base).max(id.0.min(1_000));
+            let (first, payloads) = arrivals.take_run(dice.below(4) as usize);
+            if mode != MessageMode::Unreliable {
+                for id in (first.0..).take(payloads.len()) {
+                    assert!(taken.insert((stream, id)), "message {id} came twice");
+                    *base = (*base).max(id.min(1_000));
                 }
             }
             if runs == 0 {

@@ -148,7 +148,7 @@ impl Inbox {
                     stream: fragment.stream,
                     redelivered: fragment.redelivered,
                     path: Some(path),
-                    payloads: Payloads::One(payload),
+                    payloads: Payloads::one(payload),
                 };
                 let before = stream.ready.len();
                 let taken = stream.complete(fragment.order, 1, ready);
@@ -187,7 +187,7 @@ impl Inbox {
             opened.is_some()
         };
         if whole {
-            let payloads = Payloads::Run(stream.store(run.entries()));
+            let payloads = Payloads::run(stream.store(run.entries()), usize::from(run.count()));
             stream.complete(run.order, u64::from(run.count()), ready(run.first.0, payloads));
             let came = stream.ready.len() - before;
             self.note_ready(run.stream, came);
@@ -230,7 +230,7 @@ impl Inbox {
             // What waits long for its predecessors keeps no neighbours' bytes.
             let early = run.mode == MessageMode::Ordered && run.order + index > stream.next_order;
             let bytes = if early { Bytes::copy_from_slice(payload) } else { stream.store(payload) };
-            let payloads = Payloads::One(bytes);
+            let payloads = Payloads::one(bytes);
             if stream.complete(run.order + index, 1, ready(id, payloads)) == Taken::Refused {
                 taken.refused += 1;
             }
@@ -283,7 +283,7 @@ impl Inbox {
                 }
                 let Fragment { message, mode, stream, redelivered, .. } = *fragment;
                 if let Some(held) = self.streams.get_mut(&stream) {
-                    let (path, payloads) = (Some(path), Payloads::One(payload));
+                    let (path, payloads) = (Some(path), Payloads::one(payload));
                     held.ready.push_back(Ready { id: message, mode, stream, redelivered, path, payloads });
                     self.waiting += 1;
                 }

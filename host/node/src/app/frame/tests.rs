@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use overlan_core::Payloads;
+
 use super::*;
 
 fn modes() -> impl Strategy<Value = MessageMode> {
@@ -29,6 +31,19 @@ fn message(streams: BoxedStrategy<u16>, redelivered: BoxedStrategy<bool>) -> imp
             payload: payload.into(),
         },
     )
+}
+
+/// Of one origin and time.
+fn messages() -> impl Strategy<Value = Vec<Received>> {
+    let any = prop::collection::vec(message(any::<u16>().boxed(), any::<bool>().boxed()), 0..5);
+    any.prop_map(|mut messages| {
+        if let Some(Received { origin, time_ns, .. }) = messages.first().cloned() {
+            for message in &mut messages {
+                (message.origin, message.time_ns) = (origin.clone(), time_ns);
+            }
+        }
+        messages
+    })
 }
 
 fn frames() -> impl Strategy<Value = Frame> {
@@ -82,17 +97,7 @@ fn frames() -> impl Strategy<Value = Frame> {
             node,
             fate
         }),
-        prop::collection::vec(message(any::<u16>().boxed(), any::<bool>().boxed()), 0..5).prop_map(
-            |mut messages| {
-                // Of one origin and time.
-                if let Some(Received { origin, time_ns, .. }) = messages.first().cloned() {
-                    for message in &mut messages {
-                        (message.origin, message.time_ns) = (origin.clone(), time_ns);
-                    }
-                }
-                Frame::Messages(messages)
-            }
-        ),
+        messages().prop_map(Frame::Messages),
         ".{0,40}".prop_map(Frame::Error),
     ]
 }
@@ -104,6 +109,22 @@ proptest! {
         frame.emit(&mut bytes);
         prop_assert_eq!(bytes.len() - 4, u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize);
         prop_assert_eq!(Frame::parse(Bytes::copy_from_slice(&bytes[4..])).unwrap(), frame);
+    }
+
+    #[test]
+    fn runs_are_written_as_their_messages(messages in messages()) {
+        let run = |message: &Received| {
+            let Received { origin, id: first, mode, stream, redelivered, time_ns, payload } = message.clone();
+            let payloads = Payloads::one(payload);
+            ReceivedRun { origin, first, mode, stream, redelivered, time_ns, payloads }
+        };
+        let runs: Vec<_> = messages.iter().map(run).collect();
+        let mut bytes = Vec::new();
+        emit_runs(&runs, &mut bytes);
+        prop_assert!(runs.into_iter().flatten().eq(messages.clone()));
+        if !messages.is_empty() {
+            prop_assert_eq!(Frame::parse(Bytes::copy_from_slice(&bytes[4..])).unwrap(), Frame::Messages(messages));
+        }
     }
 
     #[test]

@@ -122,9 +122,7 @@ fn ordered_messages_to_a_role_are_given_again_in_their_order() {
             Instant::ZERO,
             |_| true,
             |arrivals| {
-                while let Some((_, payload)) = arrivals.next_payload() {
-                    got.push(payload[0]);
-                }
+                got.extend(arrivals.map(|message| message.payload[0]));
                 std::ops::ControlFlow::Continue(())
             },
         );
