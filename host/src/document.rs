@@ -18,7 +18,7 @@ const MAX_TEXT: usize = 8 << 20;
 const MAX_KEY: usize = 64 << 10;
 /// Told by `--help` of what puts a document in force.
 pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
-                                      2 bad usage; 3 in force, but not all live members have confirmed it within 10 s.";
+                                      2 bad usage; 3 in force, but not all live members have confirmed it within 10 s, or the one that was asked cannot store it.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_STATUS)]
@@ -32,7 +32,8 @@ pub(crate) struct ApplyArgs {
     query: Query,
 }
 
-/// Exit status where a document is in force, and not all live members have confirmed yet that they hold it.
+/// Exit status where a document is in force, and not all live members have confirmed yet that they hold it, or a restart
+/// of all would lose it.
 const NOT_CONFIRMED: u8 = 3;
 
 pub(crate) async fn apply(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
@@ -111,8 +112,11 @@ fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {
 /// Tells what came of it; the exit status says whether all live members hold it.
 pub(crate) fn report(applied: &Applied, query: &Query) -> anyhow::Result<ExitCode> {
     unread(print(applied, query.json.json))?;
+    if let Some(why) = &applied.unstored {
+        eprintln!("overlan: version {} is in force, and not stored: {why}", applied.version);
+    }
     if applied.agreed {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if applied.unstored.is_some() { NOT_CONFIRMED.into() } else { ExitCode::SUCCESS });
     }
     let missing = match &applied.missing[..] {
         [] => "not all live members have".to_owned(),

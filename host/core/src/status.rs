@@ -265,6 +265,7 @@ pub struct Counters {
     pub dropped_signature: u64,
     pub dropped_not_allowed: u64,
     pub dropped_own: u64,
+    pub received_off_path: u64,
     pub documents_refused: u64,
     pub hellos_sent: u64,
     pub hellos_refused: u64,

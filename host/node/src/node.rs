@@ -267,7 +267,7 @@ async fn start(
     let (remotes_sender, remotes) = watch::channel(Vec::new());
     let (problems_sender, problems) = watch::channel(Vec::new());
     let (document, documents) = watch::channel(None);
-    let (stored_sender, stored) = watch::channel(Stored::default());
+    let (stored_sender, stored) = watch::channel(Stored::loaded(state.document()));
     let storing = tokio::spawn(document::keep_stored(state.document_path(), documents, stored_sender));
     let (kernel_sender, kernel) = watch::channel(Kernel::default());
     let (report_sender, report) = watch::channel(Report::default());

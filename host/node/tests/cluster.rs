@@ -331,6 +331,19 @@ async fn policies_swap_and_clients_are_served() {
     let is_refused = |frame: &&Frame| matches!(frame, Frame::Error(text) if text.contains("second Listen"));
     let refusals = last.iter().filter(is_refused).count();
     assert_eq!((refusals, last.len()), (1, 4), "{last:?}");
+    // What the nodes say to each other is no client's business.
+    let components = overlan_wire::limits::COMPONENT_STREAM;
+    let Frame::SendBatch { mode, lifetime_ms, to, payloads, .. } = batch else { panic!("it is one") };
+    let batch = Frame::SendBatch { token: 50, mode, stream: components, lifetime_ms, to, payloads };
+    sending.writer.write(&batch).await.unwrap();
+    sending.writer.flush().await.unwrap();
+    assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Failed { token: 50, .. })));
+    let mut nosy = Stream::connect(&socket).await.unwrap();
+    nosy.writer.write(&Frame::ListenBatch { credit: 9, streams: vec![3, components] }).await.unwrap();
+    nosy.writer.flush().await.unwrap();
+    assert!(
+        matches!(nosy.reader.next().await.unwrap(), Some(Frame::Error(text)) if text.contains("above 255"))
+    );
     sending.writer.write(&Frame::Error("a client has none".into())).await.unwrap();
     sending.writer.flush().await.unwrap();
     assert!(matches!(sending.reader.next().await.unwrap(), Some(Frame::Error(_))));

@@ -5,12 +5,12 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{config, eventually, free_port};
+use common::{PATIENCE, config, eventually, free_port};
 use overlan_guests::{assignment, sizing};
 use overlan_node::config::{PluginSource, PolicyChoice};
-use overlan_node::document::{Applied, ApplyFailure, Content};
+use overlan_node::document::{Applied, ApplyFailure, Content, compose};
 use overlan_node::policy_host::{BreakerConfig, Limits, ProbationConfig};
-use overlan_node::{Kind, Node, NodeHandle, OperatorKey, PolicyStatus, plugins};
+use overlan_node::{DocumentId, Kind, Node, NodeHandle, OperatorKey, PolicyStatus, plugins};
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -301,4 +301,43 @@ async fn what_the_operator_did_not_sign_is_not_even_fetched() {
     for node in [first, second] {
         node.leave().await;
     }
+}
+
+/// A document that says what the one in force says makes no version, signed or after a restart as well. One that the disk
+/// does not take is in force, and that it is not stored is told.
+#[tokio::test]
+async fn what_is_in_force_stays_and_what_is_not_stored_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let operator = OperatorKey::generate([7; 32]);
+    let start = async || {
+        let mut config = config(folder.path(), 92, 1, port);
+        config.operator_key = Some(operator.public());
+        Node::start(config).await.unwrap()
+    };
+    let apply = async |node: &NodeHandle, name: &str| {
+        let view = node.document().await.unwrap();
+        let from = DocumentId { version: view.version, digest: view.digest.parse().unwrap() };
+        let content = Content::parse(&format!("[[responsibility]]\nname = \"{name}\"\n")).unwrap();
+        let document = compose(&content, &view.cluster, from, Some(&operator)).unwrap();
+        let applied = node.apply_document(document);
+        tokio::time::timeout(PATIENCE, applied).await.expect("an answer").unwrap()
+    };
+    let node = start().await;
+    assert_eq!(apply(&node, "duty").await.version, 1);
+    assert_eq!(apply(&node, "duty").await.version, 1);
+    node.leave().await;
+    let node = start().await;
+    let applied = apply(&node, "duty").await;
+    assert_eq!((applied.version, applied.agreed, applied.unstored), (1, true, None));
+
+    let document = folder.path().join("state-1/document");
+    std::fs::remove_file(&document).unwrap();
+    std::fs::create_dir_all(document.join("in the way")).unwrap();
+    let applied = apply(&node, "other").await;
+    assert_eq!((applied.version, applied.agreed), (2, true));
+    assert!(applied.unstored.unwrap().contains("version 2 of the cluster document cannot be stored"));
+    std::fs::remove_dir_all(&document).unwrap();
+    eventually("it to be stored", || async { document.is_file() }).await;
+    node.leave().await;
 }

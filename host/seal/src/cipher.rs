@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 /// AES-256-GCM          283  288        282  312
 /// ChaCha20-Poly1305    737  712        742  713
 /// ```
+///
+/// Where the processor has AVX-512, aws-lc-rs takes 211 and 204 instead of ring's 260 and 257 in such a loop; whole transfers
+/// between two nodes gained nothing by it (16.2 Gbit/s, 16.3 with ring).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Suite {

@@ -37,7 +37,11 @@ pub const BENCH_STREAMS: core::ops::RangeInclusive<u16> = u16::MAX - 64..=u16::M
 pub const COMPONENT_STREAM: u16 = u16::MAX - 65;
 /// Whether it is a stream of applications' messages, of measurements or of components: any but the cluster's own.
 pub fn is_open_stream(stream: u16) -> bool {
-    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream) || stream == COMPONENT_STREAM
+    is_client_stream(stream) || stream == COMPONENT_STREAM
+}
+/// Whether clients of a node may use the stream: it is one of applications' messages or of measurements.
+pub fn is_client_stream(stream: u16) -> bool {
+    stream <= MAX_STREAM || BENCH_STREAMS.contains(&stream)
 }
 
 /// Largest message, in bytes.

@@ -13,8 +13,8 @@ const RANDOM_CLUSTERS: u64 = 64;
 /// What share of the owners that could have stayed did not, when node `lost` died: 0 where only its own duties
 /// moved, 1 where everything did.
 ///
-/// `before` answered `question`, `after` the question without the node. Owners that stand at another place of the
-/// same duty have not moved. 0 where nobody could have stayed.
+/// `before` answered `question`, `after` the question without the node. A standby that stands
+/// at another place of the same duty has not moved, a primary has. 0 where nobody could have stayed.
 ///
 /// ```
 /// use overlan_plugin_sdk::{assignment::Answer, testkit};
@@ -23,14 +23,17 @@ const RANDOM_CLUSTERS: u64 = 64;
 /// let before = Answer { owners: vec![vec![0, 1], vec![1, 2]] };
 /// let after = Answer { owners: vec![vec![1, 2], vec![1, 2]] };
 /// assert_eq!(testkit::moved_share(&question, 0, &before, &after), 0.0);
+/// let swapped = Answer { owners: vec![vec![1, 2], vec![2, 1]] };
+/// assert_eq!(testkit::moved_share(&question, 0, &before, &swapped), 1.0 / 3.0);
 /// ```
 pub fn moved_share(question: &Question, lost: usize, before: &Answer, after: &Answer) -> f64 {
     let (mut could_stay, mut moved) = (0_u32, 0_u32);
     for (before, after) in before.owners.iter().zip(&after.owners) {
         let stays = |owner: &&u32| **owner as usize != lost && question.nodes[**owner as usize].live;
-        for owner in before.iter().filter(stays) {
+        for (place, owner) in before.iter().enumerate().filter(|(_, owner)| stays(owner)) {
             could_stay += 1;
-            moved += u32::from(!after.contains(owner));
+            let has_moved = if place == 0 { after.first() != Some(owner) } else { !after.contains(owner) };
+            moved += u32::from(has_moved);
         }
     }
     if could_stay == 0 { 0.0 } else { f64::from(moved) / f64::from(could_stay) }

@@ -64,8 +64,9 @@ impl<A: Aead> Peer<A> {
         if marked {
             space.received.note_marked();
         }
-        if let Some(at) = self.path_between(ends) {
-            self.paths[at].received += 1;
+        match self.path_between(ends) {
+            Some(at) => self.paths[at].received += 1,
+            None => env.counters.received_off_path += 1,
         }
         self.bound_spaces();
         let mut wants_ack = false;

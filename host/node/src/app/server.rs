@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use overlan_core::Fate;
 use overlan_wire::MessageMode;
+use overlan_wire::limits::is_client_stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -169,6 +170,9 @@ impl Reader {
                 Err(FrameError::Malformed("a second Listen; open a stream for each"))
             }
             Frame::Listen { credit } => Ok(self.listen(credit, Streams::ALL, false).await),
+            Frame::ListenBatch { streams, .. } if !streams.iter().all(|stream| is_client_stream(*stream)) => {
+                Err(FrameError::Malformed("a stream above 255"))
+            }
             Frame::ListenBatch { credit, streams } => {
                 let streams = if streams.is_empty() { Streams::ALL } else { streams.into_iter().collect() };
                 Ok(self.listen(credit, streams, true).await)
@@ -197,6 +201,9 @@ impl Reader {
     ) -> bool {
         let lifetime = (lifetime_ms > 0).then(|| Duration::from_millis(u64::from(lifetime_ms)));
         let options = SendOptions { mode: sent.mode, stream, lifetime };
+        if !is_client_stream(stream) {
+            return self.answer(vec![failed(sent, &SendFailure::UnknownStream)]).await;
+        }
         match self.node.submit(to, options, payloads).await {
             Ok(submitted) => {
                 self.messages += sent.count;

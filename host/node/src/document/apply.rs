@@ -6,7 +6,7 @@ use overlan_core::document::{Document, SignedDocument};
 use overlan_core::{ApplyError, DocumentId, Event};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Applied, ApplyFailure, Content, DocumentView, compose};
 use crate::driver::NodeCore;
@@ -15,6 +15,8 @@ use crate::rollout::{Undertaking, prepare_everywhere};
 
 /// How long an answer waits for all members to hold the document.
 const AGREEMENT: Duration = Duration::from_secs(10);
+/// And then for the disk.
+const STORING: Duration = Duration::from_secs(5);
 
 impl NodeHandle {
     /// The cluster document.
@@ -41,7 +43,7 @@ impl NodeHandle {
 
     /// Puts a document in force on every member: what `content` says, made from the version that it names, else from
     /// the one in force. What is in force already stays, under its version. Returns when all live members hold it, or
-    /// after some ten seconds, and when it is on the disk here.
+    /// after some ten seconds, and when it is on the disk here or cannot be.
     ///
     /// # Errors
     /// See [`ApplyFailure`]; nothing changed.
@@ -52,9 +54,7 @@ impl NodeHandle {
         let (in_force, held) = self.inspect(held).await?;
         let document = compose(content, &self.config().cluster, in_force, None)?;
         let new = document.document();
-        if held.is_some_and(|held| {
-            held.responsibilities == new.responsibilities && held.policies == new.policies
-        }) {
+        if held.is_some_and(|held| says_the_same(&held, new)) {
             return self.wait_held(in_force, Vec::new(), self.watch()).await;
         }
         if let Some(based_on) = content.version.filter(|version| *version != in_force.version) {
@@ -71,6 +71,19 @@ impl NodeHandle {
         let events = self.watch();
         // Nothing comes of it on any member where this fails, or its caller stops waiting.
         let undertaking = prepare_everywhere(self, &document).await?;
+        if undertaking.is_none() {
+            let offered = document.clone();
+            let signed_alike = move |held: &SignedDocument| {
+                let signed = |document: &SignedDocument| document.signed_part().is_some();
+                signed(held) == signed(&offered) && says_the_same(held.document(), offered.document())
+            };
+            let unchanged = move |core: &mut NodeCore, _| {
+                core.document().filter(|held| signed_alike(held)).map(SignedDocument::id)
+            };
+            if let Some(in_force) = self.inspect(unchanged).await? {
+                return self.wait_held(in_force, Vec::new(), events).await;
+            }
+        }
         // In force and settled at once: a caller that stops waiting between the two would have all members prepare
         // again. What comes to nothing ends here: it may be large.
         let apply = move |core: &mut NodeCore, now| match core.apply_document(now, document) {
@@ -81,7 +94,7 @@ impl NodeHandle {
         self.wait_held(id, without, events).await
     }
 
-    /// Until all live members hold a document, or for some ten seconds, and it is on the disk here.
+    /// Until all live members hold a document, or for some ten seconds, and it is on the disk here or cannot be.
     async fn wait_held(
         &self,
         id: DocumentId,
@@ -111,12 +124,28 @@ impl NodeHandle {
             };
             if timed_out {
                 // The others have it as well, or will; what was applied here outlives a restart of all.
-                let _ = self.shared.stored.clone().wait_for(|stored| stored.id >= id).await;
+                let unstored = self.wait_stored(id).await;
                 let digest = id.digest.to_string();
-                return Ok(Applied { version: id.version, digest, agreed, missing, without });
+                return Ok(Applied { version: id.version, digest, agreed, missing, without, unstored });
             }
         }
     }
+
+    /// Until a document is on the disk here; why it is not.
+    async fn wait_stored(&self, id: DocumentId) -> Option<String> {
+        let mut stored = self.shared.stored.clone();
+        match timeout(STORING, stored.wait_for(|stored| stored.id >= id)).await {
+            Ok(Ok(stored)) => stored.problem.clone(),
+            // The node stops.
+            Ok(Err(_)) => None,
+            Err(_) => Some("the disk of state_dir does not answer".to_owned()),
+        }
+    }
+}
+
+/// Whether it makes no difference which of two documents is in force.
+fn says_the_same(one: &Document, other: &Document) -> bool {
+    one.responsibilities == other.responsibilities && one.policies == other.policies
 }
 
 /// How far a document got.

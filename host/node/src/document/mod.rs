@@ -49,6 +49,9 @@ pub struct Applied {
     /// Members that went away while the others made its policies ready; they do so when they come back.
     #[serde(default)]
     pub without: Vec<String>,
+    /// Why it is not on the disk of the member that was asked, where that is so: a restart of all members would lose it.
+    #[serde(default)]
+    pub unstored: Option<String>,
 }
 
 /// Why a document was not applied. Nothing changed.

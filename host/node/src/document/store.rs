@@ -24,6 +24,13 @@ pub(crate) struct Stored {
     pub(crate) problem: Option<String>,
 }
 
+impl Stored {
+    /// What the disk had at the start.
+    pub(crate) fn loaded(document: Option<&SignedDocument>) -> Self {
+        Stored { id: document.map(SignedDocument::id).unwrap_or_default(), problem: None }
+    }
+}
+
 /// Writes the newest document whenever there is another, until the sender is gone and the last one was tried.
 pub(crate) async fn keep(
     path: PathBuf,

@@ -59,6 +59,8 @@ const DRAIN: Duration = Duration::from_millis(1);
 const DRAIN_AFTER_PAUSE: Duration = Duration::from_millis(10);
 /// A timer this late says that the node was paused.
 const PAUSED: Duration = Duration::from_millis(10);
+/// What could not be stored is tried again after this long.
+const STORE_AGAIN: Duration = Duration::from_secs(3);
 /// How long a leaving node goes on, so that its farewell is acknowledged or repeated.
 const FAREWELL: Duration = Duration::from_millis(150);
 
@@ -104,6 +106,13 @@ pub(crate) struct Ports {
     pub(crate) wake: Arc<Notify>,
 }
 
+/// A version of the own entry that is not on the disk.
+struct Unstored {
+    version: u64,
+    why: String,
+    again: Instant,
+}
+
 pub(crate) struct Driver {
     core: NodeCore,
     origin: std::time::Instant,
@@ -113,9 +122,9 @@ pub(crate) struct Driver {
     outbox: Outbox,
     listeners: listeners::Listeners,
     state: StateDir,
-    /// Why the adapters or the version of the own entry were not taken.
+    /// Why the adapters were not taken.
     unfit: Option<String>,
-    unstored: Option<String>,
+    unstored: Option<Unstored>,
     buffer: Vec<u8>,
     /// When the core's next timer is due, as the last turn left it.
     deadline: Option<Instant>,
@@ -206,6 +215,9 @@ impl Driver {
         if self.sockets.retry_due() {
             self.apply_adapters();
         }
+        if let Some(unstored) = self.unstored.as_ref().filter(|unstored| unstored.again <= now) {
+            self.store_version(now, unstored.version);
+        }
         let Some(due) = due else {
             self.overdue = None;
             return false;
@@ -282,9 +294,27 @@ impl Driver {
         self.tell_problems();
     }
 
+    /// Keeps the version of the own entry for the next start.
+    fn store_version(&mut self, now: Instant, version: u64) {
+        let unstored = self.state.store_version(version).err().map(|error| Unstored {
+            version,
+            why: format!(
+                "the table entry's version is not kept for the next start: {error}; make room, or the folder writable; \
+                 trying again"
+            ),
+            again: now + STORE_AGAIN,
+        });
+        let changed = self.unstored.is_some() != unstored.is_some();
+        self.unstored = unstored;
+        if changed {
+            self.tell_problems();
+        }
+    }
+
     fn tell_problems(&self) {
         let mut problems = self.sockets.problems();
-        problems.extend(self.unfit.iter().chain(&self.unstored).cloned());
+        problems.extend(self.unfit.clone());
+        problems.extend(self.unstored.as_ref().map(|unstored| unstored.why.clone()));
         self.ports.problems.send_if_modified(|known| {
             let changed = *known != problems;
             *known = problems;
@@ -350,13 +380,7 @@ impl Driver {
                     self.outbox.handle_writable(&mut self.core, now, node, stream);
                 }
                 Event::Version(version) => {
-                    let stored = self.state.store_version(version);
-                    let unstored =
-                        stored.err().map(|error| format!("the table entry's version is not kept: {error}"));
-                    if self.unstored != unstored {
-                        self.unstored = unstored;
-                        self.tell_problems();
-                    }
+                    self.store_version(now, version);
                 }
                 Event::Routes => {
                     let addresses = self.core.remote_addresses();
