@@ -202,9 +202,19 @@ async fn a_restarted_member_answers_as_the_document_says_or_else_as_configured()
     eventually("one plan again", one_plan).await;
     second.leave().await;
 
-    // A component that is damaged, and nobody there who has it.
+    // A component that is lost: the others have it.
+    let components = folder.path().join("state-2/components");
+    std::fs::remove_dir_all(&components).unwrap();
+    let second = Node::start(config(folder.path(), 89, 2, port)).await.unwrap();
+    for (kind, plugin) in [(Kind::Assignment, "pushed"), (Kind::Sizing, "small")] {
+        eventually("the document's policy", || async { status(&second, kind).plugin == plugin }).await;
+        assert_eq!(status(&second, kind).previous, None, "{kind}: nothing answered before it");
+    }
+    second.leave().await;
+
+    // One that is damaged, and nobody there who has it.
     first.leave().await;
-    for component in std::fs::read_dir(folder.path().join("state-2/components")).unwrap() {
+    for component in std::fs::read_dir(&components).unwrap() {
         std::fs::write(component.unwrap().path(), "damaged").unwrap();
     }
     let second = Node::start(config(folder.path(), 89, 2, port)).await.unwrap();

@@ -43,6 +43,9 @@ impl Rollout {
             return Ok(wasm);
         }
         let live = node.inspect(|core, _| core.live_peers()).await.map_err(|stopped| stopped.to_string())?;
+        if live.is_empty() {
+            return Err("its component is not here, and no other member is alive".to_owned());
+        }
         let others = live.into_iter().filter(|peer| Some(*peer) != first);
         for source in first.into_iter().filter(|first| *first != node.id()).chain(others) {
             let Some(wasm) = self.download(node, policy, source).await else { continue };

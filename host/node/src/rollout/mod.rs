@@ -173,8 +173,8 @@ impl Rollout {
         }
     }
 
-    /// The kinds for which the document of the life before names a policy that is at hand and did not fail here: the
-    /// configured ones answer only where those cannot.
+    /// The kinds for which the document of the life before names a policy that did not fail here: the configured ones
+    /// answer only where those cannot.
     pub(crate) fn restore(&self, stored: Option<&SignedDocument>, policies: &Policies) -> BTreeSet<Kind> {
         let mut state = self.lock();
         let failed = |policy: &&PolicyChoice| {
@@ -182,8 +182,8 @@ impl Rollout {
             state.rolled_back.get(&policy.kind).is_some_and(|failed| failed.digest == digest)
         };
         let named = stored.into_iter().flat_map(|stored| &stored.document().policies);
-        let at_hand = named.filter(|policy| self.components.has(policy.sha256) && !failed(policy));
-        let restoring: BTreeSet<Kind> = at_hand.map(|policy| policy.kind).collect();
+        let restoring: BTreeSet<Kind> =
+            named.filter(|policy| !failed(policy)).map(|policy| policy.kind).collect();
         state.restoring.clone_from(&restoring);
         restoring
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use overlan_contract::Kind;
 use overlan_core::document::{Document, PolicyChoice};
+use overlan_core::status::MemberState;
 use overlan_core::{DocumentId, Event};
 use overlan_wire::Digest;
 use tokio::sync::broadcast;
@@ -22,6 +23,10 @@ use crate::policy::{PolicyStatus, Priority};
 /// What could not be had is tried again after this long, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(3);
 const MAX_RETRY: Duration = Duration::from_secs(48);
+/// A member that starts and lacks a component asks those it meets for so long, before what it is configured with answers.
+const RESTORE_WAIT: Duration = Duration::from_secs(10);
+/// How often, if it meets nobody new.
+const RESTORE_LOOK: Duration = Duration::from_secs(1);
 /// Longer than any node runs.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -70,6 +75,7 @@ pub(crate) async fn keep_policies(node: NodeHandle, mut events: broadcast::Recei
     // Components of the document and of its predecessor.
     let mut names: [BTreeSet<Digest>; 2] = Default::default();
     let mut pause = RETRY;
+    let begun = Instant::now();
     loop {
         let look = node.inspect(|core, _| (core.document_id(), core.document().cloned()));
         let Ok((id, held)) = look.await else { return };
@@ -81,18 +87,29 @@ pub(crate) async fn keep_policies(node: NodeHandle, mut events: broadcast::Recei
             (seen, pause) = (Some(id), RETRY);
         }
         match &held {
-            Some(held) => rollout.follow(&node, held.document()).await,
+            Some(held) => rollout.follow(&node, held.document(), begun.elapsed() < RESTORE_WAIT).await,
             None => drop(join_all(Kind::ALL.map(|kind| rollout.give_up_restoring(&node, kind))).await),
         }
         node.collect_components().await;
-        let settled = rollout.lock().failures.is_empty();
-        let until = Instant::now() + if settled { FOREVER } else { pause };
-        pause = (pause * 2).min(MAX_RETRY);
+        let (settled, restores) = {
+            let state = rollout.lock();
+            (state.failures.is_empty(), !state.restoring.is_empty())
+        };
+        let wait = match (settled, restores) {
+            (true, _) => FOREVER,
+            (false, true) => RESTORE_LOOK,
+            (false, false) => {
+                let next = (pause * 2).min(MAX_RETRY);
+                std::mem::replace(&mut pause, next)
+            }
+        };
+        let until = Instant::now() + wait;
         loop {
             rollout.remember(&node).await;
             match timeout_at(until, news(&mut events)).await {
                 Ok(Some(News::Policy)) => {}
-                Ok(Some(News::Document)) | Err(_) => break,
+                Ok(Some(News::Member)) if settled => {}
+                Ok(Some(News::Document | News::Member)) | Err(_) => break,
                 Ok(None) => return,
             }
         }
@@ -104,6 +121,8 @@ enum News {
     Document,
     /// Another policy answers some kind.
     Policy,
+    /// A member came, who may have what is missing.
+    Member,
 }
 
 /// Waits for what changes policies; `None` once the node has stopped.
@@ -112,6 +131,7 @@ async fn news(events: &mut broadcast::Receiver<Event>) -> Option<News> {
         match events.recv().await {
             Ok(Event::Document(_)) | Err(RecvError::Lagged(_)) => return Some(News::Document),
             Ok(Event::Policy { .. }) => return Some(News::Policy),
+            Ok(Event::Member { state: MemberState::Alive, .. }) => return Some(News::Member),
             Ok(_) => {}
             Err(RecvError::Closed) => return None,
         }
@@ -120,10 +140,14 @@ async fn news(events: &mut broadcast::Receiver<Event>) -> Option<News> {
 
 impl Rollout {
     /// Changes the kinds for which the document says something else than the one that was followed last.
-    async fn follow(&self, node: &NodeHandle, document: &Document) {
+    /// `patient`: at the start, what it is configured with does not answer yet where others may have the component.
+    async fn follow(&self, node: &NodeHandle, document: &Document, patient: bool) {
         let failures = join_all(Kind::ALL.map(async |kind| {
             let followed = self.follow_kind(node, kind, document).await;
-            self.give_up_restoring(node, kind).await;
+            let lacks = |policy: &PolicyChoice| !self.components.has(policy.sha256);
+            if followed.is_ok() || !patient || !document.policy(kind).is_some_and(lacks) {
+                self.give_up_restoring(node, kind).await;
+            }
             followed.err().map(|why| {
                 format!(
                     "policy.{kind} of cluster document {} is not in force here: {why}; trying again",
