@@ -363,7 +363,7 @@ impl Driver {
     fn conclude(&mut self) -> bool {
         self.hear_fates();
         let now = self.now();
-        self.outbox.rehome(&mut self.core, now)
+        self.outbox.take_early(&mut self.core, now) | self.outbox.rehome(&mut self.core, now)
     }
 
     fn hear_fates(&mut self) {

@@ -1,6 +1,7 @@
 //! Messages on their way out: waiting for room, for an owner, or for their fate.
 
 mod batch;
+mod early;
 #[cfg(test)]
 mod tests;
 
@@ -130,6 +131,8 @@ enum Slot {
 pub(crate) struct Outbox {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// What this node, having just started, cannot send yet.
+    early: VecDeque<Outgoing>,
     /// Parts that wait for room in a stream to a member. Each batch holds its own messages.
     parked: BTreeMap<(NodeId, u16), Parked>,
     /// Batches that came so far.
@@ -149,6 +152,14 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Takes messages from a caller.
     pub(super) fn send(&mut self, core: &mut NodeCore, now: Instant, outgoing: Outgoing) {
+        if self.is_early(core, now, &outgoing) {
+            self.early.push_back(outgoing);
+        } else {
+            self.take(core, now, outgoing);
+        }
+    }
+
+    fn take(&mut self, core: &mut NodeCore, now: Instant, outgoing: Outgoing) {
         if outgoing.queued.is_closed() {
             return;
         }
@@ -421,7 +432,7 @@ impl Outbox {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(at, _)| at)
+        self.deadlines.first().map(|&(at, _)| at).into_iter().chain(self.early_timeout()).min()
     }
 
     /// Ends the wait of messages whose deadline passed before they were queued.

@@ -39,11 +39,14 @@ fn own(core: &mut NodeCore, role: &str) {
 }
 
 fn send(outbox: &mut Outbox, core: &mut NodeCore, lifetime: Option<Duration>) -> Callers {
+    let options = SendOptions { lifetime, ..SendOptions::new(MessageMode::Reliable) };
+    send_to(outbox, core, "a", options, 7)
+}
+
+fn send_to(outbox: &mut Outbox, core: &mut NodeCore, to: &str, options: SendOptions, byte: u8) -> Callers {
     let (queued, is_queued) = oneshot::channel();
     let (outcome, fates) = oneshot::channel();
-    let options = SendOptions { lifetime, ..SendOptions::new(MessageMode::Reliable) };
-    let payloads = vec![Bytes::from(vec![7; PAYLOAD])];
-    let to = Target::Node(String::from("a"));
+    let (to, payloads) = (Target::parse(to), vec![Bytes::from(vec![byte; PAYLOAD])]);
     outbox.send(core, Instant::ZERO, Outgoing { to, options, payloads, queued, outcome });
     (is_queued, fates)
 }
@@ -99,12 +102,7 @@ fn ordered_messages_to_a_role_are_given_again_in_their_order() {
     let (mut outbox, mut fates) = (Outbox::default(), Vec::new());
     let options = SendOptions::new(MessageMode::Ordered);
     for number in 0..3 * ROOM {
-        let (queued, is_queued) = oneshot::channel();
-        let (outcome, fate) = oneshot::channel();
-        let payloads = vec![Bytes::from(vec![number as u8; PAYLOAD])];
-        let to = Target::Role(String::from("r"));
-        outbox.send(&mut core, Instant::ZERO, Outgoing { to, options, payloads, queued, outcome });
-        fates.push((is_queued, fate));
+        fates.push(send_to(&mut outbox, &mut core, "role:r", options, number as u8));
     }
     let parked: usize = outbox.parked.values().map(|waiting| waiting.parts.len()).sum();
     assert!(parked > 0);
@@ -138,4 +136,22 @@ fn ordered_messages_to_a_role_are_given_again_in_their_order() {
         let outcomes = fate.try_recv().expect("its fate is known");
         assert!(outcomes.iter().all(|outcome| outcome.failed.is_empty()), "{outcomes:?}");
     }
+}
+
+/// A node that has just started waits for whom it does not know yet, and in the order of the messages; not for long.
+#[test]
+fn a_new_node_waits_for_those_it_does_not_know_yet() {
+    let (mut core, mut outbox) = (core(), Outbox::default());
+    let reliable = SendOptions::new(MessageMode::Reliable);
+    let mut role = send_to(&mut outbox, &mut core, "role:r", reliable, 1);
+    let mut behind = send(&mut outbox, &mut core, None);
+    let mut unknown = send_to(&mut outbox, &mut core, "nobody", reliable, 1);
+    assert!(!outbox.take_early(&mut core, Instant::ZERO));
+    assert!(role.0.try_recv().is_err() && behind.0.try_recv().is_err());
+    own(&mut core, "r");
+    assert!(outbox.take_early(&mut core, Instant::ZERO));
+    assert!(matches!(role.0.try_recv(), Ok(Ok(_))) && matches!(behind.0.try_recv(), Ok(Ok(_))));
+    let end = outbox.poll_timeout().expect("it waits no longer");
+    assert!(unknown.0.try_recv().is_err() && outbox.take_early(&mut core, end));
+    assert!(matches!(unknown.0.try_recv(), Ok(Err(SendFailure::UnknownNode(_)))));
 }
