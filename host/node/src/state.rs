@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -74,6 +74,9 @@ impl StateDir {
             move |source| StateError::Io { path, source }
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+        warn_of_others(path, 0o022, "other users may change what the node keeps there; `chmod go-w` it");
+        let identity_path = path.join("identity");
+        warn_of_others(&identity_path, 0o077, "other users may read the node's identity; `chmod 600` it");
         let lock_path = path.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -138,6 +141,13 @@ impl StateDir {
             .map_err(|source| StateError::Io { path, source })?;
         self.stored_version = ahead;
         Ok(())
+    }
+}
+
+/// Where others have any of these rights.
+fn warn_of_others(path: &Path, rights: u32, why: &str) {
+    if fs::metadata(path).is_ok_and(|facts| facts.mode() & rights != 0) {
+        tracing::warn!("{}: {why}", path.display());
     }
 }
 

@@ -98,8 +98,11 @@ impl Source<'_> {
     }
 
     /// A path in the file is relative to the file.
-    fn beside(&self, path: &str) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+    fn beside(&self, path: &Text) -> Result<PathBuf, ConfigError> {
+        if path.get_ref().is_empty() {
+            return self.at(path, Err("the path is empty; leave it out for the default".to_owned()));
+        }
+        Ok(self.path.parent().unwrap_or(Path::new("")).join(path.get_ref()))
     }
 }
 
@@ -122,16 +125,11 @@ impl Reading<'_> {
             (None, Some(port)) => source.at(port, value::integer("port", *port.get_ref(), 1..=65_535))?,
             (None, None) => DEFAULT_PORT,
         };
-        let state_dir = overrides
-            .state_dir
-            .clone()
-            .or_else(|| file.node.state_dir.as_ref().map(|dir| source.beside(dir.get_ref())))
-            .unwrap_or_else(|| paths::default_state_dir(&name));
-        let control = overrides
-            .control
-            .clone()
-            .or_else(|| file.node.control.as_ref().map(|path| source.beside(path.get_ref())))
-            .unwrap_or_else(|| paths::default_control(&name));
+        let given = optional(&file.node.state_dir, |dir| source.beside(dir))?;
+        let state_dir =
+            overrides.state_dir.clone().or(given).unwrap_or_else(|| paths::default_state_dir(&name));
+        let given = optional(&file.node.control, |path| source.beside(path))?;
+        let control = overrides.control.clone().or(given).unwrap_or_else(|| paths::default_control(&name));
         if std::os::unix::net::SocketAddr::from_pathname(&control).is_err() {
             let message = format!(
                 "{} is too long for the path of a socket; choose one of 107 bytes at most",
@@ -218,12 +216,8 @@ impl Reading<'_> {
             (None, Some(text)) => self.source.text(text, known)?,
             (None, None) => true,
         };
-        let key_file = self
-            .overrides
-            .key_file
-            .clone()
-            .or_else(|| section.key_file.as_ref().map(|path| self.source.beside(path.get_ref())));
-        match (keyed, key_file) {
+        let given = optional(&section.key_file, |path| self.source.beside(path))?;
+        match (keyed, self.overrides.key_file.clone().or(given)) {
             (false, _) => Ok(Security::None),
             (true, Some(path)) => Ok(Security::KeyFile(path)),
             (true, None) => flag(
@@ -329,10 +323,7 @@ impl Reading<'_> {
     fn policy(&self, kind: Kind, section: &PolicySection) -> Result<PolicyChoice, ConfigError> {
         let source = |text: &Text| match text.get_ref().split_once(':') {
             Some(("builtin", name)) => Ok(PluginSource::Builtin(self.source.at(text, builtin(kind, name))?)),
-            _ if text.get_ref().is_empty() => {
-                self.source.at(text, Err("plugin is empty; leave it out for the default".to_owned()))
-            }
-            _ => Ok(PluginSource::File(self.source.beside(text.get_ref()))),
+            _ => Ok(PluginSource::File(self.source.beside(text)?)),
         };
         let source = optional(&section.plugin, source)?.unwrap_or_else(|| {
             PluginSource::Builtin(overlan_plugins_dist::default_for(kind).name.to_owned())

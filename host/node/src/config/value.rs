@@ -1,6 +1,6 @@
 //! Single values: text to a type that can't be invalid. Each error says what is allowed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use overlan_core::config::{Congestion, Quorum};
@@ -19,11 +19,12 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
         && text.len() <= MAX_NODE_NAME
         && text.chars().all(plain)
         && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if fine && text != "all" {
+    if fine && text != "all" && text.parse::<NodeId>().is_err() {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "`{text}` is no name: 1 to {MAX_NODE_NAME} letters, digits, `-`, `_` or `.`, the first a letter or digit, not `all`"
+        "`{text}` is no name: 1 to {MAX_NODE_NAME} letters, digits, `-`, `_` or `.`, the first a letter or digit, not `all`, \
+         and not 32 hexadecimal digits, as node ids have"
     ))
 }
 
@@ -83,7 +84,8 @@ pub(super) fn seed(text: &str, port: u16) -> Result<SocketAddr, String> {
         Ok(seed) => seed,
         Err(_) => SocketAddr::new(text.parse::<IpAddr>().map_err(|_| wrong())?, port),
     };
-    if seed.port() == 0 || seed.ip().is_unspecified() || seed.ip().is_multicast() {
+    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+    if seed.port() == 0 || seed.ip().is_unspecified() || seed.ip().is_multicast() || seed.ip() == broadcast {
         return Err(wrong());
     }
     Ok(seed)
@@ -165,7 +167,7 @@ mod tests {
     fn seeds_have_an_address() {
         assert_eq!(seed("10.0.0.1", 7401).unwrap().to_string(), "10.0.0.1:7401");
         assert_eq!(seed("[fd00::2]:7", 1).unwrap().to_string(), "[fd00::2]:7");
-        for bad in ["", "host", "10.0.0.1:0", "0.0.0.0:7400", "10.0.0.1:99999"] {
+        for bad in ["", "host", "10.0.0.1:0", "0.0.0.0:7400", "10.0.0.1:99999", "255.255.255.255"] {
             assert!(seed(bad, 7400).is_err(), "{bad}");
         }
     }
@@ -175,7 +177,7 @@ mod tests {
         for good in ["a", "node-1.site_x", "7"] {
             assert!(node_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a b", "all", "a/b", "é", &"x".repeat(64)] {
+        for bad in ["", "-a", "a b", "all", "a/b", "é", &"x".repeat(64), &"0f".repeat(16)] {
             assert!(node_name(bad).is_err(), "{bad}");
         }
     }

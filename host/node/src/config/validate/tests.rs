@@ -94,6 +94,7 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[node]\nname = \"a\"\nattributes = { site = \"\\u009b2J\" }\n", ":3: ", "printable"),
         ("[[adapter]]\nname = \"e\"\nclass_of_service = \"\\u202e\"\n", ":3: ", "printable"),
         ("[[responsibility]]\nname = \"x\"\nrequires = { site = \"\\u0007\" }\n", ":3: ", "printable"),
+        ("[node]\nname = \"a\"\nstate_dir = \"\"\n", ":3: ", "the path is empty"),
         ("[node]\nname=\"a\"\ncongestion = \"reno\"", ":3: ", "cubic"),
         ("[node]\nname=\"a\"\nbusy_poll = \"always\"", ":3: ", "true, false or \"adaptive\""),
         (
