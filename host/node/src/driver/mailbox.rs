@@ -2,6 +2,7 @@
 //! in the steady state.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlan_core::Payloads;
@@ -41,8 +42,6 @@ struct Held {
     credit: Option<u64>,
     /// The driver saw no room: it is to be woken.
     starved: bool,
-    /// The listener takes no more.
-    closed: bool,
     /// The node is gone.
     ended: bool,
 }
@@ -50,6 +49,8 @@ struct Held {
 #[derive(Debug)]
 struct Mailbox {
     held: Mutex<Held>,
+    /// The listener takes no more. Beside the lock: the driver asks each time round.
+    closed: AtomicBool,
     options: ListenOptions,
     arrived: Notify,
     /// Wakes the driver.
@@ -133,7 +134,7 @@ impl ListenerEnd {
 
     /// Whether it is to be dropped.
     pub(super) fn is_closed(&self) -> bool {
-        self.0.lock().closed
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// What room there is; where there is none, the driver is woken once there is.
@@ -187,14 +188,20 @@ impl Listener {
         driver: Arc<Notify>,
     ) -> (Self, ListenerEnd) {
         let held = Mutex::new(Held { credit, ..Held::default() });
-        let mailbox = Arc::new(Mailbox { held, options, arrived: Notify::new(), driver });
+        let mailbox = Arc::new(Mailbox {
+            held,
+            closed: AtomicBool::new(false),
+            options,
+            arrived: Notify::new(),
+            driver,
+        });
         (Listener { mailbox: mailbox.clone(), taken: VecDeque::new() }, ListenerEnd(mailbox))
     }
 
     /// Has no more messages accepted. Those that were are still handed out, and after them what says that the node has
     /// stopped.
     pub fn close(&mut self) {
-        self.mailbox.lock().closed = true;
+        self.mailbox.closed.store(true, Ordering::Release);
         self.mailbox.driver.notify_one();
     }
 
