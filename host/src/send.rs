@@ -125,7 +125,13 @@ impl Sender {
         let payload = match self.args.file.as_ref().filter(|path| path.as_os_str() != "-") {
             Some(path) => {
                 let shown = || path.display().to_string();
-                let file = tokio::fs::File::open(path).await.with_context(shown)?;
+                let file = tokio::fs::File::open(path).await;
+                let file = file.with_context(|| {
+                    format!(
+                        "{} is to hold the message; a text itself comes by standard input",
+                        path.display()
+                    )
+                })?;
                 whole(file).await.with_context(shown)?
             }
             None => {

@@ -39,7 +39,9 @@ pub enum ClientError {
         source: std::io::Error,
     },
     /// The connection broke.
-    #[error("the connection to the node broke: {0}")]
+    #[error(
+        "the connection to the node broke: {0}; what was asked for may be done all the same: look before asking again"
+    )]
     Broken(String),
     /// The node refused.
     #[error("{error}{}{hint}", if hint.is_empty() { "" } else { "; see: " })]

@@ -30,7 +30,10 @@ pub(super) fn run(file: &Path, config: &[(String, String)], json: bool) -> anyho
         return Ok(());
     }
     let kind = report.kind.map(|kind| kind.to_string()).unwrap_or_default();
-    out!("{}: a sound {kind} policy", file.display());
+    out!(
+        "{}: a sound {kind} policy, as far as shows without asking it (`overlan policy test` asks)",
+        file.display()
+    );
     out!("  contract  {}", report.version.unwrap_or_default());
     out!("  sha256    {}", report.sha256);
     out!("  size      {} bytes", report.size_bytes);

@@ -25,7 +25,7 @@ pub(crate) use expand::expand;
 pub use overrides::Overrides;
 pub(crate) use paths::is_trusted;
 pub use paths::{app_name, check_runtime_dir, default_control, default_state_dir, runtime_dir};
-pub(crate) use validate::milli;
+pub(crate) use validate::{builtin, milli};
 
 /// The UDP port where none is configured.
 pub const DEFAULT_PORT: u16 = 7400;

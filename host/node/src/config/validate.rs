@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use overlan_contract::assignment::{MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
 use overlan_contract::{Attributes, Kind};
+use overlan_plugins_dist::Builtin;
 use overlan_policy::{BreakerConfig, Limits, ProbationConfig};
 use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES};
 use toml::Spanned;
@@ -322,7 +323,10 @@ impl Reading<'_> {
 
     fn policy(&self, kind: Kind, section: &PolicySection) -> Result<PolicyChoice, ConfigError> {
         let source = |text: &Text| match text.get_ref().split_once(':') {
-            Some(("builtin", name)) => Ok(PluginSource::Builtin(self.source.at(text, builtin(kind, name))?)),
+            Some(("builtin", name)) => {
+                let builtin = self.source.at(text, builtin(kind, name))?;
+                Ok(PluginSource::Builtin(builtin.name.to_owned()))
+            }
             _ => Ok(PluginSource::File(self.source.beside(text)?)),
         };
         let source = optional(&section.plugin, source)?.unwrap_or_else(|| {
@@ -429,10 +433,10 @@ impl Reading<'_> {
 }
 
 /// A shipped plugin of the kind.
-fn builtin(kind: Kind, name: &str) -> Result<String, String> {
+pub(crate) fn builtin(kind: Kind, name: &str) -> Result<&'static Builtin, String> {
     let shipped = overlan_plugins_dist::BUILTINS.iter().filter(|builtin| builtin.kind == kind);
-    if shipped.clone().any(|builtin| builtin.name == name) {
-        return Ok(name.to_owned());
+    if let Some(builtin) = shipped.clone().find(|builtin| builtin.name == name) {
+        return Ok(builtin);
     }
     let names: Vec<String> = shipped.map(|builtin| format!("\"builtin:{}\"", builtin.name)).collect();
     Err(format!("no {kind} plugin `{name}` is shipped; use {} or the path of a component", names.join(", ")))

@@ -11,7 +11,7 @@ use overlan_wire::limits::MAX_DOCUMENT;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::{expand, milli};
+use crate::config::{builtin, expand, milli};
 
 /// What a cluster document says, as text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -277,9 +277,7 @@ impl PolicyText {
         let named = named.transpose()?;
         let (sha256, size) = match plugin.strip_prefix("builtin:") {
             Some(name) => {
-                let builtin = overlan_plugins_dist::find(name).filter(|builtin| builtin.kind == kind);
-                let builtin =
-                    builtin.ok_or_else(|| wrong(format!("plugin: no {kind} plugin `{name}` is shipped")))?;
+                let builtin = builtin(kind, name).map_err(|why| wrong(format!("plugin: {why}")))?;
                 let shipped = builtin.sha256.parse().map_err(|_| wrong("plugin: no digest".to_owned()))?;
                 match named {
                     // Of another release: members that have it not fetch it.
