@@ -177,7 +177,10 @@ impl Path {
         let late = self.health.waiting_since().map(|since| since + self.reply_timeout());
         let recovery = self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate);
         // Sizes are probed only where small packets pass.
-        let mtu = self.mtu.next_deadline().filter(|_| open && self.state() == PathState::Up);
+        let mtu = self
+            .mtu
+            .next_deadline(mtu::probe_wait(&self.rtt))
+            .filter(|_| open && self.state() == PathState::Up);
         [late, recovery, mtu].into_iter().flatten().min()
     }
 }

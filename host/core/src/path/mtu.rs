@@ -9,6 +9,7 @@ use core::time::Duration;
 use overlan_wire::limits::BASE_DATAGRAM;
 
 use super::recovery::Large;
+use super::rtt::RttEstimator;
 use crate::time::Instant;
 
 /// Probes of a new size before it counts as too large. RFC 8899 has 3 (MAX_PROBES), which a path that loses 15% each
@@ -22,30 +23,48 @@ const RAISE: Duration = Duration::from_secs(600);
 /// A confirmed size above the base is confirmed again this often, to notice a black hole.
 const CONFIRM: Duration = Duration::from_secs(15);
 /// The search ends when the open interval is this small.
-const PRECISION: usize = 16;
-/// Probes wait at least this long for their pong.
+const PRECISION: u16 = 16;
+/// The base datagram as sizes are kept.
+const BASE: u16 = BASE_DATAGRAM as u16;
+/// Probes wait at least this long for their pong; longer where the path is long.
 const PROBE_WAIT: Duration = Duration::from_millis(250);
+
+/// How long a probe waits for its pong on a path with this round trip: RFC 8899 section 5.1.1 has a second and more, where
+/// nothing is known of it.
+pub(crate) fn probe_wait(rtt: &RttEstimator) -> Duration {
+    rtt.measured().map_or(PROBE_WAIT, |_| PROBE_WAIT.max(2 * rtt.probe_timeout()))
+}
 
 /// Times that large packets were late or lost in a row, with none of their size acknowledged meanwhile, before the
 /// size in use is in doubt.
 const DOUBTFUL: u8 = 3;
 
-/// The search on one path.
+/// A padded ping.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    token: u32,
+    size: u16,
+}
+
+/// The search on one path. There are many: sizes are kept in 16 bits, which hold any datagram.
 #[derive(Clone, Debug)]
 pub(crate) struct MtuSearch {
-    confirmed: usize,
+    confirmed: u16,
     /// Times in a row that large packets were late or lost, with none of their size acknowledged meanwhile: once for
     /// all that were sent before that was seen, as one stall has no more to say.
     doubts: u8,
     /// The last of these times.
     doubted: Instant,
     /// Size of the smallest of these packets.
-    missed: usize,
+    missed: u16,
     /// Nothing above this is tried.
-    ceiling: usize,
-    limit: usize,
+    ceiling: u16,
+    limit: u16,
     lost: u8,
-    outstanding: Option<(u32, usize, Instant)>,
+    /// What waits for its pong, and since when.
+    outstanding: Option<(Probe, Instant)>,
+    /// The last that was not answered in time. It may be yet: the path has become longer.
+    late: Option<Probe>,
     next: Option<Instant>,
     /// When sizes above the ceiling are tried again.
     raise: Option<Instant>,
@@ -54,14 +73,15 @@ pub(crate) struct MtuSearch {
 impl MtuSearch {
     pub(crate) fn new() -> Self {
         MtuSearch {
-            confirmed: BASE_DATAGRAM,
+            confirmed: BASE,
             doubts: 0,
             doubted: Instant::ZERO,
             missed: 0,
-            ceiling: BASE_DATAGRAM,
-            limit: BASE_DATAGRAM,
+            ceiling: BASE,
+            limit: BASE,
             lost: 0,
             outstanding: None,
+            late: None,
             next: None,
             raise: None,
         }
@@ -69,16 +89,17 @@ impl MtuSearch {
 
     /// Largest datagram seen to pass.
     pub(crate) fn confirmed(&self) -> usize {
-        self.confirmed
+        self.confirmed.into()
     }
 
     /// Largest datagram for messages: those that wait do not wait until it is sure that a size passes no more.
     pub(crate) fn usable(&self) -> usize {
-        if self.doubts < DOUBTFUL { self.confirmed } else { BASE_DATAGRAM }
+        if self.doubts < DOUBTFUL { self.confirmed.into() } else { BASE_DATAGRAM }
     }
 
     /// The links allow another size.
     pub(crate) fn set_limit(&mut self, limit: usize, now: Instant) {
+        let limit = narrow(limit);
         if limit == self.limit {
             return;
         }
@@ -86,7 +107,7 @@ impl MtuSearch {
         self.ceiling = limit;
         self.confirmed = self.confirmed.min(limit);
         self.lost = 0;
-        self.outstanding = None;
+        (self.outstanding, self.late) = (None, None);
         self.next = Some(now);
     }
 
@@ -95,13 +116,14 @@ impl MtuSearch {
     pub(crate) fn restart(&mut self, now: Instant) {
         self.ceiling = self.limit;
         (self.lost, self.doubts) = (0, 0);
-        self.outstanding = None;
+        (self.outstanding, self.late) = (None, None);
         self.next = Some(now);
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    /// `wait`: what [`probe_wait`] says.
+    pub(crate) fn next_deadline(&self, wait: Duration) -> Option<Instant> {
         match self.outstanding {
-            Some((_, _, sent)) => Some(sent + PROBE_WAIT),
+            Some((_, sent)) => Some(sent + wait),
             None => self.next,
         }
     }
@@ -114,10 +136,10 @@ impl MtuSearch {
         if self.raise.take_if(|raise| now >= *raise).is_some() {
             self.ceiling = self.limit;
         }
-        Some(self.target())
+        Some(self.target().into())
     }
 
-    fn target(&self) -> usize {
+    fn target(&self) -> u16 {
         if self.ceiling <= self.confirmed || self.doubts >= DOUBTFUL {
             // Nothing to search, or nothing larger: confirm what is used.
             self.confirmed
@@ -129,62 +151,66 @@ impl MtuSearch {
     }
 
     pub(crate) fn note_sent(&mut self, token: u32, size: usize, now: Instant) {
-        self.outstanding = Some((token, size, now));
+        self.outstanding = Some((Probe { token, size: narrow(size) }, now));
     }
 
     /// A pong arrived.
     pub(crate) fn handle_pong(&mut self, token: u32, now: Instant) {
-        if let Some((outstanding, size, _)) = self.outstanding
-            && outstanding == token
-        {
-            self.outstanding = None;
-            (self.lost, self.doubts) = (0, 0);
-            self.confirmed = self.confirmed.max(size).min(self.limit);
-            self.schedule(now);
-        }
+        let probes = [self.outstanding.map(|(probe, _)| probe), self.late];
+        let Some(Probe { size, .. }) = probes.into_iter().flatten().find(|probe| probe.token == token) else {
+            return;
+        };
+        // A larger one may still be under way.
+        self.outstanding.take_if(|(probe, _)| probe.size <= size);
+        self.late = None;
+        (self.lost, self.doubts) = (0, 0);
+        self.confirmed = self.confirmed.max(size).min(self.limit);
+        self.schedule(now);
     }
 
     /// A packet of this size was acknowledged: what is in use passes.
     pub(crate) fn note_passed(&mut self, size: usize) {
+        let size = narrow(size);
         if size >= self.missed {
             self.doubts = 0;
         }
-        let confirming = self.outstanding.is_none_or(|(_, probed, _)| probed <= self.confirmed);
+        let confirming = self.outstanding.is_none_or(|(probe, _)| probe.size <= self.confirmed);
         // A full datagram is whole blocks of the cipher.
-        if size + PRECISION > self.confirmed && size > BASE_DATAGRAM && confirming {
+        if size.saturating_add(PRECISION) > self.confirmed && size > BASE && confirming {
             self.lost = 0;
         }
     }
 
     /// Large packets are late or lost: soon confirm that the size in use still passes.
     pub(crate) fn suspect(&mut self, large: Large, now: Instant) {
-        if self.confirmed <= BASE_DATAGRAM {
+        if self.confirmed <= BASE {
             return;
         }
+        let size = narrow(large.size);
         if self.doubts == 0 {
-            (self.doubts, self.doubted, self.missed) = (1, now, large.size);
+            (self.doubts, self.doubted, self.missed) = (1, now, size);
         } else if large.sent >= self.doubted {
             self.doubts = self.doubts.saturating_add(1);
             if self.doubts == DOUBTFUL {
                 // Those of a larger size say nothing of this one.
                 self.lost = 0;
             }
-            (self.doubted, self.missed) = (now, self.missed.min(large.size));
+            (self.doubted, self.missed) = (now, self.missed.min(size));
         }
         let soon = now + PROBE_WAIT;
         self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
     }
 
-    /// Time has passed. `alive`: small packets pass meanwhile, so that a lost probe tells of size.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, alive: bool) {
-        let Some((_, size, sent)) = self.outstanding else { return };
-        if now < sent + PROBE_WAIT {
+    /// Time has passed. `wait`: what [`probe_wait`] says. `alive`: small packets pass meanwhile, so that a lost probe tells
+    /// of size.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, wait: Duration, alive: bool) {
+        let Some((Probe { size, .. }, _)) = self.outstanding.filter(|&(_, sent)| now >= sent + wait) else {
             return;
-        }
-        self.outstanding = None;
+        };
+        self.late = self.outstanding.take().map(|(probe, _)| probe);
         self.next = Some(now);
         if !alive {
-            self.next = Some(now + PROBE_WAIT);
+            self.next = Some(now + wait);
             return;
         }
         self.lost += 1;
@@ -194,13 +220,13 @@ impl MtuSearch {
         }
     }
 
-    fn give_up(&mut self, size: usize, now: Instant) {
+    fn give_up(&mut self, size: u16, now: Instant) {
         self.lost = 0;
         if size <= self.confirmed {
             // A black hole: what used to pass does not any more.
-            (self.confirmed, self.doubts) = (BASE_DATAGRAM, 0);
+            (self.confirmed, self.doubts) = (BASE, 0);
         }
-        self.ceiling = size.saturating_sub(1).max(BASE_DATAGRAM);
+        self.ceiling = size.saturating_sub(1).max(BASE);
         self.schedule(now);
     }
 
@@ -214,7 +240,7 @@ impl MtuSearch {
         if self.confirmed < self.limit && self.raise.is_none() {
             self.raise = Some(now + RAISE);
         }
-        let rest = match (self.confirmed > BASE_DATAGRAM, self.doubts) {
+        let rest = match (self.confirmed > BASE, self.doubts) {
             (true, 0) => CONFIRM,
             (true, _) => PROBE_WAIT,
             (false, _) => RAISE,
@@ -226,6 +252,11 @@ impl MtuSearch {
         self.ceiling > self.confirmed
             && (self.ceiling == self.limit || self.ceiling - self.confirmed >= PRECISION)
     }
+}
+
+/// A size of a datagram as it is kept: none is larger than 16 bits hold.
+fn narrow(size: usize) -> u16 {
+    u16::try_from(size).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -243,7 +274,7 @@ mod tests {
                 }
             }
             now = now + Duration::from_millis(50);
-            search.handle_timeout(now, true);
+            search.handle_timeout(now, PROBE_WAIT, true);
         }
         search.confirmed()
     }
@@ -256,8 +287,26 @@ mod tests {
             let mut search = MtuSearch::new();
             search.set_limit(limit, Instant::ZERO);
             let found = settle(&mut search, real, Instant::ZERO);
-            assert!(found <= real && found + PRECISION > real, "{limit} {real}: {found}");
+            assert!(found <= real && found + usize::from(PRECISION) > real, "{limit} {real}: {found}");
         }
+    }
+
+    /// Each probe is given up before its pong comes, and the next is under way.
+    #[test]
+    fn a_late_pong_counts() {
+        let mut search = MtuSearch::new();
+        search.set_limit(1_472, Instant::ZERO);
+        let mut now = Instant::ZERO;
+        for token in 0..2 {
+            assert_eq!(search.due(now), Some(1_472));
+            search.note_sent(token, 1_472, now);
+            now = now + PROBE_WAIT;
+            search.handle_timeout(now, PROBE_WAIT, true);
+        }
+        search.handle_pong(0, now);
+        assert_eq!(search.confirmed(), BASE_DATAGRAM, "only the last is remembered");
+        search.handle_pong(1, now);
+        assert_eq!((search.confirmed(), search.due(now)), (1_472, None));
     }
 
     #[test]

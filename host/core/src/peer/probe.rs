@@ -9,6 +9,7 @@ use super::{IDLE, Peer, QUIET, Surroundings, TRAFFIC_MEMORY, apply_health};
 use crate::crypto::Aead;
 use crate::delivery::outbox::Via;
 use crate::path::health::HealthEvent;
+use crate::path::mtu::probe_wait;
 use crate::path::receive::MAX_ACK_DELAY;
 use crate::path::recovery::Outcome;
 use crate::time::Instant;
@@ -168,7 +169,7 @@ impl<A: Aead> Peer<A> {
         path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now, &mut outcome);
         let alive = path.state() == PathState::Up;
         let before = path.mtu.confirmed();
-        path.mtu.handle_timeout(now, alive);
+        path.mtu.handle_timeout(now, probe_wait(&path.rtt), alive);
         if path.mtu.confirmed() != before {
             self.ask_sizing.push(id);
         }

@@ -2,6 +2,7 @@
 
 mod common;
 mod delivery;
+mod far;
 mod flow;
 mod membership;
 mod modes;
