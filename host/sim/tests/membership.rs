@@ -158,6 +158,30 @@ fn a_false_death_is_objected_to_and_loses_no_message() {
     assert_eq!(version(&world, B), before);
 }
 
+/// What both say under their new identities is for those that are gone, and nobody else is there to tell them.
+#[test]
+fn two_that_renew_their_identities_at_once_go_on_watching_each_other() {
+    let mut world = World::new(9, Network::with_delay(Duration::from_millis(1)));
+    world.add("a", &["10.1.1.2"], &[]);
+    for (name, address) in [("b", "10.2.1.2"), ("c", "10.3.1.2")] {
+        world.add(name, &[address], &["10.1.1.2"]);
+    }
+    assert!(world.run_until(5 * SECOND, World::converged));
+    let mut insider = Insider::take_over(&mut world, C);
+    let gone = |world: &World| [A, B].into_iter().all(|at| state(world, at, C) == MemberState::Down);
+    assert!(world.run_until(10 * SECOND, gone));
+    for to in [A, B] {
+        let (src, dst) = (identity(&world, C, 0), identity(&world, to, 0));
+        let header = Header { src, src_incarnation: 0, dst, message: Message::TurnUndead };
+        let data = postcard::to_allocvec(&header).expect("it encodes");
+        insider.cluster_frame(&mut world, to, &Frame::Membership(&data));
+    }
+    world.run_for(10 * SECOND);
+    assert_eq!([version(&world, A), version(&world, B)], [2, 2], "both renewed");
+    world.kill(B);
+    assert!(world.run_until(5 * SECOND, |world| state(world, A, B) == MemberState::Down), "nobody looks");
+}
+
 /// What a flood of false deaths can make a member publish is bounded.
 #[test]
 fn a_flood_of_false_deaths_costs_few_versions() {

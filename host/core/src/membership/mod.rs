@@ -307,6 +307,8 @@ impl Membership {
             self.binding.borrow_mut().set_own(identity);
             let result = self.foca.change_identity(identity, &mut self.effects);
             self.note(result);
+            // Foca probes nobody until it has heard from somebody again.
+            (self.probe, self.indirect) = (None, None);
             self.settle(now);
         }
     }
@@ -348,9 +350,10 @@ impl Membership {
         self.gossip.as_ref().filter(|_| backlog > 0).map(|&(at, _)| at)
     }
 
-    /// Nobody is active, and somebody is wanted.
+    /// Nobody is active, and somebody is wanted; or nobody has answered under the present identity: what two say that
+    /// take another at once goes to those that they were.
     fn is_lonely(&self) -> bool {
-        !self.left && self.foca.num_members() == 0
+        !self.left && (self.foca.num_members() == 0 || self.probe.is_none())
     }
 
     /// Fires what is due. `candidates` are members of the table to announce to when nobody is active.
