@@ -192,8 +192,18 @@ impl<C: Crypto> Core<C> {
 
     /// Sends to a member by the best of its paths, or by several where none is known to work.
     pub(super) fn send_cluster(&mut self, to: NodeId, emit: impl Fn(&mut Vec<u8>)) {
+        let routes = self.peers.get(&to).map(|peer| peer.cluster_routes(self.now));
+        self.send_by(to, &routes.unwrap_or_default(), emit);
+    }
+
+    /// Sends to a member by all its paths, up to a few.
+    pub(super) fn send_cluster_widely(&mut self, to: NodeId, emit: impl Fn(&mut Vec<u8>)) {
+        let routes = self.peers.get(&to).map(|peer| peer.open_routes());
+        self.send_by(to, &routes.unwrap_or_default(), emit);
+    }
+
+    fn send_by(&mut self, to: NodeId, routes: &[usize], emit: impl Fn(&mut Vec<u8>)) {
         let Some(peer) = self.peers.get(&to) else { return };
-        let routes = peer.cluster_routes(self.now);
         let ends: Vec<_> = routes.iter().map(|&at| (peer.paths[at].local, peer.paths[at].remote)).collect();
         let boot = peer.boot;
         for (local, remote) in ends {
@@ -313,6 +323,15 @@ impl<C: Crypto> Core<C> {
         }
     }
 
+    /// What membership says to whoever has just sent something goes back the way that came: its best path here may be one
+    /// that has just broken, for which the other end has tried another.
+    fn answer_probe(&mut self, origin: Origin) {
+        let from = self.boots.get(&origin.boot).copied();
+        while let Some((_, data)) = self.membership.poll_send_to(from) {
+            self.answer(origin, |out| Frame::Membership(&data).emit(out));
+        }
+    }
+
     fn handle_membership(&mut self, origin: Origin, data: &[u8]) {
         if !self.boots.contains_key(&origin.boot) {
             // Its entry is not here yet: compare tables first.
@@ -320,6 +339,7 @@ impl<C: Crypto> Core<C> {
             return;
         }
         self.membership.handle_data(self.now, data);
+        self.answer_probe(origin);
         if self.membership.take_pinged() {
             self.beat(false);
         }

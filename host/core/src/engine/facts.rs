@@ -99,6 +99,9 @@ impl<C: Crypto> Core<C> {
         while let Some((to, data)) = self.membership.poll_send() {
             self.send_cluster(to, |out| Frame::Membership(&data).emit(out));
         }
+        while let Some((to, data)) = self.membership.poll_retry() {
+            self.send_cluster_widely(to, |out| Frame::Membership(&data).emit(out));
+        }
         if self.membership.take_changed() {
             self.refresh_members();
         }

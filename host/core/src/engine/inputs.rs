@@ -236,7 +236,10 @@ impl<C: Crypto> Core<C> {
         let others: Vec<_> = self.peers.keys().copied().collect();
         let draw = rand::Rng::next_u64(&mut self.rng) as usize;
         let candidate = (!others.is_empty()).then(|| others[draw % others.len()]);
-        self.membership.handle_timeout(self.now, || candidate);
+        let (now, probe_all, peers) = (self.now, self.probe_all(), &self.peers);
+        self.membership.handle_timeout(now, candidate, |id, boot| {
+            peers.get(&id).is_some_and(|peer| peer.boot == boot && peer.answers(now, probe_all))
+        });
         self.pump_membership();
     }
 

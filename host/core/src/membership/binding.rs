@@ -26,6 +26,9 @@ struct Bound {
     version: u64,
     /// When a datagram of it came last, in this boot, or [`NEVER`].
     heard: Instant,
+    /// How long its answers take, in milliseconds: the longest time at once, less with each that takes less. 0: none
+    /// came yet.
+    trip_ms: u16,
 }
 
 impl Bound {
@@ -57,32 +60,66 @@ const NEVER: Instant = Instant::ZERO;
 /// from where it saw nobody says it of all.
 const HEARD_LATELY: Duration = Duration::from_secs(2);
 
+/// What the answers of a member take until the first of them came.
+const FIRST_TRIP_MS: u16 = 500;
+/// No answer is waited for longer than this: one that took as long tells of a node that slept.
+const LONGEST_TRIP_MS: u16 = 3_000;
+/// Probes whose answers are measured, though they come too late to count.
+const MEASURED: usize = 4;
+
+/// A probe of this node's.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    node: NodeId,
+    number: ProbeNumber,
+    at: Instant,
+}
+
 /// What the headers that pass by tell of probes; foca itself says nothing of them.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// The last probe of this node's, and whether it was answered.
-    asked: Option<(NodeId, ProbeNumber)>,
+    /// The last probes of this node's, the latest first, and whether that was answered.
+    asked: [Option<Asked>; MEASURED],
     pub(super) answered: bool,
     /// Somebody probed this node since the last look.
     pub(super) pinged: bool,
 }
 
 impl Probes {
-    fn note_sent(&mut self, header: &Header<Identity>) {
+    fn note_sent(&mut self, header: &Header<Identity>, now: Instant) {
         if let Message::Ping(number) = header.message {
-            (self.asked, self.answered) = (Some((header.dst.node(), number)), false);
+            self.asked.rotate_right(1);
+            self.asked[0] = Some(Asked { node: header.dst.node(), number, at: now });
+            self.answered = false;
         }
     }
 
-    fn note_received(&mut self, header: &Header<Identity>) {
+    /// Returns how long the sender took to answer, if it is an answer of its own.
+    fn note_received(&mut self, header: &Header<Identity>, now: Instant) -> Option<Duration> {
         match &header.message {
             Message::Ping(_) => self.pinged = true,
-            Message::Ack(number) => self.answered |= self.asked == Some((header.src.node(), *number)),
+            Message::Ack(number) => {
+                let place = self.place(header.src.node(), *number)?;
+                self.answered |= place == 0;
+                return self.asked[place].map(|asked| now.since(asked.at));
+            }
+            // It was asked for late: how long it took tells of this node's patience.
             Message::ForwardedAck { origin, probe_number } => {
-                self.answered |= self.asked == Some((origin.node(), *probe_number));
+                self.answered |= self.place(origin.node(), *probe_number) == Some(0);
             }
             _ => {}
         }
+        None
+    }
+
+    fn place(&self, node: NodeId, number: ProbeNumber) -> Option<usize> {
+        let is = |asked: &Asked| (asked.node, asked.number) == (node, number);
+        self.asked.iter().position(|asked| asked.as_ref().is_some_and(is))
+    }
+
+    /// Who was probed last.
+    pub(super) fn target(&self) -> Option<NodeId> {
+        self.asked[0].map(|asked| asked.node)
     }
 }
 
@@ -112,13 +149,25 @@ impl Binding {
         self.own = own;
     }
 
+    /// How long an answer of a member takes.
+    pub(super) fn trip(&self, node: NodeId) -> Duration {
+        let known = self.entries.get(&node).map(|bound| bound.trip_ms).filter(|&trip_ms| trip_ms > 0);
+        Duration::from_millis(known.unwrap_or(FIRST_TRIP_MS).into())
+    }
+
+    fn note_trip(&mut self, node: NodeId, trip: Duration) {
+        let Some(bound) = self.entries.get_mut(&node) else { return };
+        let trip_ms = trip.as_millis().clamp(1, LONGEST_TRIP_MS.into()) as u16;
+        bound.trip_ms = trip_ms.max(bound.trip_ms.midpoint(trip_ms));
+    }
+
     /// The table's entry of a node changed, or is gone. Whether an identity of it has waited for that.
     pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> bool {
         match entry {
             Some((boot, version)) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
-                let heard = before.map_or(NEVER, |bound| bound.heard);
-                self.entries.insert(node, Bound { boot, version, heard });
+                let (heard, trip_ms) = before.map_or((NEVER, 0), |bound| (bound.heard, bound.trip_ms));
+                self.entries.insert(node, Bound { boot, version, heard, trip_ms });
                 self.unproven.remove(&node)
             }
             None => {
@@ -171,7 +220,8 @@ impl Codec<Identity> for BoundCodec {
     type Error = BoundError;
 
     fn encode_header(&mut self, header: &Header<Identity>, buf: impl BufMut) -> Result<(), BoundError> {
-        self.0.borrow_mut().probes.note_sent(header);
+        let Binding { probes, now, .. } = &mut *self.0.borrow_mut();
+        probes.note_sent(header, *now);
         Ok(PostcardCodec.encode_header(header, buf)?)
     }
 
@@ -180,8 +230,10 @@ impl Codec<Identity> for BoundCodec {
         let mut binding = self.0.borrow_mut();
         // Foca refuses what claims to come from ourselves.
         if header.src.id == binding.own.id || binding.bears_out(&header.src) {
-            binding.probes.note_received(&header);
             let (sender, now) = (header.src.node(), binding.now);
+            if let Some(trip) = binding.probes.note_received(&header, now) {
+                binding.note_trip(sender, trip);
+            }
             binding.sender = Some(sender);
             if let Some(bound) = binding.entries.get_mut(&sender) {
                 bound.heard = now;

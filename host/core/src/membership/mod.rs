@@ -31,8 +31,10 @@ use binding::{Binding, BoundCodec};
 
 /// One member is probed this often.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
-/// A probe unanswered for this long is tried through others.
+/// A probe unanswered for this long is tried through others, and once more by all paths. Longer where answers take longer.
 const PROBE_RTT: Duration = Duration::from_millis(200);
+/// And so much longer than half as much again as the answers took.
+const PROBE_SPARE: Duration = Duration::from_millis(50);
 /// Who was not woken by another's probe takes the lead: its next one goes this much earlier, and it wakes the others.
 /// (A probe that has no answer yet keeps its time.)
 const LEAD: Duration = Duration::from_millis(8);
@@ -42,6 +44,8 @@ const LEAD_SPREAD: Duration = Duration::from_millis(16);
 const GOSSIP: Duration = Duration::from_millis(100);
 /// A suspect has this long to object, in small clusters; more in larger ones.
 const SUSPICION: Duration = Duration::from_secs(2);
+/// One that answers probes of its paths meanwhile is given this much more, again and again: what it says is lost or late.
+const RESPITE: Duration = Duration::from_millis(500);
 /// A dead identity is remembered for this long, so that old news does not revive it.
 const REMEMBER_DOWN: Duration = Duration::from_secs(3_600);
 /// Members are announced to again when nobody is active.
@@ -147,6 +151,8 @@ impl foca::BroadcastHandler<Identity> for Broadcasts {
 #[derive(Debug, Default)]
 struct Effects {
     sends: VecDeque<(NodeId, Vec<u8>)>,
+    /// Probes that go out again, by all paths.
+    retries: VecDeque<(NodeId, Vec<u8>)>,
     timers: Vec<(foca::Timer<Identity>, Duration)>,
     defunct: bool,
     changed: bool,
@@ -176,6 +182,10 @@ pub(crate) struct Membership {
     next_timer: u64,
     /// When the next member is probed, and what this node's lead is, where it has it.
     probe: Option<(Instant, foca::Timer<Identity>)>,
+    /// When it is, once the present one has answered: that one's time may be longer than the period.
+    period_ends: Instant,
+    /// The probe that waits for its answer.
+    ping: Option<(NodeId, Vec<u8>)>,
     lead: Duration,
     leads: bool,
     /// When the probe that is under way is tried through others.
@@ -214,6 +224,8 @@ impl Membership {
             timers: BTreeMap::new(),
             next_timer: 0,
             probe: None,
+            period_ends: now,
+            ping: None,
             lead: LEAD
                 + LEAD_SPREAD * u32::from(u16::from_be_bytes([identity.id[0], identity.id[1]])) / (1 << 16),
             leads: false,
@@ -236,10 +248,19 @@ impl Membership {
         let result = self.foca.handle_data(data, &mut self.effects);
         self.note(result);
         self.settle(now);
+        if self.binding.borrow().probes.answered {
+            self.handle_answer(now);
+        }
+    }
+
+    /// The present probe was answered.
+    fn handle_answer(&mut self, now: Instant) {
+        self.ping = None;
+        if let Some((at, _)) = &mut self.probe {
+            *at = (*at).min(self.period_ends.max(now));
+        }
         // It has nothing left to do, but foca wants to have seen it before the next probe.
-        if self.binding.borrow().probes.answered
-            && let Some((_, timer)) = self.indirect.take()
-        {
+        if let Some((_, timer)) = self.indirect.take() {
             self.fire(timer, now);
         }
     }
@@ -308,7 +329,7 @@ impl Membership {
             let result = self.foca.change_identity(identity, &mut self.effects);
             self.note(result);
             // Foca probes nobody until it has heard from somebody again.
-            (self.probe, self.indirect) = (None, None);
+            (self.probe, self.indirect, self.ping) = (None, None, None);
             self.settle(now);
         }
     }
@@ -356,17 +377,32 @@ impl Membership {
         !self.left && (self.foca.num_members() == 0 || self.probe.is_none())
     }
 
-    /// Fires what is due. `candidates` are members of the table to announce to when nobody is active.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, candidates: impl FnOnce() -> Option<NodeId>) {
+    /// Fires what is due. `candidate` is a member of the table to announce to when nobody is active; `answers` says
+    /// whether probes of the paths to a member's boot are answered.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        candidate: Option<NodeId>,
+        answers: impl Fn(NodeId, BootId) -> bool,
+    ) {
         while let Some(entry) = self.timers.first_entry() {
             let (at, _) = *entry.key();
             if at > now {
                 break;
             }
             let timer = entry.remove();
-            self.fire(timer, now);
+            match &timer {
+                foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. }
+                    if answers(member_id.node(), member_id.boot())
+                        && self.is_suspect(member_id, *incarnation) =>
+                {
+                    self.put_off(timer, now);
+                }
+                _ => self.fire(timer, now),
+            }
         }
         if let Some((_, timer)) = self.indirect.take_if(|&mut (at, _)| at <= now) {
+            self.effects.retries.extend(self.ping.take());
             self.fire(timer, now);
         }
         if self.probe_due().is_some_and(|at| at <= now) {
@@ -379,10 +415,24 @@ impl Membership {
         }
         if now >= self.next_announce && self.is_lonely() {
             self.next_announce = now + LONELY_ANNOUNCE;
-            if let Some(node) = candidates() {
+            if let Some(node) = candidate {
                 self.announce(now, node);
             }
         }
+    }
+
+    /// Lets a suspect live on for a while. Each probe that it misses has a timer of its own: one is enough.
+    fn put_off(&mut self, timer: foca::Timer<Identity>, now: Instant) {
+        if !self.timers.values().any(|held| *held == timer) {
+            self.queue(now + RESPITE, timer);
+        }
+    }
+
+    /// Whether a member has not objected to a suspicion yet.
+    fn is_suspect(&self, identity: &Identity, incarnation: u16) -> bool {
+        let mut members = self.foca.iter_membership_state();
+        let member = members.find(|member| member.id() == identity);
+        member.is_some_and(|member| (member.state(), member.incarnation()) == (State::Suspect, incarnation))
     }
 
     /// The node is awake for something that can be done together with others: what would be due until `horizon` and
@@ -414,9 +464,12 @@ impl Membership {
         };
         self.leads = leads;
         self.fire(timer, now);
+        let target = self.binding.borrow().probes.target();
+        self.ping = self.effects.sends.back().filter(|(to, _)| Some(*to) == target).cloned();
     }
 
     fn fire(&mut self, timer: foca::Timer<Identity>, now: Instant) {
+        self.binding.borrow_mut().now = now;
         let result = self.foca.handle_timer(timer, &mut self.effects);
         self.note(result);
         self.settle(now);
@@ -425,6 +478,16 @@ impl Membership {
     /// The next membership datagram to send, and to whom.
     pub(crate) fn poll_send(&mut self) -> Option<(NodeId, Vec<u8>)> {
         self.effects.sends.pop_front()
+    }
+
+    /// The same, if it is for this node.
+    pub(crate) fn poll_send_to(&mut self, node: Option<NodeId>) -> Option<(NodeId, Vec<u8>)> {
+        self.effects.sends.pop_front_if(|(to, _)| Some(*to) == node)
+    }
+
+    /// The next one to send by all paths: it was not answered in time.
+    pub(crate) fn poll_retry(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        self.effects.retries.pop_front()
     }
 
     /// The next record that came with gossip, not verified.
@@ -477,13 +540,12 @@ impl Membership {
             // Of these there is one each: one of an older token would be void.
             match timer {
                 foca::Timer::PeriodicGossip(_) => self.gossip = Some((at, timer)),
-                foca::Timer::ProbeRandomMember(_) => self.probe = Some((at, timer)),
-                foca::Timer::SendIndirectProbe { .. } => self.indirect = Some((at, timer)),
-                _ if self.timers.len() >= MAX_TIMERS => self.errors += 1,
-                _ => {
-                    self.timers.insert((at, self.next_timer), timer);
-                    self.next_timer += 1;
+                foca::Timer::ProbeRandomMember(_) => {
+                    self.period_ends = now + after * (1 + self.health);
+                    self.probe = Some((at, timer));
                 }
+                foca::Timer::SendIndirectProbe { .. } => self.indirect = Some((at, timer)),
+                _ => self.queue(at, timer),
             }
         }
         let size = self.foca.num_members() + 1;
@@ -494,14 +556,39 @@ impl Membership {
         }
     }
 
-    /// Gives others more time when this node is slow itself (Lifeguard's local health).
-    fn stretch(&self, timer: &foca::Timer<Identity>, after: Duration) -> Duration {
-        match timer {
-            foca::Timer::SendIndirectProbe { .. }
-            | foca::Timer::ProbeRandomMember(_)
-            | foca::Timer::ChangeSuspectToDown { .. } => after * (1 + self.health),
-            _ => after,
+    fn queue(&mut self, at: Instant, timer: foca::Timer<Identity>) {
+        if self.timers.len() >= MAX_TIMERS {
+            self.errors += 1;
+            return;
         }
+        self.timers.insert((at, self.next_timer), timer);
+        self.next_timer += 1;
+    }
+
+    /// Gives others more time where their answers take longer, and when this node is slow itself (Lifeguard's local
+    /// health).
+    fn stretch(&self, timer: &foca::Timer<Identity>, after: Duration) -> Duration {
+        let more = match timer {
+            foca::Timer::SendIndirectProbe { probed_id, .. } => self.far(probed_id.node()),
+            // An answer by way of others takes as long again.
+            foca::Timer::ProbeRandomMember(_) => 2 * self.far_target(),
+            // It hears of it, and its objection comes back.
+            foca::Timer::ChangeSuspectToDown { member_id, .. } => 2 * self.far(member_id.node()),
+            _ => return after,
+        };
+        (after + more) * (1 + self.health)
+    }
+
+    /// How much more than [`PROBE_RTT`] a member's answer is waited for.
+    fn far(&self, node: NodeId) -> Duration {
+        let trip = self.binding.borrow().trip(node);
+        (trip * 3 / 2 + PROBE_SPARE).saturating_sub(PROBE_RTT)
+    }
+
+    /// The same of the member that is probed.
+    fn far_target(&self) -> Duration {
+        let target = self.binding.borrow().probes.target();
+        target.map_or(Duration::ZERO, |node| self.far(node))
     }
 }
 

@@ -8,6 +8,7 @@ use overlan_contract::failover::PathState;
 use super::{IDLE, Peer, QUIET, Surroundings, TRAFFIC_MEMORY, apply_health};
 use crate::crypto::Aead;
 use crate::delivery::outbox::Via;
+use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::mtu::probe_wait;
 use crate::path::receive::MAX_ACK_DELAY;
@@ -91,6 +92,12 @@ impl<A: Aead> Peer<A> {
     /// Whether its paths are probed now.
     pub(crate) fn is_probed(&self, now: Instant, all: bool) -> bool {
         all || self.last_traffic.is_some_and(|last| now.since(last) < TRAFFIC_MEMORY)
+    }
+
+    /// Whether its paths are probed, and one answers.
+    pub(crate) fn answers(&self, now: Instant, probe_all: bool) -> bool {
+        let up = |path: &Path| path.state() == PathState::Up;
+        self.is_open() && self.is_probed(now, probe_all) && self.paths.iter().any(up)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

@@ -9,6 +9,9 @@ use crate::event::Event;
 use crate::path::Path;
 use crate::time::Instant;
 
+/// Paths that a cluster datagram is tried on at once.
+const TRIES: usize = 4;
+
 /// How fit a path is to carry traffic; smaller is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fitness {
@@ -118,7 +121,6 @@ impl<A: Aead> Peer<A> {
     /// Addresses to try for a cluster datagram: the active path alone where it is known to answer, else
     /// every usable path (a few), so that an alternate may bring it through.
     pub(crate) fn cluster_routes(&self, now: Instant) -> alloc::vec::Vec<usize> {
-        const TRIES: usize = 4;
         let mut ranked = self.ranked(now).peekable();
         if let Some(&best) = ranked.peek()
             && self.paths[best].state() == PathState::Up
@@ -129,6 +131,11 @@ impl<A: Aead> Peer<A> {
         if !tried.is_empty() {
             return tried;
         }
+        self.open_routes()
+    }
+
+    /// Addresses to try, whatever is known of them: a few that are not down at this end.
+    pub(crate) fn open_routes(&self) -> alloc::vec::Vec<usize> {
         let open = |at: &usize| !self.paths[*at].health.adapter_down();
         (0..self.paths.len()).filter(open).take(TRIES).collect()
     }
