@@ -6,7 +6,8 @@
 //!           proving: pings with growing pauses; after a few, from the start
 //! ```
 //!
-//! When both open at once, the attempt of the lower node id wins.
+//! When both open at once, the attempt of the lower node id wins. After a few openings in vain that node answers the other's
+//! as well, but goes on with its own: where the round trip is long, its answer is on the way.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -29,7 +30,7 @@ use crate::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Openings sent in vain after which the peer's own opening is answered, whoever has the lower id.
+/// Openings sent in vain after which the peer's own opening is answered as well, whoever has the lower id.
 const YIELD_AFTER: u32 = 3;
 /// Proofs sent in vain after which the handshake starts over.
 const MAX_PROOFS: u32 = 5;
@@ -57,6 +58,9 @@ pub(super) struct Handshakes<H> {
 struct Own<H> {
     boot: BootId,
     stage: Stage<H>,
+    /// The peer had not proven a key when this began, or its own opening was answered since: once it proves one, this
+    /// is not needed any more.
+    awaits_proof: bool,
     next: Instant,
     pause: Duration,
     tries: u32,
@@ -172,16 +176,15 @@ impl<C: Crypto> Core<C> {
             self.handshakes.own.remove(&id);
         }
         if let Some(own) = self.handshakes.own.get_mut(&id) {
-            if matches!(own.stage, Stage::Proving) {
-                if peer.is_proven() {
-                    self.handshakes.own.remove(&id);
-                    return self.drive_session(id);
-                }
-                if own.next <= now && own.tries >= MAX_PROOFS {
-                    self.handshakes.own.remove(&id);
-                    self.counters.handshakes_failed += 1;
-                    self.open_session(id);
-                }
+            let proving = matches!(own.stage, Stage::Proving);
+            if peer.is_proven() && (proving || own.awaits_proof) {
+                self.handshakes.own.remove(&id);
+                return self.drive_session(id);
+            }
+            if proving && own.next <= now && own.tries >= MAX_PROOFS {
+                self.handshakes.own.remove(&id);
+                self.counters.handshakes_failed += 1;
+                self.open_session(id);
             }
             self.repeat(id);
             let again = self.handshakes.own.get(&id).map(|own| own.next);
@@ -202,7 +205,7 @@ impl<C: Crypto> Core<C> {
     /// Starts a handshake of our own.
     fn open_session(&mut self, id: NodeId) {
         let (Some(peer), Some(entry)) = (self.peers.get(&id), self.table.entry(id)) else { return };
-        let (boot, exchange_key) = (peer.boot, entry.exchange_key);
+        let (boot, awaits_proof, exchange_key) = (peer.boot, !peer.is_proven(), entry.exchange_key);
         let (key, session) = (self.crypto.active_key(), self.new_session_id());
         self.handshakes.number += 1;
         let number = self.handshakes.number;
@@ -221,7 +224,8 @@ impl<C: Crypto> Core<C> {
         };
         self.counters.handshakes_started += 1;
         let opening = Opening { handshake, key, number, session, request, cookie: None, answers: 0 };
-        let own = Own { boot, stage: Stage::Opening(opening), next: self.now, pause: FIRST_PAUSE, tries: 0 };
+        let stage = Stage::Opening(opening);
+        let own = Own { boot, stage, awaits_proof, next: self.now, pause: FIRST_PAUSE, tries: 0 };
         self.handshakes.own.insert(id, own);
     }
 
@@ -346,13 +350,22 @@ impl<C: Crypto> Core<C> {
             self.counters.handshakes_failed += 1;
             return;
         };
-        self.handshakes.own.remove(&id);
+        self.give_way(id);
         let (boot, number) = (origin.boot, arrived.number);
         self.handshakes.answered.insert(id, Answered { boot, number, session: arrived.session, answer });
         let agreed = Agreed { key, ids: (arrived.session, session), keys, theirs: true };
         self.take_agreed(id, agreed);
         self.answer(origin, |out| Frame::SessionAccept { echo: arrived.session, answer }.emit(out));
         self.handshakes.hurry(now);
+    }
+
+    /// The peer's opening is answered. The higher id ends its own attempt. The lower one keeps it: its openings may be
+    /// answered already, for which the peer has ended the one that is answered here.
+    fn give_way(&mut self, id: NodeId) {
+        match self.handshakes.own.get_mut(&id) {
+            Some(own) if self.id < id && matches!(own.stage, Stage::Opening(_)) => own.awaits_proof = true,
+            _ => drop(self.handshakes.own.remove(&id)),
+        }
     }
 
     fn admit(&mut self, origin: Origin, cookie: &Cookie) -> Verdict {
@@ -468,10 +481,12 @@ impl<C: Crypto> Core<C> {
         self.handshakes.hurry(self.now);
     }
 
-    /// A member lives that was not there: do not wait out a long pause.
+    /// A member lives that was not there: do not wait out a long pause. (Proofs are few: in a hurry they would be over
+    /// before an answer can be there.)
     pub(super) fn hurry_session(&mut self, id: NodeId) {
         if is_live(self.state_of(id))
             && let Some(own) = self.handshakes.own.get_mut(&id)
+            && matches!(own.stage, Stage::Opening(_))
         {
             own.pause = FIRST_PAUSE;
             own.next = own.next.min(self.now);

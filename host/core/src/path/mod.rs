@@ -32,8 +32,8 @@ use rtt::RttEstimator;
 const FLAP_MEMORY: Duration = Duration::from_secs(600);
 /// Most downs remembered.
 const MAX_FLAPS: usize = 64;
-/// Pings that may wait for their pong.
-const MAX_PINGS: usize = 8;
+/// Pings that may wait for their pong: five a second over a round trip of 2 s, and those of a path that is late.
+const MAX_PINGS: usize = 16;
 
 /// One path.
 #[derive(Debug)]
@@ -128,8 +128,10 @@ impl Path {
         self.health.state()
     }
 
+    /// What the policy says; but no reply is late before it can be there.
     pub(crate) fn reply_timeout(&self) -> Duration {
-        Duration::from_micros(self.timing.reply_timeout_us.into())
+        let policy = Duration::from_micros(self.timing.reply_timeout_us.into());
+        self.rtt.measured().map_or(policy, |(smoothed, ..)| policy.max(smoothed * 9 / 8))
     }
 
     pub(crate) fn probe_interval(&self) -> Duration {
@@ -149,14 +151,12 @@ impl Path {
         if after == before {
             return false;
         }
-        if after == PathState::Down {
-            // A first contact that never came is not a flap.
-            if before != PathState::Unverified {
-                if self.flaps.len() == MAX_FLAPS {
-                    self.flaps.pop_front();
-                }
-                self.flaps.push_back(now);
+        // A first contact that never came is not a flap, and may come late: nobody knows yet how long the path is.
+        if after == PathState::Down && before != PathState::Unverified {
+            if self.flaps.len() == MAX_FLAPS {
+                self.flaps.pop_front();
             }
+            self.flaps.push_back(now);
             self.pings.clear();
         }
         true

@@ -27,8 +27,9 @@ use crate::time::Instant;
 /// An old key of the peer's direction is kept this long after the new one came into use: datagrams overtake each
 /// other.
 const GRACE: Duration = Duration::from_secs(10);
-/// A peer that has opened a handshake is left this long to show that it has the keys.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A peer that has opened a handshake is left this long to show that it has the keys: a round trip of 2 s, and half as
+/// much again.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Keys of the peer's direction that are kept at most; the oldest gives way.
 const MAX_RECEIVING: usize = 4;
 /// Packets sealed with one key at most, whatever the configuration says and though no handshake succeeds: 2^47 blocks
