@@ -11,6 +11,7 @@ use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
+use super::replay::Window;
 use super::session::Arrived;
 use super::{Core, MAX_CLUSTER_QUEUE};
 use crate::crypto::{Aead, Crypto};
@@ -19,8 +20,6 @@ use crate::time::Instant;
 
 /// Boots whose keys and replay windows are kept; the one silent for longest gives way.
 const MAX_SENDERS: usize = 8_192;
-/// Width of the replay window in datagrams.
-const WINDOW: u64 = 128;
 
 /// For so long after a boot began others may take this node for the boot before.
 const OLD_BOOT_FADES: Duration = Duration::from_secs(30);
@@ -49,32 +48,9 @@ pub(super) struct Origin {
 /// One boot that has sent authentic datagrams.
 struct Sender<A> {
     cipher: A,
-    highest: u64,
-    /// Bit `i`: `highest - i` was seen.
-    window: u128,
-    last: Instant,
-    answered: Option<Instant>,
-}
-
-impl<A> Sender<A> {
-    fn is_new(&self, counter: u64) -> bool {
-        match self.highest.checked_sub(counter) {
-            None => true,
-            Some(age) => age < WINDOW && self.window >> age & 1 == 0,
-        }
-    }
-
-    fn note(&mut self, counter: u64, now: Instant) {
-        self.last = now;
-        match self.highest.checked_sub(counter) {
-            None => {
-                let ahead = counter - self.highest;
-                self.window = if ahead >= WINDOW { 1 } else { self.window << ahead | 1 };
-                self.highest = counter;
-            }
-            Some(age) => self.window |= 1 << age,
-        }
-    }
+    window: Window,
+    /// Until then it gets no answer of the sync protocol.
+    quiet_until: Instant,
 }
 
 /// Keys of stateless datagrams, ours and others'.
@@ -99,9 +75,9 @@ impl<A: Aead> Senders<A> {
         else {
             return false;
         };
-        let may = sender.answered.is_none_or(|last| now.since(last) >= pause);
+        let may = now >= sender.quiet_until;
         if may {
-            sender.answered = Some(now);
+            sender.quiet_until = now + pause;
         }
         may
     }
@@ -123,7 +99,7 @@ impl<A: Aead> Senders<A> {
     fn bound(&mut self) {
         if self.others.len() > MAX_SENDERS
             && let Some(oldest) =
-                self.others.iter().min_by_key(|(_, sender)| sender.last).map(|(&key, _)| key)
+                self.others.iter().min_by_key(|(_, sender)| sender.window.noted()).map(|(&key, _)| key)
         {
             self.others.remove(&oldest);
         }
@@ -254,7 +230,7 @@ impl<C: Crypto> Core<C> {
             return None;
         }
         let known = self.senders.others.get(&(key, boot));
-        if known.is_some_and(|sender| !sender.is_new(counter)) {
+        if known.is_some_and(|sender| !sender.window.is_new(counter)) {
             self.counters.dropped_replayed += 1;
             return None;
         }
@@ -274,12 +250,11 @@ impl<C: Crypto> Core<C> {
         };
         let now = self.now;
         if let Some(cipher) = derived {
-            let sender = Sender { cipher, highest: counter, window: 0, last: now, answered: None };
+            let sender = Sender { cipher, window: Window::new(counter, now), quiet_until: now };
             self.senders.others.insert((key, boot), Box::new(sender));
             self.senders.bound();
-        }
-        if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
-            sender.note(counter, now);
+        } else if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
+            sender.window.note(counter, now);
         }
         Some(len)
     }

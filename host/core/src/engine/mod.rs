@@ -11,6 +11,7 @@ mod own;
 mod questions;
 mod records;
 mod refusals;
+mod replay;
 mod session;
 mod snapshot;
 mod sync;
