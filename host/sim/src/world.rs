@@ -193,6 +193,15 @@ impl World {
         self.members[index].core = None;
     }
 
+    /// A member says farewell; it goes on until it is [killed](Self::kill).
+    pub fn leave(&mut self, index: usize) {
+        let now = self.now;
+        if let Some(core) = &mut self.members[index].core {
+            core.leave(now);
+        }
+        self.pump(index);
+    }
+
     /// Changes the status of one of a member's adapters, as its kernel would tell it.
     pub fn set_adapter(&mut self, index: usize, adapter: usize, up: bool) {
         let member = &mut self.members[index];

@@ -9,6 +9,7 @@ use overlan_wire::limits::{MAX_ADAPTERS, TAG};
 use overlan_wire::packet::DATA_HEADER;
 use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
 
+use super::records::{FAREWELL_PAUSE, FAREWELL_ROUNDS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::peer::{Packet, Surroundings};
@@ -190,6 +191,7 @@ impl<C: Crypto> Core<C> {
         self.sync_timeout();
         self.planner.handle_timeout(now);
         self.expire_own();
+        self.farewell_timeout();
         self.pump();
     }
 
@@ -252,6 +254,7 @@ impl<C: Crypto> Core<C> {
         self.left = true;
         // The entry grows by nothing: it fitted before.
         let _ = self.publish();
+        self.farewell = Some((now + FAREWELL_PAUSE, FAREWELL_ROUNDS));
         self.membership.leave(now);
         self.pump_membership();
         self.pump();

@@ -137,6 +137,8 @@ pub struct Core<C: Crypto> {
     conflict: Conflict,
     restarts: Restarts,
     left: bool,
+    /// When the leaving entry is sent again, and how often yet.
+    farewell: Option<(Instant, u32)>,
 }
 
 impl<C: Crypto> Core<C> {
@@ -209,6 +211,7 @@ impl<C: Crypto> Core<C> {
             conflict: Conflict::default(),
             restarts: Restarts::default(),
             left: false,
+            farewell: None,
         };
         core.restore_document();
         core.handle_adapters(now, adapters)?;
@@ -246,6 +249,7 @@ impl<C: Crypto> Core<C> {
             self.hellos.next_deadline(self.left),
             Some(self.agreement.next_deadline()),
             self.own.next_deadline(),
+            self.farewell.map(|(at, _)| at),
             (!self.left).then_some(self.handshakes.next_deadline()),
         ];
         own.into_iter().flatten().min()

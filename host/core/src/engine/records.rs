@@ -1,6 +1,8 @@
 //! Records of the table: our own, and what others say of themselves.
 
 use alloc::boxed::Box;
+use core::time::Duration;
+
 use overlan_wire::entry::RecordTooLarge;
 use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
@@ -17,6 +19,9 @@ use crate::table::Merge;
 
 /// Live members told of our own changes directly; the others hear of them by gossip.
 const DIRECT_PUSHES: usize = 32;
+/// A leaving entry is sent again after so long, and so often: within the 150 ms that a node stays to say farewell.
+pub(super) const FAREWELL_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FAREWELL_ROUNDS: u32 = 2;
 /// Boots whose sessions are over that are remembered; the oldest gives way.
 const MAX_RETIRED: usize = 8_192;
 
@@ -31,10 +36,26 @@ impl<C: Crypto> Core<C> {
         let signed = SignedRecord::new(record, unsigned, &signature);
         self.events.push_back(Event::Version(self.version));
         self.store(signed.clone());
-        for peer in self.live_peers().into_iter().take(DIRECT_PUSHES) {
-            self.send_cluster(peer, |out| Frame::Record(signed.bytes()).emit(out));
-        }
+        // Whoever does not hear that this node leaves takes it for alive for seconds.
+        let told = if self.left { usize::MAX } else { DIRECT_PUSHES };
+        self.push(&signed, told);
         Ok(())
+    }
+
+    /// Sends a record to so many live members.
+    fn push(&mut self, record: &SignedRecord, most: usize) {
+        for peer in self.live_peers().into_iter().take(most) {
+            self.send_cluster(peer, |out| Frame::Record(record.bytes()).emit(out));
+        }
+    }
+
+    /// The leaving entry goes out again: nobody acknowledges it, and no other round follows.
+    pub(super) fn farewell_timeout(&mut self) {
+        let Some((at, rounds)) = self.farewell.filter(|&(at, _)| at <= self.now) else { return };
+        self.farewell = (rounds > 1).then_some((at + FAREWELL_PAUSE, rounds - 1));
+        if let Some(own) = self.table.record(self.id).cloned() {
+            self.push(&own, usize::MAX);
+        }
     }
 
     fn own_entry(&self, version: u64) -> Entry {
@@ -308,9 +329,7 @@ impl<C: Crypto> Core<C> {
         }
         let signed = self.removal(node, entry.version).ok_or("the removal does not fit a record")?;
         self.store(signed.clone());
-        for peer in self.live_peers().into_iter().take(DIRECT_PUSHES) {
-            self.send_cluster(peer, |out| Frame::Record(signed.bytes()).emit(out));
-        }
+        self.push(&signed, DIRECT_PUSHES);
         Ok(())
     }
 

@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use overlan_contract::assignment::Responsibility;
 use overlan_core::Config;
+use overlan_core::status::MemberState;
 use overlan_sim::{Network, World};
 use overlan_wire::BootId;
 
 use crate::common::{MS, SECOND, address, core, lan};
+
+/// How long a node that leaves goes on (`driver::FAREWELL`).
+const FAREWELL: Duration = Duration::from_millis(150);
+/// What it says at first may be lost.
+const LOST: Duration = Duration::from_millis(20);
 
 /// Adds a member.
 fn add(world: &mut World, index: usize, seed: Option<usize>) {
@@ -49,4 +55,34 @@ fn what_comes_late_is_no_replay() {
     world.run_for(2 * SECOND);
     let replayed = |index| core(&world, index).status(world.now).counters.dropped_replayed;
     assert_eq!((0..40).map(replayed).sum::<u64>(), 0);
+}
+
+/// Nearly all leave at once, over a network that loses the first of what they say and some of the rest.
+#[test]
+fn all_who_leave_are_seen_to() {
+    for seed in 0..2 {
+        let mut world = large(seed, 40, lan());
+        world.run_for(5 * SECOND);
+        world.network.loss_ppm = 1_000_000;
+        (2..40).for_each(|index| world.leave(index));
+        world.run_for(LOST);
+        world.network.loss_ppm = 200_000;
+        world.run_for(FAREWELL - LOST);
+        (2..40).for_each(|index| world.kill(index));
+        let left = |world: &World, at: usize| {
+            let members = core(world, at).members(world.now);
+            let states: Vec<_> = members.iter().map(|member| member.state).collect();
+            assert!(!states.contains(&MemberState::Down), "seed {seed}: a farewell was lost");
+            states.iter().filter(|state| **state == MemberState::Left).count()
+        };
+        let settled = |world: &World| {
+            let [one, other] = [0, 1].map(|at| core(world, at).plan());
+            let here = |name: &String| name == "n0" || name == "n1";
+            [0, 1].iter().all(|&at| left(world, at) == 38)
+                && (one.epoch, &one.digest) == (other.epoch, &other.digest)
+                && one.duties.iter().all(|duty| duty.owners.iter().all(here) && !duty.owners.is_empty())
+        };
+        let states = |world: &World| [0, 1].map(|at| left(world, at));
+        assert!(comes(&mut world, SECOND, settled), "seed {seed}: {:?} have left", states(&world));
+    }
 }
