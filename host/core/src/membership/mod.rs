@@ -18,7 +18,8 @@ use core::convert::Infallible;
 use core::num::{NonZeroU8, NonZeroUsize};
 use core::time::Duration;
 
-use foca::{Foca, Notification, PeriodicParams, State};
+use bytes::BufMut;
+use foca::{Codec, Foca, Header, Member, Message, Notification, PeriodicParams, PostcardCodec, State};
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::{BootId, NodeId, SignedRecord};
 use rand::{Rng, SeedableRng};
@@ -331,6 +332,7 @@ impl Membership {
             // Foca probes nobody until it has heard from somebody again.
             (self.probe, self.indirect, self.ping) = (None, None, None);
             self.settle(now);
+            self.ask_suspects(now);
         }
     }
 
@@ -466,6 +468,43 @@ impl Membership {
         self.fire(timer, now);
         let target = self.binding.borrow().probes.target();
         self.ping = self.effects.sends.back().filter(|(to, _)| Some(*to) == target).cloned();
+        let suspect = self.suspects().find(|member| Some(member.id().node()) == target);
+        if let Some(told) = suspect.and_then(|suspect| self.suspicion(suspect)) {
+            // Before the probe, so that the answer objects.
+            self.effects.sends.push_front(told);
+        }
+    }
+
+    fn suspects(&self) -> impl Iterator<Item = &Member<Identity>> {
+        self.foca.iter_members().filter(|member| member.state() == State::Suspect)
+    }
+
+    /// Tells a member that it is suspected, and to whom that goes. The gossip of it may all have been lost, by that of
+    /// which it came to be suspected; an answer alone ends no suspicion, and foca does not repeat it.
+    fn suspicion(&self, suspect: &Member<Identity>) -> Option<(NodeId, Vec<u8>)> {
+        let header = Header {
+            src: *self.foca.identity(),
+            // Foca does not tell its own; lower ones change nothing.
+            src_incarnation: 0,
+            dst: *suspect.id(),
+            message: Message::Gossip,
+        };
+        let mut data = Vec::new();
+        PostcardCodec.encode_header(&header, &mut data).ok()?;
+        data.put_u16(1);
+        PostcardCodec.encode_member(suspect, &mut data).ok()?;
+        Some((suspect.id().node(), data))
+    }
+
+    /// Whoever is suspected objects now, or is found dead by later probes: foca's timers for that ended with the identity
+    /// that they were set under.
+    fn ask_suspects(&mut self, now: Instant) {
+        let told: Vec<_> = self.suspects().filter_map(|suspect| self.suspicion(suspect)).collect();
+        for (suspect, data) in told {
+            self.effects.sends.push_back((suspect, data));
+            // What answers it carries the objection.
+            self.announce(now, suspect);
+        }
     }
 
     fn fire(&mut self, timer: foca::Timer<Identity>, now: Instant) {

@@ -357,6 +357,41 @@ fn a_returning_leader_gives_nothing_away_twice() {
     }
 }
 
+/// Short partitions make members suspect that live: all are soon taken for alive again. A suspect that is dead is found dead.
+#[test]
+fn suspicion_ends_after_a_short_partition() {
+    for (seed, count) in (0..24).map(|seed| (seed, [2, 3, 5][seed as usize % 3])) {
+        let mut world = many(seed, count);
+        assert!(world.run_until(5 * SECOND, agreed), "seed {seed}");
+        world.run_for(3 * SECOND);
+        let apart = seed as usize % count;
+        isolate(&mut world, &[apart]);
+        world.run_for(1_600 * MS + 70 * MS * seed as u32);
+        world.network.heal();
+        let states = |world: &World| -> Vec<MemberState> {
+            let running = world.members.iter().filter_map(|member| member.core.as_ref());
+            running.flat_map(|core| core.members(world.now)).map(|member| member.state).collect()
+        };
+        let only = |world: &World, state| states(world).iter().all(|held| *held == state);
+        let what = format!("seed {seed}, {count} members");
+        world.run_for(SECOND);
+        assert!(world.run_until(5 * SECOND, |world| only(world, MemberState::Alive)), "{what}");
+        assert!(!world.run_until(10 * SECOND, |world| !only(world, MemberState::Alive)), "{what}: again");
+        // Suspected at the same time, and dead.
+        isolate(&mut world, &[apart]);
+        world.run_for(1_600 * MS + 70 * MS * seed as u32);
+        let dead = (apart + 1) % count;
+        world.kill(dead);
+        world.network.heal();
+        let found = |world: &World| {
+            let (states, running) = (states(world), count - 1);
+            let of = |state| states.iter().filter(|held| **held == state).count();
+            of(MemberState::Down) == running && of(MemberState::Alive) == running * running
+        };
+        assert!(world.run_until(15 * SECOND, found), "{what}: n{dead} is not found dead");
+    }
+}
+
 /// Two members whose routers know no way between them live all the same, as a third says: both name the other.
 #[test]
 fn a_live_member_out_of_reach_is_a_problem() {
