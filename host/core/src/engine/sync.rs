@@ -39,6 +39,8 @@ pub(super) struct Agreement {
     next: Instant,
     changed_at: Instant,
     pub(super) took: Option<Duration>,
+    /// Another took itself for the leader, published this agreement, and knew perhaps few members.
+    untold: bool,
 }
 
 impl Agreement {
@@ -50,6 +52,7 @@ impl Agreement {
             next: now + PERIOD,
             changed_at: now,
             took: None,
+            untold: false,
         }
     }
 
@@ -145,9 +148,15 @@ impl<C: Crypto> Core<C> {
             // everywhere, and where that is not the table, the leader says so in the next.
             if (epoch, agreed) > (self.agreement.epoch, self.agreement.digest) {
                 (self.agreement.epoch, self.agreement.digest) = (epoch, agreed);
+                self.agreement.untold = true;
                 self.note_agreement();
             }
             self.check_agreement();
+            // It may have missed what all were told. Whoever holds more takes nothing from here, so that this ends.
+            let behind = (epoch, agreed) < (self.agreement.epoch, self.agreement.digest);
+            if behind && digest == self.agreement.digest && self.leader() == self.id {
+                self.send_summary(origin);
+            }
             self.handle_document_summary(from, documents);
         }
         if digest != self.table.digest() && self.senders.may_answer(origin.boot, ANSWER_PAUSE, self.now) {
@@ -163,16 +172,20 @@ impl<C: Crypto> Core<C> {
     pub(super) fn check_agreement(&mut self) {
         let digest = self.table.digest();
         // The cheap question first: the leader hears every member each second.
-        if self.agreement.digest == digest || self.left || self.leader() != self.id {
+        let agreed = self.agreement.digest == digest;
+        if agreed && !self.agreement.untold || self.left || self.leader() != self.id {
             return;
         }
         let peers = self.live_peers();
         if !peers.iter().all(|peer| self.agreement.digests.get(peer) == Some(&digest)) {
             return;
         }
-        self.agreement.epoch = self.agreement.epoch.saturating_add(1);
-        self.agreement.digest = digest;
-        self.note_agreement();
+        if !agreed {
+            self.agreement.epoch = self.agreement.epoch.saturating_add(1);
+            self.agreement.digest = digest;
+            self.note_agreement();
+        }
+        self.agreement.untold = false;
         for peer in peers {
             self.summarize_to(peer);
         }

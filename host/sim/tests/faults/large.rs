@@ -86,3 +86,21 @@ fn all_who_leave_are_seen_to() {
         assert!(comes(&mut world, SECOND, settled), "seed {seed}: {:?} have left", states(&world));
     }
 }
+
+/// A newcomer that has met only its seed may take itself for the leader, and agree with it on the table.
+#[test]
+fn joins_are_soon_agreed_on() {
+    let mut world = large(1, 30, lan());
+    world.run_for(3 * SECOND);
+    world.network.jitter = 10 * MS;
+    for index in 30..45 {
+        add(&mut world, index, Some(index % 7));
+        assert!(comes(&mut world, 5 * SECOND, World::converged), "n{index} does not join");
+        let agreed = |world: &World| {
+            let mut all = 0..world.members.len();
+            all.all(|at| core(world, at).status(world.now).agreed)
+        };
+        assert!(comes(&mut world, SECOND, agreed), "n{index} is not agreed on");
+        world.run_for(SECOND);
+    }
+}
