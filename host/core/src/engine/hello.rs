@@ -248,7 +248,6 @@ impl<C: Crypto> Core<C> {
             self.counters.hellos_refused += 1;
             return;
         }
-        self.hellos.refused = None;
         self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
         self.joined();
         self.merge(record);
@@ -271,6 +270,7 @@ impl<C: Crypto> Core<C> {
 
     fn joined(&mut self) {
         self.hellos.joined = true;
+        self.hellos.refused = None;
         self.hellos.sent.clear();
     }
 

@@ -62,7 +62,11 @@ impl<C: Crypto> Core<C> {
                 "{times} entries of nodes that [cluster] allow does not list were dropped (last of {id}): list those that \
                  are to be members"
             ));
-        } else if nobody && !seeds.is_empty() && now.since(Instant::ZERO) > Duration::from_secs(1) {
+        } else if nobody
+            && self.hellos.refused.is_none()
+            && !seeds.is_empty()
+            && now.since(Instant::ZERO) > Duration::from_secs(1)
+        {
             problems.push(format!(
                 "no seed answers ({}): check addresses, routes and that the seed runs; still trying",
                 seeds.join(", ")

@@ -392,6 +392,25 @@ fn suspicion_ends_after_a_short_partition() {
     }
 }
 
+/// A node that lost its identity and kept name and address is refused while its past life counts as alive, and says just
+/// that; once it is a member it says nothing more of it.
+#[test]
+fn a_refusal_ends_with_the_join() {
+    let mut world = many(2, 3);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.kill(1);
+    world.change_adapters(1, |adapters| adapters[0].address = address(9, 0));
+    let back = world.add("n1", &[&address(1, 0).to_string()], &["10.0.0.2"]);
+    world.run_for(2 * SECOND);
+    let problems = |world: &World| core(world, back).status(world.now).problems;
+    let (all, refused) = (problems(&world), problems(&world)[0].contains("name is taken"));
+    assert!(refused && all.len() == 1, "{all:?}");
+    let joined = |world: &World| core(world, back).live_peers().len() == 2;
+    assert!(world.run_until(20 * SECOND, joined));
+    let all = problems(&world);
+    assert!(!all.iter().any(|problem| problem.contains("name is taken")), "{all:?}");
+}
+
 /// Two members whose routers know no way between them live all the same, as a third says: both name the other.
 #[test]
 fn a_live_member_out_of_reach_is_a_problem() {
