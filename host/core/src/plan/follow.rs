@@ -127,6 +127,8 @@ impl Planner {
         let current = self.in_force.as_ref().map(|plan| plan.proposal.ballot);
         let of_leader = self.leader == Some((ballot.proposer, ballot.boot));
         if Some(ballot) == current {
+            // What a reminder asked for; the vote that answers must not ask again.
+            self.nudging = false;
             if of_leader && self.quorate() {
                 self.set_confirmed(true);
             }
