@@ -1,4 +1,4 @@
-//! Five members agree on a plan in a seeded model: partitions, one-sided suspicions, restarts, messages that
+//! Five members agree on a plan in a seeded model: partitions, pairs that only others reach, one-sided suspicions, restarts, messages that
 //! come late, in another order or never, plugins that fault, hang, lie or differ, swaps that reach members one
 //! by one, configurations that differ, cluster documents applied here and there. After each quiet spell the invariants of `World::check` must hold.
 //!
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use overlan_contract::assignment::{Answer, Node, Question, Responsibility};
 use overlan_core::Instant;
 use overlan_core::config::Quorum;
-use overlan_core::plan::{Facts, Planner, fallback_assignment};
+use overlan_core::plan::{Facts, Planner, Plans, fallback_assignment};
 use overlan_core::status::PlanStatus;
 use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
@@ -69,6 +69,18 @@ enum Event {
         ticket: u64,
         answer: Result<Answer, String>,
     },
+    /// What goes with a summary.
+    Plans {
+        from: usize,
+        from_boot: BootId,
+        to: usize,
+        plans: Plans,
+    },
+    /// A summary is due.
+    Summarize {
+        node: usize,
+        boot: BootId,
+    },
     /// The observer's view of the peer becomes what is true.
     See {
         observer: usize,
@@ -93,6 +105,8 @@ enum Event {
 #[derive(Debug)]
 enum Fault {
     Split(u64),
+    /// Two can't reach each other, where a third of their side reaches both.
+    Hole(usize, usize),
     Heal,
     Crash(usize),
     Start(usize),
@@ -133,6 +147,7 @@ struct World {
     attributes: [u64; MEMBERS],
     /// All cluster documents that were applied.
     documents: BTreeMap<DocumentId, Vec<Responsibility>>,
+    holes: BTreeSet<(usize, usize)>,
     quorum: Quorum,
     /// Whether cluster documents are applied in this run.
     applies: bool,
@@ -221,6 +236,7 @@ impl World {
             members,
             attributes: [1; MEMBERS],
             documents: BTreeMap::new(),
+            holes: BTreeSet::new(),
             quorum,
             applies,
             boots: 0,
@@ -250,6 +266,28 @@ impl World {
 
     fn connected(&self, a: usize, b: usize) -> bool {
         self.members[a].up && self.members[b].up && self.members[a].side == self.members[b].side
+    }
+
+    /// Whether what one of the two sends reaches the other. All see each other alive also where it does not.
+    fn reaches(&self, a: usize, b: usize) -> bool {
+        let whole = |a: usize, b: usize| self.connected(a, b) && !self.holes.contains(&(a.min(b), a.max(b)));
+        let by_a_third = || (0..MEMBERS).any(|third| whole(a, third) && whole(third, b));
+        whole(a, b) || self.connected(a, b) && !by_a_third()
+    }
+
+    /// Tells one other and the leader which plans the member knows of.
+    fn summarize(&mut self, node: usize) {
+        let plans = self.members[node].planner.plans();
+        let peers: Vec<usize> = self.members[node].view.keys().copied().collect();
+        if peers.is_empty() {
+            return;
+        }
+        let other = peers[self.rng.below(peers.len() as u64) as usize];
+        let from_boot = self.members[node].boot;
+        for to in BTreeSet::from([peers[0], other]) {
+            let ms = self.rng.below(60);
+            self.after(ms, Event::Plans { from: node, from_boot, to, plans });
+        }
     }
 
     /// Everybody's view becomes true again, each at another time.
@@ -371,7 +409,7 @@ impl World {
                     return;
                 }
                 let old_life = self.members[from].boot != from_boot;
-                if !old_life && !self.connected(from, to) {
+                if !old_life && !self.reaches(from, to) {
                     let ms = 100 + self.rng.below(200);
                     self.after(ms, Event::Deliver { from, from_boot, to, to_boot, bytes });
                     return;
@@ -379,6 +417,18 @@ impl World {
                 self.note(&bytes);
                 self.members[to].planner.handle_message(now, id(from), &bytes).expect("our own bytes parse");
                 self.drain(to);
+            }
+            Event::Plans { from, from_boot, to, plans } => {
+                if self.reaches(from, to) && self.members[from].boot == from_boot {
+                    self.members[to].planner.handle_plans(now, id(from), from_boot, plans);
+                    self.drain(to);
+                }
+            }
+            Event::Summarize { node, boot } => {
+                if self.members[node].up && self.members[node].boot == boot {
+                    self.summarize(node);
+                    self.after(1_000, Event::Summarize { node, boot });
+                }
             }
             Event::Answer { node, boot, ticket, answer } => {
                 if self.members[node].up && self.members[node].boot == boot {
@@ -428,7 +478,13 @@ impl World {
                 (0..MEMBERS).for_each(|node| self.members[node].side = sides >> (2 * node) & 1);
                 self.look_around();
             }
+            Fault::Hole(a, b) => {
+                if a != b {
+                    self.holes.insert((a.min(b), a.max(b)));
+                }
+            }
             Fault::Heal => {
+                self.holes.clear();
                 self.members.iter_mut().for_each(|member| member.side = 0);
                 self.look_around();
             }
@@ -455,6 +511,8 @@ impl World {
                     member.cluster = DocumentId::default();
                 }
                 // What the dead life sent is sometimes still on the way.
+                let boot = member.boot;
+                self.after(1_000, Event::Summarize { node, boot });
                 let rng = &mut self.rng;
                 self.queue.retain(|_, event| match event {
                     Event::Deliver { from, .. } => *from != node || rng.one_in(2),
@@ -498,7 +556,7 @@ impl World {
 
     fn random_fault(&mut self) -> Fault {
         let node = self.rng.member();
-        match self.rng.below(14) {
+        match self.rng.below(16) {
             0 | 1 => Fault::Split(self.rng.next()),
             2 | 3 => Fault::Heal,
             4 if self.members[node].up => Fault::Crash(node),
@@ -508,6 +566,7 @@ impl World {
                 let all = [Plugin::Good, Plugin::Faults, Plugin::Hangs, Plugin::Invalid, Plugin::Differs];
                 Fault::Behave(node, all[self.rng.below(5) as usize])
             }
+            14 | 15 => Fault::Hole(node, self.rng.member()),
             10 => Fault::Swap(1 + self.rng.below(2) as u8),
             11 | 12 if self.applies => Fault::Apply(node, self.rng.below(3)),
             _ if self.rng.one_in(3) => {
@@ -635,7 +694,9 @@ impl World {
     }
 
     fn check_duties_and_votes(&self, here: &[usize], leader: &PlanStatus, swapped: bool) {
-        let somebody_has_duties = here.iter().any(|&n| !self.duties(n).is_empty());
+        // Duties without a cluster document are lent to a leader that has none, by members that reach it.
+        let lends = |n: usize| n == here[0] || self.reaches(n, here[0]);
+        let somebody_has_duties = here.iter().any(|&n| lends(n) && !self.duties(n).is_empty());
         assert!(!somebody_has_duties || !leader.duties.is_empty(), "the duties got lost");
         let voters: Vec<String> = leader.votes.iter().map(|vote| vote.node.clone()).collect();
         assert_eq!(voters, here.iter().map(|n| format!("n{n}")).collect::<Vec<_>>());
@@ -655,12 +716,16 @@ impl World {
             };
             // No policy is asked for nothing else than duties: an empty plan is everybody's.
             let expected = if named.is_none() && expected == Some("differs") { None } else { expected };
-            if let Some(expected) = expected.filter(|_| swapped) {
+            let heard = node == here[0] || self.reaches(node, here[0]);
+            if let Some(expected) = expected.filter(|_| swapped && heard) {
                 assert_eq!(
                     vote.verdict, expected,
                     "{vote:?} of {:?}, led by {:?}",
                     member.plugin, first.plugin
                 );
+            }
+            if !heard {
+                continue;
             }
             assert_ne!(vote.verdict, "pending", "{vote:?}");
             assert_eq!(vote.why.is_empty(), vote.verdict == "same", "{vote:?}");

@@ -1,4 +1,4 @@
-//! Members that can't reach each other, both alive by what a third says.
+//! Members that can't reach each other, both alive by what a third says: one plan all the same.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,6 +7,8 @@ use overlan_contract::Attributes;
 use overlan_contract::assignment::Responsibility;
 use overlan_core::Config;
 use overlan_core::config::Quorum;
+use overlan_core::document::{Document, SignedDocument};
+use overlan_core::status::PlanStatus;
 use overlan_sim::{Network, World};
 use overlan_wire::BootId;
 
@@ -55,16 +57,79 @@ fn duties(name: &str) -> Vec<Responsibility> {
     (0..24).map(duty).collect()
 }
 
+/// Applies a document of these duties; its version.
+fn apply(world: &mut World, by: usize, name: &str) -> u64 {
+    let parent = world.members[by].core.as_ref().expect("it runs").document_id();
+    let document = Document {
+        version: parent.version + 1,
+        parent: parent.digest,
+        cluster: String::new(),
+        responsibilities: duties(name),
+        policies: Vec::new(),
+    };
+    let body = document.to_body().expect("it is valid");
+    let document = SignedDocument::new(&body, None).expect("just made");
+    world.apply(by, document).expect("nothing is in its way").version
+}
+
 fn cut(world: &mut World, a: usize, b: usize) {
     let address = |index: usize| ADDRESSES[index].parse().expect("an address");
     world.network.partition(&[address(a)], &[address(b)]);
 }
 
+fn plans(world: &World) -> Vec<PlanStatus> {
+    world.members.iter().filter_map(|member| Some(member.core.as_ref()?.plan())).collect()
+}
+
+/// Whether all see all, own by one plan, and it is for this document.
+fn one_plan(world: &World, version: u64) -> bool {
+    let plans = plans(world);
+    world.converged()
+        && plans.iter().all(|plan| plan.quorate && plan.epoch > 0 && plan.document_version == version)
+        && plans.windows(2).all(|pair| (pair[0].epoch, &pair[0].digest) == (pair[1].epoch, &pair[1].digest))
+}
+
+fn seen(world: &World) -> Vec<(u64, u64, bool)> {
+    plans(world).iter().map(|plan| (plan.epoch, plan.document_version, plan.quorate)).collect()
+}
+
+#[test]
+fn a_plan_reaches_whom_its_leader_does_not_reach() {
+    for seed in 0..4 {
+        for (a, b, third) in HOLES {
+            let mut world = meet(seed, Quorum::None);
+            cut(&mut world, a, b);
+            for (round, by) in [third, a, b].into_iter().enumerate() {
+                let version = apply(&mut world, by, &format!("round-{round}"));
+                let done = world.run_until(15 * SECOND, |world| one_plan(world, version));
+                assert!(done, "seed {seed}, {a} and {b}, round {round}: {:?}", seen(&world));
+            }
+            // It stays so, and no plan follows another.
+            let epoch = plans(&world)[0].epoch;
+            world.run_for(60 * SECOND);
+            assert!(one_plan(&world, 3), "seed {seed}: {:?}", seen(&world));
+            assert_eq!(plans(&world)[0].epoch, epoch, "seed {seed}, {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn members_of_different_address_families_are_in_one_plan() {
+    for seed in 0..8 {
+        let mut world =
+            world(seed, [&["10.1.1.2"], &["10.2.1.2", "fd00:2::2"], &["fd00:3::2"]], Quorum::None);
+        reseed(&mut world, 0, "10.2.1.2");
+        reseed(&mut world, 2, "fd00:2::2");
+        assert!(world.run_until(30 * SECOND, |world| one_plan(world, 0)), "seed {seed}: {:?}", seen(&world));
+    }
+}
+
 /// One member is alone for a while and then reaches the third again, but not the other, which has restarted meanwhile.
 /// (One that did not restart would stay dead to it: nobody tells a member in a hole that it has to object.)
-fn come_back(world: &mut World, alone: usize, other: usize) {
+fn come_back(world: &mut World, alone: usize, other: usize, mut meanwhile: impl FnMut(&mut World)) {
     world.network.dead.insert(ADDRESSES[alone].parse().expect("an address"));
     world.run_for(20 * SECOND);
+    meanwhile(world);
     let third = 3 - alone - other;
     reseed(world, other, ADDRESSES[third]);
     world.run_for(5 * SECOND);
@@ -77,13 +142,43 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     HOLES.into_iter().flat_map(|(a, b, _)| [(a, b), (b, a)])
 }
 
+#[test]
+fn a_plan_that_the_leader_has_not_heard_of_is_outbid() {
+    for seed in 0..2 {
+        for (alone, other) in pairs() {
+            let mut world = meet(seed, Quorum::None);
+            come_back(&mut world, alone, other, |world| {
+                for round in 0..5 {
+                    apply(world, alone, &format!("round-{round}"));
+                    world.run_for(2 * SECOND);
+                }
+            });
+            let done = world.run_until(60 * SECOND, |world| one_plan(world, 5));
+            assert!(done, "seed {seed}, {alone} without {other}: {:?}", seen(&world));
+        }
+    }
+}
+
+#[test]
+fn with_a_quorum_a_third_gives_back_what_may_be_owned() {
+    for seed in 0..2 {
+        for (alone, other) in pairs() {
+            let mut world = meet(seed, Quorum::Majority);
+            assert!(world.run_until(20 * SECOND, |world| one_plan(world, 0)), "seed {seed}");
+            come_back(&mut world, alone, other, |_| {});
+            let done = world.run_until(60 * SECOND, |world| one_plan(world, 0));
+            assert!(done, "seed {seed}, {alone} without {other}: {:?}", seen(&world));
+        }
+    }
+}
+
 /// A member that sees one alive whom its leader takes for dead reminds the leader, and they do not answer each other
 /// as fast as they can.
 #[test]
 fn reminders_are_few() {
     for (alone, other) in pairs() {
         let mut world = meet(0, Quorum::None);
-        come_back(&mut world, alone, other);
+        come_back(&mut world, alone, other, |_| {});
         let sent = |world: &World| world.members.iter().map(|member| member.sent).sum::<u64>();
         for second in 0..40 {
             let before = sent(&world);

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 use crate::codec::{DecodeError, Reader, put_block};
-use crate::ids::{Digest, DocumentId, MessageId, NodeId, PacketNumber, PathId, SessionId};
-use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES, MAX_VERSION};
+use crate::ids::{Ballot, BootId, Digest, DocumentId, MessageId, NodeId, PacketNumber, PathId, SessionId};
+use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_MESSAGE, MAX_SUITES, MAX_VERSION};
 
 /// A zero byte between frames is padding.
 pub const PADDING: u8 = 0;
@@ -258,6 +258,13 @@ pub enum Frame<'a> {
         /// A cluster document above its own that it will not take.
         refused: Option<RefusedDocument>,
     },
+    /// Which plans the sender knows of, for members that their leader can't reach. Goes with a summary.
+    Plans {
+        /// The plan in force with the sender, which gives it to whoever asks; none while it may own nothing.
+        in_force: Option<Ballot>,
+        /// The highest one that its leader has to outbid: a member follows a leader that did not propose it.
+        above: Option<Ballot>,
+    },
     /// Hashes of consecutive buckets of the sender's table.
     Buckets {
         /// The first bucket.
@@ -339,6 +346,7 @@ mod code {
     pub(super) const SESSION_OPEN: u8 = 0x0b;
     pub(super) const SESSION_ACCEPT: u8 = 0x0c;
     pub(super) const SESSION_COOKIE: u8 = 0x0d;
+    pub(super) const PLANS: u8 = 0x0e;
     pub(super) const PING: u8 = 0x20;
     pub(super) const PONG: u8 = 0x21;
     pub(super) const ACK: u8 = 0x22;
@@ -362,6 +370,7 @@ impl Frame<'_> {
             Frame::Refused { .. } => code::REFUSED,
             Frame::Membership(_) => code::MEMBERSHIP,
             Frame::Summary { .. } => code::SUMMARY,
+            Frame::Plans { .. } => code::PLANS,
             Frame::Buckets { .. } => code::BUCKETS,
             Frame::Leaves { .. } => code::LEAVES,
             Frame::Want(_) => code::WANT,
@@ -408,6 +417,9 @@ impl Frame<'_> {
                     emit_document(document, out);
                     out.push(*code);
                 }
+            }
+            Frame::Plans { in_force, above } => {
+                [in_force, above].into_iter().for_each(|ballot| emit_ballot(*ballot, out));
             }
             Frame::Buckets { first, hashes } => {
                 out.push(*first);
@@ -551,6 +563,7 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
                 }),
             },
         },
+        code::PLANS => Frame::Plans { in_force: parse_ballot(&mut body)?, above: parse_ballot(&mut body)? },
         code::BUCKETS => parse_buckets(&mut body)?,
         code::LEAVES => parse_leaves(&mut body)?,
         code::WANT => Frame::Want(parse_all(&mut body, |body| Ok(NodeId(body.array("node id")?)))?),
@@ -603,6 +616,27 @@ fn parse_document(body: &mut Reader<'_>) -> Result<DocumentId, DecodeError> {
         return Err(DecodeError::OutOfRange("document version"));
     }
     Ok(document)
+}
+
+/// Epoch 0 stands for none and ends it.
+fn emit_ballot(ballot: Option<Ballot>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&ballot.map_or(0, |ballot| ballot.epoch).to_be_bytes());
+    if let Some(Ballot { proposer, boot, .. }) = ballot {
+        out.extend_from_slice(&proposer.0);
+        out.extend_from_slice(&boot.0);
+    }
+}
+
+fn parse_ballot(body: &mut Reader<'_>) -> Result<Option<Ballot>, DecodeError> {
+    let epoch = body.u64("epoch")?;
+    if epoch > MAX_EPOCH {
+        return Err(DecodeError::OutOfRange("epoch"));
+    }
+    if epoch == 0 {
+        return Ok(None);
+    }
+    let (proposer, boot) = (NodeId(body.array("proposer")?), BootId(body.array("proposer's boot")?));
+    Ok(Some(Ballot { epoch, proposer, boot }))
 }
 
 fn parse_buckets<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {

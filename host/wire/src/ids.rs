@@ -1,5 +1,6 @@
 //! Identifiers: one type each, so that none is taken for another.
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
@@ -118,4 +119,28 @@ pub struct DocumentId {
     pub version: u64,
     /// Of the document's bytes.
     pub digest: Digest,
+}
+
+/// Names a plan and orders it among all others: the higher epoch wins; at equal epochs the lower node
+/// id; at equal ids (two lives of one node that forgot its epoch) the higher boot id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ballot {
+    /// Counts plans, from 1.
+    pub epoch: u64,
+    /// Who proposed it.
+    pub proposer: NodeId,
+    /// In which life.
+    pub boot: BootId,
+}
+
+impl Ord for Ballot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.epoch, other.proposer, self.boot).cmp(&(other.epoch, self.proposer, other.boot))
+    }
+}
+
+impl PartialOrd for Ballot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }

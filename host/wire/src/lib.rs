@@ -22,6 +22,6 @@ pub use codec::{DecodeError, Reader};
 pub use entry::{Adapter, AdapterStatus, Entry, Forgotten, Record, SignedRecord};
 pub use frame::{Ack, Fragment, Frame, MessageMode, RefusedDocument};
 pub use ids::{
-    BootId, Digest, DocumentId, KeyId, MessageId, NodeId, OperatorId, PacketNumber, PathId, SessionId,
+    Ballot, BootId, Digest, DocumentId, KeyId, MessageId, NodeId, OperatorId, PacketNumber, PathId, SessionId,
 };
 pub use packet::{Header, Kind};

@@ -22,6 +22,8 @@ pub const MAX_NODE_NAME: usize = 63;
 pub const MAX_TEXT: usize = 64;
 /// Highest version of an entry or a cluster document: no member gets there, and it leaves room to count on.
 pub const MAX_VERSION: u64 = u64::MAX >> 1;
+/// Highest epoch of a plan that is believed: no cluster gets there, and it leaves room to count on.
+pub const MAX_EPOCH: u64 = u64::MAX >> 1;
 /// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
 /// outrank it.
 pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;

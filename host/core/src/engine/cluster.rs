@@ -16,6 +16,7 @@ use super::session::Arrived;
 use super::{Core, MAX_CLUSTER_QUEUE};
 use crate::crypto::{Aead, Crypto};
 use crate::event::Transmit;
+use crate::plan::Plans;
 use crate::time::Instant;
 
 /// Boots whose keys and replay windows are kept; the one silent for longest gives way.
@@ -281,6 +282,9 @@ impl<C: Crypto> Core<C> {
             Frame::Membership(data) => self.handle_membership(origin, data),
             Frame::Summary { digest, epoch, agreed, documents, refused } => {
                 self.handle_summary(origin, *digest, (*epoch, *agreed), *documents, *refused);
+            }
+            Frame::Plans { in_force, above } => {
+                self.handle_plans(origin, Plans { in_force: *in_force, above: *above });
             }
             Frame::Buckets { first, hashes } => self.handle_buckets(origin, *first, hashes),
             Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),

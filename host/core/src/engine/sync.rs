@@ -19,6 +19,7 @@ use super::Core;
 use super::cluster::{Origin, ROOM};
 use crate::crypto::Crypto;
 use crate::event::Event;
+use crate::plan::Plans;
 use crate::time::Instant;
 
 /// Summaries to the leader and to one other member, when nothing changes.
@@ -125,7 +126,12 @@ impl<C: Crypto> Core<C> {
 
     pub(super) fn summarize_to(&mut self, to: NodeId) {
         let summary = self.summary();
-        self.send_cluster(to, |out| summary.emit(out));
+        let Plans { in_force, above } = self.planner.plans();
+        let plans = (in_force.is_some() || above.is_some()).then_some(Frame::Plans { in_force, above });
+        self.send_cluster(to, |out| {
+            summary.emit(out);
+            plans.iter().for_each(|plans| plans.emit(out));
+        });
     }
 
     pub(super) fn send_summary(&mut self, to: Origin) {
@@ -165,6 +171,12 @@ impl<C: Crypto> Core<C> {
                 let frame = Frame::Buckets { first: (index * BUCKETS) as u8, hashes: chunk.to_vec() };
                 self.answer(origin, |out| frame.emit(out));
             }
+        }
+    }
+
+    pub(super) fn handle_plans(&mut self, origin: Origin, plans: Plans) {
+        if let Some(&from) = self.boots.get(&origin.boot) {
+            self.planner.handle_plans(self.now, from, origin.boot, plans);
         }
     }
 

@@ -113,6 +113,7 @@ impl Planner {
     fn set_confirmed(&mut self, confirmed: bool) {
         if let (true, Some(plan)) = (self.confirmed != confirmed, &self.in_force) {
             self.changed = Some(plan.proposal.ballot.epoch);
+            self.relay.note_plan();
         }
         self.confirmed = confirmed;
     }
@@ -169,6 +170,7 @@ impl Planner {
         self.counters.held += 1;
         self.held.push(held);
         self.lead.note_plan();
+        self.relay.note_plan();
         self.held.sort_by_key(|held| core::cmp::Reverse(held.proposal.ballot));
         if self.held.len() > MAX_HELD {
             self.held.truncate(MAX_HELD);
@@ -237,6 +239,7 @@ impl Planner {
         self.held.shrink_to_fit();
         self.in_force = Some(plan);
         self.lead.note_plan();
+        self.relay.note_in_force(ballot);
         self.counters.adopted += 1;
         self.confirmed = self.quorate();
         self.changed = Some(ballot.epoch);

@@ -71,6 +71,11 @@ impl Lead {
         self.unsent = true;
     }
 
+    /// A live member has this ballot in force, or knows of one that has.
+    pub(super) fn note_rival(&mut self, ballot: Ballot, node: NodeId) {
+        self.rival = self.rival.max(Some((ballot, node)));
+    }
+
     pub(super) fn forget_absent(&mut self, live: &BTreeMap<NodeId, BootId>) {
         self.sent.retain(|node, _| live.contains_key(node));
     }
@@ -100,12 +105,12 @@ impl Planner {
         }
         self.highest_epoch = self.highest_epoch.max(epoch);
         let wants = vote.wants && live == Some(vote.boot);
-        let reported = vote.ballot.filter(|_| live == Some(vote.boot)).map(|ballot| (ballot, from));
+        let reported = vote.ballot.filter(|_| live == Some(vote.boot));
         self.votes.insert(from, vote);
         if self.lead.rival.is_some_and(|(_, node)| node == from) {
             self.note_rivals();
-        } else {
-            self.lead.rival = self.lead.rival.max(reported);
+        } else if let Some(ballot) = reported {
+            self.lead.note_rival(ballot, from);
         }
         if wants && self.proposes_in_force() && self.lead.wanted_since.is_none() {
             self.send(from, |outbox| outbox.proposal = true);

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A member follows nobody but its leader, so that one who wrongly takes the leader for dead disturbs only
-//! itself; a proposal of another is held until the views agree. A leader that restarted and forgot its
+//! itself; a proposal of another is held until the views agree. It may come by way of a third (`relay`). A leader that restarted and forgot its
 //! epoch, or two that worked apart, learn of the higher ballot from the votes and outbid it.
 //!
 //! Under [`Quorum::Majority`] a member that does not see more than half of the members owns nothing, and
@@ -34,6 +34,7 @@ mod follow;
 mod fuzz;
 mod lead;
 mod question;
+mod relay;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ use crate::config::Quorum;
 use crate::time::Instant;
 use follow::{Held, InForce};
 use lead::Lead;
+use relay::Relay;
 use wire::{PlanMessage, Vote};
 
 pub(crate) use wire::{
@@ -58,6 +60,7 @@ pub(crate) use wire::{
 };
 
 pub use fallback::{CAPACITY, DEFAULT_CAPACITY, MAX_CAPACITY, fallback_assignment};
+pub use relay::{Plans, RELAY_WAIT};
 pub use wire::{Ballot, MAX_DOCUMENT, MAX_DUTY_TEXT, MAX_EPOCH, MAX_WHY};
 
 /// Facts must be quiet for this long before a plan is made for them: joins at once give few plans.
@@ -127,7 +130,7 @@ pub struct PlanCounters {
     pub stale: u64,
     /// Proposals held because their proposer is not the leader here.
     pub held: u64,
-    /// Plans asked for because they are above all this leader knew.
+    /// Plans asked for because they are above all known here, or to have that in force confirmed.
     pub fetches: u64,
     /// Proposals that were held and made way for higher ones.
     pub held_dropped: u64,
@@ -180,6 +183,7 @@ pub struct Planner {
     votes: BTreeMap<NodeId, Vote>,
     highest_epoch: u64,
     lead: Lead,
+    relay: Relay,
     nudge_at: Option<Instant>,
     nudge_after: Duration,
     nudging: bool,
@@ -209,6 +213,7 @@ impl Planner {
             votes: BTreeMap::new(),
             highest_epoch: 0,
             lead: Lead::default(),
+            relay: Relay::default(),
             nudge_at: None,
             nudge_after: NUDGE,
             nudging: false,

@@ -7,13 +7,15 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
 use overlan_contract::Attributes;
 use overlan_contract::assignment::{MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Responsibility};
 use overlan_wire::codec::{is_printable_text, put_text};
 use overlan_wire::limits::{MAX_ATTRIBUTES, MAX_MESSAGE};
 use overlan_wire::{BootId, DecodeError, Digest, DocumentId, NodeId, Reader};
+
+pub use overlan_wire::Ballot;
+pub use overlan_wire::limits::MAX_EPOCH;
 
 /// Longest name or attribute text of a responsibility, in bytes.
 pub const MAX_DUTY_TEXT: usize = 255;
@@ -22,37 +24,11 @@ pub const MAX_DUTY_TEXT: usize = 255;
 pub const MAX_DOCUMENT: usize = 8 << 20;
 /// Longest reason in a vote or proposal, in bytes.
 pub const MAX_WHY: usize = 200;
-/// Highest epoch that is believed: no cluster gets there, and it leaves room to count on.
-pub const MAX_EPOCH: u64 = u64::MAX >> 1;
 
 const KIND_PROPOSAL: u8 = 1;
 const KIND_VOTE: u8 = 2;
 const KIND_FETCH: u8 = 3;
 const KIND_DOCUMENT: u8 = 4;
-
-/// Names a proposal and orders it among all others: the higher epoch wins; at equal epochs the lower node
-/// id; at equal ids (two lives of one node that forgot its epoch) the higher boot id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ballot {
-    /// Counts plans.
-    pub epoch: u64,
-    /// Who proposed it.
-    pub proposer: NodeId,
-    /// In which life.
-    pub boot: BootId,
-}
-
-impl Ord for Ballot {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.epoch, other.proposer, self.boot).cmp(&(other.epoch, self.proposer, other.boot))
-    }
-}
-
-impl PartialOrd for Ballot {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// A plan and the question it answers. Parsing checks that it is consistent in itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Frames inside the seal.
 
 use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames, RunWriter};
-use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_MESSAGE, MAX_SUITES};
+use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_MESSAGE, MAX_SUITES};
 use overlan_wire::{
-    Ack, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId, RefusedDocument,
-    SessionId,
+    Ack, Ballot, BootId, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId,
+    RefusedDocument, SessionId,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -68,6 +68,14 @@ fn refused() -> impl Strategy<Value = RefusedDocument> {
     (document_id(), any::<u8>()).prop_map(|(document, code)| RefusedDocument { document, code })
 }
 
+fn ballot() -> impl Strategy<Value = Ballot> {
+    (1..=MAX_EPOCH, node_id(), any::<[u8; 16]>()).prop_map(|(epoch, proposer, boot)| Ballot {
+        epoch,
+        proposer,
+        boot: BootId(boot),
+    })
+}
+
 fn frame() -> impl Strategy<Value = Frame<'static>> {
     prop_oneof![
         (any::<u64>(), digest(), leaked(1_100)).prop_map(|(token, digest, record)| Frame::Hello {
@@ -89,6 +97,8 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
                 refused
             }
         ),
+        [option::of(ballot()), option::of(ballot())]
+            .prop_map(|[in_force, above]| Frame::Plans { in_force, above }),
         (0..=200u8, vec(any::<u64>(), 0..=56)).prop_map(|(first, hashes)| Frame::Buckets { first, hashes }),
         (any::<u8>(), vec((node_id(), any::<u64>(), any::<bool>()), 0..40))
             .prop_map(|(bucket, leaves)| Frame::Leaves { bucket, leaves }),
