@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use overlan_contract::failover::PathState;
+use overlan_core::status::PathStatus;
 use overlan_core::{Config, Fate};
 use overlan_sim::{Network, World};
 use overlan_wire::{BootId, MessageMode};
@@ -259,4 +261,52 @@ fn a_paused_observer_accuses_nobody() {
     let paths = core.paths(world.now);
     assert!(paths.iter().all(|path| path.flaps == 0), "{paths:#?}");
     assert!(world.run_until(10 * SECOND, World::converged));
+}
+
+/// Each way works by one pair of addresses, and not by the same.
+#[test]
+fn paths_that_work_one_way_each_carry_messages_until_one_works_both_ways() {
+    for seed in 0..3 {
+        let mut world = three(seed, lan());
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}: no convergence");
+        let mut count = 0;
+        let mut send = |world: &mut World, messages: u64| {
+            for token in count..count + messages {
+                for (from, to) in [(0, 1), (1, 0)] {
+                    assert!(world.send(from, to, mode(token), payload(token), token), "seed {seed}");
+                }
+                world.run_for(Duration::from_millis(20));
+            }
+            count += messages;
+            let told = |world: &World| [0, 1].iter().all(|at| world.members[*at].fates.len() as u64 == count);
+            assert!(world.run_until(20 * SECOND, told), "seed {seed}: not all of {count} arrived");
+        };
+        send(&mut world, 20);
+        let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
+        let address = |text: &str| text.parse().unwrap();
+        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
+        let open = [(a[0], b[0]), (b[1], a[1])];
+        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
+        world.network.cut.extend(cut);
+        send(&mut world, 60);
+        let paths = |world: &World, of: usize| world.members[of].core.as_ref().unwrap().paths(world.now);
+        for (at, (local, remote)) in open.into_iter().enumerate() {
+            let used: Vec<_> = paths(&world, at).into_iter().filter(|path| path.active).collect();
+            let found = used.iter().find(|path| path.remote.ip() == address(remote)).expect("it is used");
+            assert_eq!(found.local.ip(), address(local), "seed {seed}");
+            assert_eq!(found.why, "replies come by another path", "seed {seed}");
+        }
+        // One that works both ways is preferred at once, and those that work one way are down.
+        world.network.cut.remove(&(address(b[0]), address(a[0])));
+        send(&mut world, 40);
+        for at in [0, 1] {
+            let up = |path: &&PathStatus| path.state == PathState::Up && path.node != "c";
+            let up: Vec<_> = paths(&world, at).iter().filter(up).map(|path| path.remote.ip()).collect();
+            assert_eq!(up, [address([b[0], a[0]][at])], "seed {seed}");
+        }
+        world.network.heal();
+        send(&mut world, 40);
+        check_delivery(&world, 0, 1, count, seed);
+        check_delivery(&world, 1, 0, count, seed);
+    }
 }

@@ -7,6 +7,8 @@
 //!      │                                           reply: Up, held down
 //!      └── adapter up ── Down ◀── adapter down ── any state
 //! ```
+//!
+//! A reply by another path takes one that is down up `one_way`: it carries traffic while no path works both ways.
 
 use core::time::Duration;
 
@@ -14,11 +16,16 @@ use overlan_contract::failover::{PathState, Timing};
 
 use crate::time::Instant;
 
+/// Why a path is up that works one way.
+const DETOUR: &str = "replies come by another path";
+
 /// What happened to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HealthEvent {
     /// A reply came by it in time, or late: it works both ways.
     Reply,
+    /// A reply came by another path, while none works both ways: this one works one way.
+    Detour,
     /// No reply within the reply timeout.
     Late,
     /// The adapter at one end is down; the text names the end.
@@ -29,8 +36,13 @@ pub(crate) enum HealthEvent {
 
 /// Every event, for table tests.
 #[cfg(test)]
-pub(crate) const EVENTS: [HealthEvent; 4] =
-    [HealthEvent::Reply, HealthEvent::Late, HealthEvent::AdapterDown("test"), HealthEvent::AdapterUp];
+pub(crate) const EVENTS: [HealthEvent; 5] = [
+    HealthEvent::Reply,
+    HealthEvent::Detour,
+    HealthEvent::Late,
+    HealthEvent::AdapterDown("test"),
+    HealthEvent::AdapterUp,
+];
 
 /// The health of one path.
 #[derive(Clone, Debug)]
@@ -40,6 +52,7 @@ pub(crate) struct Health {
     why: &'static str,
     misses: u32,
     adapter_down: bool,
+    one_way: bool,
     held_until: Option<Instant>,
     waiting_since: Option<Instant>,
 }
@@ -52,6 +65,7 @@ impl Health {
             why: "not yet probed",
             misses: 0,
             adapter_down: false,
+            one_way: false,
             held_until: None,
             waiting_since: None,
         }
@@ -72,6 +86,11 @@ impl Health {
     /// An adapter at one end is down: nothing may be sent.
     pub(crate) fn adapter_down(&self) -> bool {
         self.adapter_down
+    }
+
+    /// Its replies come by other paths alone.
+    pub(crate) fn one_way(&self) -> bool {
+        self.one_way
     }
 
     /// Since when a reply is awaited.
@@ -107,10 +126,13 @@ impl Health {
     }
 
     pub(crate) fn apply(&mut self, event: HealthEvent, timing: &Timing, now: Instant) {
-        use HealthEvent::{AdapterDown, AdapterUp, Late, Reply};
+        use HealthEvent::{AdapterDown, AdapterUp, Detour, Late, Reply};
         use PathState::{Down, Suspect, Unverified, Up};
+        let was_one_way = self.one_way;
         match event {
-            Reply => (self.misses, self.waiting_since) = (0, None),
+            Reply => (self.misses, self.waiting_since, self.one_way) = (0, None, false),
+            Detour if self.one_way || self.state == Down => (self.misses, self.waiting_since) = (0, None),
+            Detour => {}
             Late => (self.misses, self.waiting_since) = (self.misses.saturating_add(1), Some(now)),
             AdapterDown(_) => (self.adapter_down, self.waiting_since) = (true, None),
             AdapterUp => self.adapter_down = false,
@@ -123,13 +145,21 @@ impl Health {
             }
             (Unverified | Up | Suspect, AdapterUp) => {}
             // A reply that was under way when the adapter went down proves nothing.
-            (Down, Reply) if self.adapter_down => {}
+            (Down, Reply | Detour) if self.adapter_down => {}
             (Down, Reply) => {
                 self.hold_down(timing, now);
                 self.enter(Up, "replies again", now);
             }
+            (Down, Detour) => {
+                self.hold_down(timing, now);
+                self.enter(Up, DETOUR, now);
+                self.one_way = true;
+            }
+            (Suspect, Detour) if self.one_way => self.enter(Up, DETOUR, now),
+            (Unverified | Up | Suspect, Detour) => {}
             (Unverified, Reply) => self.enter(Up, "replies", now),
             (Suspect, Reply) => self.enter(Up, "replies", now),
+            (Up, Reply) if was_one_way => self.enter(Up, "replies again", now),
             (Up, Reply) => {}
             (Up | Suspect | Unverified, Late) if self.misses >= timing.misses => {
                 self.enter(Down, "no reply", now);
@@ -149,6 +179,7 @@ impl Health {
         }
         self.state = state;
         self.why = why;
+        self.one_way &= matches!(state, PathState::Up | PathState::Suspect);
     }
 }
 
@@ -164,10 +195,10 @@ mod tests {
     fn every_pair() {
         use PathState::{Down, Suspect, Unverified, Up};
         let table = [
-            (Unverified, [Up, Unverified, Down, Unverified]),
-            (Up, [Up, Suspect, Down, Up]),
-            (Suspect, [Up, Down, Down, Suspect]),
-            (Down, [Up, Down, Down, Unverified]),
+            (Unverified, [Up, Unverified, Unverified, Down, Unverified]),
+            (Up, [Up, Up, Suspect, Down, Up]),
+            (Suspect, [Up, Suspect, Down, Down, Suspect]),
+            (Down, [Up, Up, Down, Down, Unverified]),
         ];
         for (start, ends) in table {
             for (event, end) in EVENTS.into_iter().zip(ends) {
@@ -189,6 +220,24 @@ mod tests {
         assert_eq!(health.state(), PathState::Up);
         assert!(health.held_down(Instant::ZERO + Duration::from_millis(4_999)));
         assert!(!health.held_down(Instant::ZERO + Duration::from_millis(5_000)));
+    }
+
+    #[test]
+    fn one_way_ends_with_a_reply_of_its_own_or_with_none() {
+        use HealthEvent::{Detour, Late, Reply};
+        let after = |events: &[HealthEvent]| {
+            let mut health = Health::new(Instant::ZERO);
+            for event in [Late, Late].iter().chain(events) {
+                health.apply(*event, &TIMING, Instant::ZERO);
+            }
+            (health.state(), health.one_way())
+        };
+        assert_eq!(after(&[Detour]), (PathState::Up, true));
+        assert_eq!(after(&[Detour, Late]), (PathState::Suspect, true));
+        assert_eq!(after(&[Detour, Late, Detour]), (PathState::Up, true));
+        assert_eq!(after(&[Detour, Late, Late]), (PathState::Down, false));
+        assert_eq!(after(&[Detour, Reply]), (PathState::Up, false));
+        assert_eq!(after(&[Reply, Detour]), (PathState::Up, false));
     }
 
     #[test]

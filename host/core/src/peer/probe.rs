@@ -34,8 +34,19 @@ impl<A: Aead> Peer<A> {
         if self.paths[at].pongs_due.len() < MAX_PONGS {
             self.paths[at].pongs_due.push_back(token);
         }
+        if padding == 0 && self.is_crossed() {
+            self.answer_everywhere(at, token);
+        }
         // Sizes are probed when it suits the prober alone.
         self.beat |= padding == 0 && self.is_probed_seldom(at, now);
+    }
+
+    /// No path is known to work both ways: one of the others may lead back.
+    fn answer_everywhere(&mut self, but: usize, token: u32) {
+        let others = self.paths.iter_mut().enumerate().filter(|(at, _)| *at != but);
+        for (_, path) in others.filter(|(_, path)| path.pongs_due.len() < MAX_PONGS) {
+            path.pongs_due.push_back(token);
+        }
     }
 
     /// Whether either end probed a path that carries nothing, for which it woke this node, since the last call.
@@ -79,7 +90,9 @@ impl<A: Aead> Peer<A> {
             self.ask_sizing.push(path.id);
         }
         let path = &mut self.paths[at];
-        let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else { return };
+        let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else {
+            return self.handle_detoured_pong(now, token, env);
+        };
         let (_, sent) = path.pings[ping];
         path.pings.drain(..=ping);
         if path.recovery.measures(sent) {
@@ -87,6 +100,23 @@ impl<A: Aead> Peer<A> {
         }
         path.recovery.note_pong();
         self.handle_reply(at, now, env);
+    }
+
+    /// A pong for another path's ping. That path keeps the ping: its own pong may be on its way.
+    fn handle_detoured_pong(&mut self, now: Instant, token: u32, env: &mut Surroundings<'_>) {
+        let asked = |path: &Path| path.pings.iter().any(|&(sent, _)| sent == token);
+        if let Some(at) = self.paths.iter().position(asked) {
+            self.handle_detour(at, now, env);
+        }
+    }
+
+    /// A reply to what went by one path came by another. It counts only where no path works both ways, lest it hide
+    /// that this one does not.
+    pub(super) fn handle_detour(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
+        if self.is_crossed() && apply_health(self.id, &mut self.paths[at], HealthEvent::Detour, now, env) {
+            self.ask_failover = true;
+            self.choose_active(now, env);
+        }
     }
 
     /// Whether its paths are probed now.

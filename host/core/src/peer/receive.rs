@@ -176,6 +176,8 @@ impl<A: Aead> Peer<A> {
         path.recovery.handle_ack(ack, &mut path.rtt, datagram, now, &mut outcome);
         if outcome.progress && (path.local, path.remote) == ends {
             self.handle_reply(at, now, env);
+        } else if outcome.progress && path.health.one_way() {
+            self.handle_detour(at, now, env);
         }
         self.settle(at, &outcome, now);
         outcome.clear();

@@ -19,6 +19,8 @@ enum Fitness {
     Good,
     /// It answers again but must prove itself first.
     HeldDown,
+    /// What it carries is answered by other paths.
+    OneWay,
     /// Nothing is known of it: better than nothing.
     Untried,
 }
@@ -28,6 +30,7 @@ fn fitness(path: &Path, now: Instant) -> Option<Fitness> {
         return None;
     }
     match path.state() {
+        PathState::Up | PathState::Suspect if path.health.one_way() => Some(Fitness::OneWay),
         PathState::Up | PathState::Suspect if path.health.held_down(now) => Some(Fitness::HeldDown),
         PathState::Up | PathState::Suspect => Some(Fitness::Good),
         PathState::Unverified => Some(Fitness::Untried),
@@ -100,6 +103,11 @@ impl<A: Aead> Peer<A> {
         }
         let up = self.paths.iter().filter(|path| path.state() == PathState::Up && path.id != than);
         up.map(|path| path.id).collect()
+    }
+
+    /// Whether all paths were tried and none works both ways.
+    pub(super) fn is_crossed(&self) -> bool {
+        self.paths.iter().all(|path| path.state() == PathState::Down || path.health.one_way())
     }
 
     pub(super) fn spreads(&self) -> bool {
