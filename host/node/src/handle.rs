@@ -415,7 +415,7 @@ impl NodeHandle {
     /// In words: unknown, or still alive.
     pub async fn forget(&self, node: &str) -> Result<(), String> {
         let name = node.to_owned();
-        let forget = move |core: &mut NodeCore, now| match core.find(&name) {
+        let forget = move |core: &mut NodeCore, now| match core.find_gone(&name) {
             Some(node) => core.forget(now, node).map_err(str::to_owned),
             None => Err(SendFailure::UnknownNode(name).to_string()),
         };

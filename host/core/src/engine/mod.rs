@@ -451,9 +451,18 @@ impl<C: Crypto> Core<C> {
     /// digits (at least 4, unambiguous).
     pub fn find(&self, name_or_id: &str) -> Option<NodeId> {
         let named = self.table.entries().filter(|entry| entry.name == name_or_id);
-        if let Some(entry) = named.min_by_key(|entry| (self.state_of(entry.id), entry.id)) {
-            return Some(entry.id);
-        }
+        let first = named.min_by_key(|entry| (self.state_of(entry.id), entry.id));
+        first.map(|entry| entry.id).or_else(|| self.find_id(name_or_id))
+    }
+
+    /// The same, of several with a name one that is not alive before others: whom to [`forget`](Self::forget).
+    pub fn find_gone(&self, name_or_id: &str) -> Option<NodeId> {
+        let named = self.table.entries().filter(|entry| entry.name == name_or_id);
+        let last = named.max_by_key(|entry| (self.state_of(entry.id), entry.id));
+        last.map(|entry| entry.id).or_else(|| self.find_id(name_or_id))
+    }
+
+    fn find_id(&self, name_or_id: &str) -> Option<NodeId> {
         let mut matching = self.table.entries().filter(|entry| entry.id.to_string().starts_with(name_or_id));
         let found = matching.next().filter(|_| name_or_id.len() >= 4)?;
         matching.next().is_none().then_some(found.id)

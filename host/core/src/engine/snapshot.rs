@@ -103,8 +103,9 @@ impl<C: Crypto> Core<C> {
         }
         for name in self.out_of_reach(now) {
             problems.push(format!(
-                "{name} lives, as other members say, and nothing that is sent from here is answered: messages to it wait;                  check the routes and firewalls between the two, both ways (`overlan paths`), and that no router translates \
-                 addresses (`received_off_path`)"
+                "{name} lives, as other members say, and nothing that is sent from here is answered: messages to it wait; \
+                 check the routes and firewalls between the two, both ways (`overlan paths`), and that no router \
+                 translates addresses (`received_off_path`)"
             ));
         }
         problems.extend(self.planner.problems(|id| self.name_of(id)));

@@ -428,3 +428,17 @@ fn a_live_member_out_of_reach_is_a_problem() {
     let none = |world: &World| (0..3).all(|index| problems(world, index).is_empty());
     assert!(world.run_until(20 * SECOND, none), "{}", problems(&world, 0));
 }
+
+#[test]
+fn of_two_with_a_name_the_dead_one_is_forgotten() {
+    let mut world = many(6, 3);
+    assert!(world.run_until(5 * SECOND, World::converged));
+    world.kill(2);
+    world.run_for(10 * SECOND);
+    let own = address(3, 0).to_string();
+    let successor = world.add("n2", &[&own], &["10.0.0.2"]);
+    world.run_for(3 * SECOND);
+    let [dead, alive] = [2, successor].map(|index| world.members[index].id);
+    assert_eq!(core(&world, 0).find("n2"), Some(alive));
+    assert_eq!(core(&world, 0).find_gone("n2"), Some(dead));
+}

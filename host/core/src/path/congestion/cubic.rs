@@ -67,8 +67,8 @@ pub(crate) struct Cubic {
     last_min: Option<Duration>,
     /// The path's own round trip, where it became longer than the least of the last seconds.
     longer: Option<Duration>,
-    /// The largest window since the queue was last drained.
-    peak: usize,
+    /// The largest window since the queue was last drained; windows are below 4 GiB.
+    peak: u32,
     /// Rounds with few datagrams in flight, and a queue all the same.
     few_rounds: u32,
     /// What there was before the last reduction, to be restored if that was for packets that came after all.
@@ -205,18 +205,19 @@ impl Cubic {
         if self.few_rounds > FEW_ROUNDS || drained && min > self.base(delivery) + LOW_QUEUE {
             // What filled the path when it was shorter, and a queue as it was then, tells what fills it now.
             let was = self.base(delivery) + LOW_QUEUE;
-            let until = scaled(self.peak.max(window), min.as_micros() as usize, was.as_micros() as usize);
+            let until =
+                scaled(window.max(self.peak as usize), min.as_micros() as usize, was.as_micros() as usize);
             self.longer = Some(min);
             self.window = self.drained.1.take().or(self.window);
             (self.slow_start_until, self.epoch, self.few_rounds) = (Some(until), None, 0);
             return;
         }
-        self.peak = self.peak.max(window);
+        self.peak = self.peak.max(window as u32);
         let before = core::mem::replace(&mut self.last_queue, queue);
         if let Some(full) = self.drained.1 {
             if passed >= DRAIN_TIME {
                 self.drained.1 = None;
-                self.peak = full;
+                self.peak = full as u32;
                 self.settle_at(full, delivery);
             }
             return;
