@@ -62,6 +62,11 @@ impl Conflict {
         self.copy = Some((copy.name.clone(), listed(&addresses(&copy.adapters))));
     }
 
+    /// An entry is a member's: what was taken for a copy was that.
+    pub(super) fn note_let_in(&mut self, entry: &Entry) {
+        self.copy.take_if(|(name, at)| *name == entry.name && *at == listed(&addresses(&entry.adapters)));
+    }
+
     /// Of a node that stays.
     fn answer(&mut self, now: Instant) -> Answer {
         let (rested, most) = (self.rested.max(now) + REST, now + REST * ANSWERS);

@@ -253,6 +253,7 @@ impl<C: Crypto> Core<C> {
 
     fn entry_changed(&mut self, entry: &Entry) {
         let id = entry.id;
+        self.conflict.note_let_in(entry);
         match self.peers.get_mut(&id) {
             None => {
                 self.peers.insert(id, Box::new(Peer::new(&self.config, id, entry.boot)));

@@ -26,9 +26,8 @@ struct Bound {
     version: u64,
     /// When a datagram of it came last, in this boot, or [`NEVER`].
     heard: Instant,
-    /// How long its answers take, in milliseconds: the longest time at once, less with each that takes less. 0: none
-    /// came yet.
-    trip_ms: u16,
+    /// How long its last two answers took, in milliseconds; 0: they did not come yet.
+    trips_ms: [u16; 2],
 }
 
 impl Bound {
@@ -151,14 +150,16 @@ impl Binding {
 
     /// How long an answer of a member takes.
     pub(super) fn trip(&self, node: NodeId) -> Duration {
-        let known = self.entries.get(&node).map(|bound| bound.trip_ms).filter(|&trip_ms| trip_ms > 0);
-        Duration::from_millis(known.unwrap_or(FIRST_TRIP_MS).into())
+        // The lesser: a node that was busy for a moment is not far.
+        let known = self.entries.get(&node).map(|bound| bound.trips_ms[0].min(bound.trips_ms[1]));
+        Duration::from_millis(known.filter(|&trip_ms| trip_ms > 0).unwrap_or(FIRST_TRIP_MS).into())
     }
 
     fn note_trip(&mut self, node: NodeId, trip: Duration) {
         let Some(bound) = self.entries.get_mut(&node) else { return };
         let trip_ms = trip.as_millis().clamp(1, LONGEST_TRIP_MS.into()) as u16;
-        bound.trip_ms = trip_ms.max(bound.trip_ms.midpoint(trip_ms));
+        let before = if bound.trips_ms[0] == 0 { trip_ms } else { bound.trips_ms[0] };
+        bound.trips_ms = [trip_ms, before];
     }
 
     /// The table's entry of a node changed, or is gone. Whether an identity of it has waited for that.
@@ -166,8 +167,8 @@ impl Binding {
         match entry {
             Some((boot, version)) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
-                let (heard, trip_ms) = before.map_or((NEVER, 0), |bound| (bound.heard, bound.trip_ms));
-                self.entries.insert(node, Bound { boot, version, heard, trip_ms });
+                let (heard, trips_ms) = before.map_or((NEVER, [0; 2]), |bound| (bound.heard, bound.trips_ms));
+                self.entries.insert(node, Bound { boot, version, heard, trips_ms });
                 self.unproven.remove(&node)
             }
             None => {

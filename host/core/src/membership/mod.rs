@@ -615,7 +615,8 @@ impl Membership {
             foca::Timer::ChangeSuspectToDown { member_id, .. } => 2 * self.far(member_id.node()),
             _ => return after,
         };
-        (after + more) * (1 + self.health)
+        // Not both at once: a slow node takes others for far, too.
+        after * (1 + self.health) + more
     }
 
     /// How much more than [`PROBE_RTT`] a member's answer is waited for.

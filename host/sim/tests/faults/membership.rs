@@ -131,6 +131,8 @@ fn a_member_that_crashed_may_come_back_elsewhere() {
         assert!(world.run_until(SECOND, joined), "seed {seed}");
         assert!(world.run_until(20 * SECOND, agreed), "seed {seed}: no agreement");
         assert!(world.members[moved].core.is_some(), "seed {seed}");
+        let problems = core(&world, 0).status(world.now).problems.join("\n");
+        assert!(!problems.contains("not let in"), "seed {seed}: {problems}");
     }
 }
 
