@@ -18,7 +18,8 @@ const MAX_TEXT: usize = 8 << 20;
 const MAX_KEY: usize = 64 << 10;
 /// Told by `--help` of what puts a document in force.
 pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
-                                      2 bad usage; 3 in force, but not all live members have confirmed it within 10 s, or the one that was asked cannot store it.";
+                                      2 bad usage; 3 in force, but not all live members have confirmed it within 10 s, or the one \
+                                      that was asked cannot store it.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_STATUS)]

@@ -1,6 +1,7 @@
-//! Five members agree on a plan in a seeded model: partitions, pairs that only others reach, one-sided suspicions, restarts, messages that
-//! come late, in another order or never, plugins that fault, hang, lie or differ, swaps that reach members one
-//! by one, configurations that differ, cluster documents applied here and there. After each quiet spell the invariants of `World::check` must hold.
+//! Five members agree on a plan in a seeded model: partitions, pairs that only others reach, one-sided suspicions,
+//! restarts, messages that come late, in another order or never, plugins that fault, hang, lie or differ, swaps that
+//! reach members one by one, configurations that differ, cluster documents applied here and there. After each quiet
+//! spell the invariants of `World::check` must hold.
 //!
 //! `OVERLAN_MODEL_SEEDS=20000 cargo test --release -p overlan-core --test plan_model` runs more seeds,
 //! `OVERLAN_MODEL_SEED=17` one of them.

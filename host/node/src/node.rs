@@ -1,6 +1,5 @@
 //! Starting a node.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -26,7 +25,7 @@ use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
 use crate::policy::{Candidate, Policies, PolicyError, Priority};
 use crate::rollout::{self, Rollout};
-use crate::state::{StateDir, StateError, random, read_bounded};
+use crate::state::{StateDir, StateError, random, read_bounded, warn_of_others};
 
 /// Why a node did not start. Nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -162,12 +161,8 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
             Ok(Keyring::public_lab())
         }
         Security::KeyFile(path) => {
-            if std::fs::metadata(path).is_ok_and(|facts| facts.mode() & 0o077 != 0) {
-                tracing::warn!(
-                    "{}: other users may read the cluster key; `chmod 600` it, and replace it if they have",
-                    path.display()
-                );
-            }
+            let why = "other users may read the cluster key; `chmod 600` it, and replace it if they have";
+            warn_of_others(path, 0o077, why);
             let text = crate::keyring::read_key_file(path)
                 .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
             Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })

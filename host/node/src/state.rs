@@ -144,8 +144,8 @@ impl StateDir {
     }
 }
 
-/// Where others have any of these rights.
-fn warn_of_others(path: &Path, rights: u32, why: &str) {
+/// Where other users have any of these rights.
+pub(crate) fn warn_of_others(path: &Path, rights: u32, why: &str) {
     if fs::metadata(path).is_ok_and(|facts| facts.mode() & rights != 0) {
         tracing::warn!("{}: {why}", path.display());
     }

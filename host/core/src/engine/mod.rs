@@ -450,16 +450,18 @@ impl<C: Crypto> Core<C> {
     /// The member of this name (a live one before others), or whose id starts with these hexadecimal
     /// digits (at least 4, unambiguous).
     pub fn find(&self, name_or_id: &str) -> Option<NodeId> {
-        let named = self.table.entries().filter(|entry| entry.name == name_or_id);
-        let first = named.min_by_key(|entry| (self.state_of(entry.id), entry.id));
-        first.map(|entry| entry.id).or_else(|| self.find_id(name_or_id))
+        self.named(name_or_id).min().map(|(_, id)| id).or_else(|| self.find_id(name_or_id))
     }
 
     /// The same, of several with a name one that is not alive before others: whom to [`forget`](Self::forget).
     pub fn find_gone(&self, name_or_id: &str) -> Option<NodeId> {
-        let named = self.table.entries().filter(|entry| entry.name == name_or_id);
-        let last = named.max_by_key(|entry| (self.state_of(entry.id), entry.id));
-        last.map(|entry| entry.id).or_else(|| self.find_id(name_or_id))
+        self.named(name_or_id).max().map(|(_, id)| id).or_else(|| self.find_id(name_or_id))
+    }
+
+    /// The members of a name.
+    fn named(&self, name: &str) -> impl Iterator<Item = (MemberState, NodeId)> {
+        let named = self.table.entries().filter(move |entry| entry.name == name);
+        named.map(|entry| (self.state_of(entry.id), entry.id))
     }
 
     fn find_id(&self, name_or_id: &str) -> Option<NodeId> {

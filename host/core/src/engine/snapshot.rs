@@ -98,7 +98,7 @@ impl<C: Crypto> Core<C> {
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         if let Some((_, name)) = twice {
             problems.push(format!(
-                "two members are named {name}: rename one, or `overlan forget` the dead one by id"
+                "two members are named {name}: rename one, or `overlan forget {name}` where one is dead"
             ));
         }
         for name in self.out_of_reach(now) {

@@ -16,8 +16,9 @@
 //! ```
 //!
 //! A member follows nobody but its leader, so that one who wrongly takes the leader for dead disturbs only
-//! itself; a proposal of another is held until the views agree. It may come by way of a third (`relay`). A leader that restarted and forgot its
-//! epoch, or two that worked apart, learn of the higher ballot from the votes and outbid it.
+//! itself; a proposal of another is held until the views agree. It may come by way of a third (`relay`). A leader
+//! that restarted and forgot its epoch, or two that worked apart, learn of the higher ballot from the votes and
+//! outbid it.
 //!
 //! Under [`Quorum::Majority`] a member that does not see more than half of the members owns nothing, and
 //! after that owns again only when its leader has proposed or confirmed a plan: the one it still has may be

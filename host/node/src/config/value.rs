@@ -1,6 +1,6 @@
 //! Single values: text to a type that can't be invalid. Each error says what is allowed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use overlan_core::config::{Congestion, Quorum};
@@ -84,8 +84,7 @@ pub(super) fn seed(text: &str, port: u16) -> Result<SocketAddr, String> {
         Ok(seed) => seed,
         Err(_) => SocketAddr::new(text.parse::<IpAddr>().map_err(|_| wrong())?, port),
     };
-    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
-    if seed.port() == 0 || seed.ip().is_unspecified() || seed.ip().is_multicast() || seed.ip() == broadcast {
+    if seed.port() == 0 || !is_one_host(seed.ip()) {
         return Err(wrong());
     }
     Ok(seed)

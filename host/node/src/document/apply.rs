@@ -71,24 +71,22 @@ impl NodeHandle {
         let events = self.watch();
         // Nothing comes of it on any member where this fails, or its caller stops waiting.
         let undertaking = prepare_everywhere(self, &document).await?;
-        if undertaking.is_none() {
-            let offered = document.clone();
-            let signed_alike = move |held: &SignedDocument| {
-                let signed = |document: &SignedDocument| document.signed_part().is_some();
-                signed(held) == signed(&offered) && says_the_same(held.document(), offered.document())
-            };
-            let unchanged = move |core: &mut NodeCore, _| {
-                core.document().filter(|held| signed_alike(held)).map(SignedDocument::id)
-            };
-            if let Some(in_force) = self.inspect(unchanged).await? {
-                return self.wait_held(in_force, Vec::new(), events).await;
-            }
-        }
         // In force and settled at once: a caller that stops waiting between the two would have all members prepare
         // again. What comes to nothing ends here: it may be large.
-        let apply = move |core: &mut NodeCore, now| match core.apply_document(now, document) {
-            Ok(id) => Ok((id, undertaking.map(Undertaking::settle).unwrap_or_default())),
-            Err(error) => Err((error, undertaking)),
+        let apply = move |core: &mut NodeCore, now| {
+            let signed = |document: &SignedDocument| document.signed_part().is_some();
+            let unchanged = |held: &&SignedDocument| {
+                undertaking.is_none()
+                    && signed(held) == signed(&document)
+                    && says_the_same(held.document(), document.document())
+            };
+            if let Some(held) = core.document().filter(unchanged) {
+                return Ok((held.id(), Vec::new()));
+            }
+            match core.apply_document(now, document) {
+                Ok(id) => Ok((id, undertaking.map(Undertaking::settle).unwrap_or_default())),
+                Err(error) => Err((error, undertaking)),
+            }
         };
         let (id, without) = self.inspect(apply).await?.map_err(|(error, _)| error)?;
         self.wait_held(id, without, events).await
