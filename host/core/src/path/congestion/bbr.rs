@@ -17,8 +17,10 @@ const DRAIN_GAIN: u64 = 35;
 const CYCLE: [u64; 8] = [125, 75, 100, 100, 100, 100, 100, 100];
 /// Rounds without a quarter more: the pipe is full.
 const FULL_ROUNDS: u32 = 3;
-/// In flight beyond what the path holds, for acknowledgements that come in batches.
-const BATCH_DATAGRAMS: usize = 16;
+/// In flight beyond what the path holds, for sends and acknowledgements that come in batches: three of what is sent at
+/// once, a millisecond's worth up to one offloaded send (the draft's offload budget and send quantum).
+const BATCH_QUANTA: usize = 3;
+const MAX_QUANTUM: u64 = 64 * 1024;
 /// How often, and how long, the queue is emptied to see the true round trip.
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(50);
@@ -155,7 +157,8 @@ impl Bbr {
     }
 
     fn resize(&mut self, delivery: &Delivery) {
-        let batch = BATCH_DATAGRAMS * delivery.datagram;
+        let quantum = (self.best_rate() / 1_000).min(MAX_QUANTUM) as usize;
+        let batch = BATCH_QUANTA * quantum.max(2 * delivery.datagram);
         let pipe = self.pipe();
         let target = match self.phase {
             Phase::Startup => {
