@@ -81,11 +81,11 @@ fn ten_members_wake_little_more_often_than_two() {
     assert!(leader <= MANY + 10 * MINUTE.as_secs(), "{leader}");
 }
 
-/// The target is 8 KiB for a peer with one path.
+/// The target is 8 KiB for a peer; one with one path takes less.
 #[test]
 fn an_idle_peer_takes_little_memory() {
     for (few, many) in [(2, 8), (10, 20)] {
         let peer = (heap(many, 1) - heap(few, 1)) / (many - few);
-        assert!(peer < 8 << 10, "each of {many} peers takes {peer} bytes");
+        assert!(peer < 7 << 10, "each of {many} peers takes {peer} bytes");
     }
 }

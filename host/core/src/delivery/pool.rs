@@ -14,13 +14,16 @@ const BUFFERS: usize = 16;
 const LARGEST: usize = 2 << 20;
 
 /// Buffers that consumers have let go of.
-#[derive(Clone, Debug)]
-pub(crate) struct Pool(Arc<ArrayQueue<Vec<u8>>>);
+type Buffers = Arc<ArrayQueue<Vec<u8>>>;
+
+/// Makes and keeps buffers; takes next to no memory until the first large one.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Option<Buffers>);
 
 /// A payload that gives its buffer back.
 struct Pooled {
     bytes: Vec<u8>,
-    pool: Pool,
+    buffers: Buffers,
 }
 
 impl AsRef<[u8]> for Pooled {
@@ -34,34 +37,34 @@ impl Drop for Pooled {
         let mut bytes = core::mem::take(&mut self.bytes);
         bytes.clear();
         // One too many is freed.
-        let _ = self.pool.0.push(bytes);
+        let _ = self.buffers.push(bytes);
     }
 }
 
 impl Pool {
-    pub(crate) fn new() -> Self {
-        Pool(Arc::new(ArrayQueue::new(BUFFERS)))
-    }
-
     /// An empty buffer with room for so many bytes.
-    pub(crate) fn take(&self, len: usize) -> Vec<u8> {
-        let mut bytes = if is_pooled(len) { self.0.pop().unwrap_or_default() } else { Vec::new() };
+    pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = if is_pooled(len) { self.buffers().pop().unwrap_or_default() } else { Vec::new() };
         bytes.reserve_exact(len);
         bytes
     }
 
     /// A payload whose buffer comes back once nobody holds it.
-    pub(crate) fn share(&self, bytes: Vec<u8>) -> Bytes {
+    pub(crate) fn share(&mut self, bytes: Vec<u8>) -> Bytes {
         if is_pooled(bytes.len()) {
-            Bytes::from_owner(Pooled { bytes, pool: self.clone() })
+            Bytes::from_owner(Pooled { bytes, buffers: self.buffers().clone() })
         } else {
             bytes.into()
         }
     }
 
-    /// Frees what is kept.
-    pub(crate) fn shrink(&self) {
-        while self.0.pop().is_some() {}
+    /// Frees what is kept, and what comes back of before.
+    pub(crate) fn shrink(&mut self) {
+        self.0 = None;
+    }
+
+    fn buffers(&mut self) -> &Buffers {
+        self.0.get_or_insert_with(|| Arc::new(ArrayQueue::new(BUFFERS)))
     }
 }
 

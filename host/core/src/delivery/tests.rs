@@ -12,7 +12,6 @@ use overlan_wire::{Fragment, Frame, MessageId, MessageMode, PathId};
 
 use super::inbox::{Inbox, Taken, TakenRun};
 use super::outbox::{Next, Outbox, Queued, Space, Take};
-use super::pool::Pool;
 use super::{Content, INITIAL_CREDIT};
 use crate::event::Fate;
 use crate::time::Instant;
@@ -93,7 +92,7 @@ fn what_was_not_sent_cannot_be_accepted() {
 
 #[test]
 fn a_message_that_expires_in_the_queue_leaves_no_gap() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
     let soon = Instant::ZERO + Duration::from_secs(1);
     outbox.push(APPLICATION, message(10)).unwrap();
     outbox.push(APPLICATION, Queued { deadline: Some(soon), ..message(10) }).unwrap();
@@ -113,7 +112,7 @@ fn a_message_that_expires_in_the_queue_leaves_no_gap() {
 /// With no credit left for applications, the cluster's own messages pass, once each.
 #[test]
 fn the_clusters_own_need_no_credit_of_applications() {
-    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0));
     outbox.push(APPLICATION, message(MAX_MESSAGE)).unwrap();
     datagram(&mut outbox, 17 << 20);
     outbox.push(APPLICATION, message(10)).unwrap();
@@ -132,7 +131,7 @@ fn the_clusters_own_need_no_credit_of_applications() {
 /// A consumer that takes nothing of one stream holds up that stream alone.
 #[test]
 fn a_stream_that_stands_still_leaves_room_to_others() {
-    let (mut outbox, mut inbox) = (Outbox::new(64 << 20), Inbox::new(64 << 20, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(64 << 20), Inbox::new(64 << 20));
     accept(&mut inbox, &mut outbox);
     for round in 0..200 {
         while outbox.push(1, message(1 << 20)).is_ok() {}
@@ -160,7 +159,7 @@ fn what_a_sender_may_open_is_bounded() {
 /// A lost run is sent again, without what arrived by another path meanwhile, also through smaller datagrams.
 #[test]
 fn a_lost_run_goes_again() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
     for len in [300, 500, 100] {
         outbox.push(APPLICATION, message(len)).unwrap();
     }
@@ -202,7 +201,7 @@ fn reports(outbox: &mut Outbox) -> Vec<(core::ops::Range<u64>, Fate)> {
 /// which did not is dropped, and the rest arrives in its order.
 #[test]
 fn some_of_a_batch_is_wanted_no_more() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
     outbox.push(APPLICATION, batch(10..30)).unwrap();
     let (first, contents) = datagram(&mut outbox, 200);
     let [Content::Run { count, .. }] = contents[..] else { panic!("{contents:?}") };
@@ -234,7 +233,7 @@ fn a_batch_may_be_queued_in_part() {
     let [Content::Run { count: 2, .. }] = contents[..] else { panic!("{contents:?}") };
     outbox.restart();
     assert_eq!(reports(&mut outbox), [(10..12, Fate::PeerLostState)]);
-    let mut inbox = Inbox::new(0, Pool::new());
+    let mut inbox = Inbox::new(0);
     deliver(&mut inbox, &datagram(&mut outbox, 400).0);
     inbox.take_ready(
         overlan_wire::NodeId([1; 16]),
@@ -257,7 +256,7 @@ fn a_batch_may_be_queued_in_part() {
 /// What arrives is taken row by row where it came in order, and one by one where it did not.
 #[test]
 fn runs_in_any_order_arrive_in_theirs() {
-    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(1 << 20), Inbox::new(0));
     outbox.push(APPLICATION, batch(0..40)).unwrap();
     outbox.push(APPLICATION, Queued { mode: MessageMode::Reliable, ..batch(40..60) }).unwrap();
     let mut datagrams: Vec<_> =
@@ -286,7 +285,7 @@ fn runs_in_any_order_arrive_in_theirs() {
 /// What the core itself has accepted of the cluster's own messages makes room for more of them, without end.
 #[test]
 fn the_clusters_own_credit_grows() {
-    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0, Pool::new()));
+    let (mut outbox, mut inbox) = (Outbox::new(128 << 20), Inbox::new(0));
     for round in 0..60 {
         outbox.push(CLUSTER_STREAM, message(1 << 20)).unwrap();
         while outbox.next(TAKE) != Next::Nothing {
@@ -316,7 +315,7 @@ fn take_run(inbox: &mut Inbox, stream: u16, mode: MessageMode, id: u64, payload:
 /// A message that began as a short one and comes whole as a long one would cost more than it was counted for.
 #[test]
 fn a_message_costs_what_was_counted() {
-    let mut inbox = Inbox::new(0, Pool::new());
+    let mut inbox = Inbox::new(0);
     let mut held = 0;
     for id in 0..2_000 {
         let opened = inbox.handle_fragment(&fragment(id, MessageMode::Reliable, 2, 0), ends(), Instant::ZERO);
@@ -330,7 +329,7 @@ fn a_message_costs_what_was_counted() {
 /// Unreliable messages that were given up and come again, longer, are bounded as others are.
 #[test]
 fn what_is_reassembled_again_is_bounded() {
-    let mut inbox = Inbox::new(0, Pool::new());
+    let mut inbox = Inbox::new(0);
     for (round, total) in [100, MAX_MESSAGE as u32].into_iter().enumerate() {
         for id in 0..60 {
             let now = Instant::ZERO + Duration::from_millis(5_000 * round as u64 + 50 * id);
@@ -344,7 +343,7 @@ fn what_is_reassembled_again_is_bounded() {
 /// The cluster's own messages are reliable: others did not come from its like.
 #[test]
 fn the_clusters_own_are_never_unreliable() {
-    let mut inbox = Inbox::new(0, Pool::new());
+    let mut inbox = Inbox::new(0);
     let taken = take_run(&mut inbox, CLUSTER_STREAM, MessageMode::Unreliable, 9, b"abc");
     assert_eq!(taken, TakenRun { refused: 1, ..TakenRun::default() });
     assert_eq!(inbox.pop_internal(), None);

@@ -22,7 +22,6 @@ use crate::crypto::Aead;
 use crate::delivery::Content;
 use crate::delivery::inbox::Inbox;
 use crate::delivery::outbox::{Outbox, Queued, Via};
-use crate::delivery::pool::Pool;
 use crate::event::{Event, Fate, FateReport};
 use crate::path::Path;
 use crate::path::health::HealthEvent;
@@ -128,7 +127,7 @@ impl<A: Aead> Peer<A> {
             spaces: BTreeMap::new(),
             space_floor: 0,
             outbox: Outbox::new(config.send_queue_bytes),
-            inbox: Inbox::new(config.receive_window_bytes, Pool::new()),
+            inbox: Inbox::new(config.receive_window_bytes),
             last_traffic: None,
             accepted_since: None,
             outcome: Outcome::default(),

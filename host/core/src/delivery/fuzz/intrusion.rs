@@ -13,7 +13,6 @@ use overlan_wire::{Fragment, Frame, MessageId, MessageMode};
 use super::{Dice, MODES, PEER, STEPS};
 use crate::delivery::arrivals::Arrivals;
 use crate::delivery::inbox::Inbox;
-use crate::delivery::pool::Pool;
 use crate::delivery::tests::ends;
 use crate::time::Instant;
 
@@ -29,7 +28,7 @@ pub(super) struct Intrusion {
 
 impl Intrusion {
     pub(super) fn new(seed: u64) -> Self {
-        let inbox = Inbox::new(0, Pool::new());
+        let inbox = Inbox::new(0);
         Intrusion { dice: Dice::new(seed), now: Instant::ZERO, inbox, taken: BTreeSet::new(), base: 0 }
     }
 

@@ -15,7 +15,6 @@ use crate::delivery::Content;
 use crate::delivery::arrivals::Arrivals;
 use crate::delivery::inbox::{Inbox, Taken};
 use crate::delivery::outbox::{Next, Outbox, Queued, Via};
-use crate::delivery::pool::Pool;
 use crate::delivery::tests::{TAKE, datagram, ends};
 use crate::event::Fate;
 use crate::time::Instant;
@@ -86,7 +85,7 @@ impl Play {
             now: Instant::ZERO,
             limit,
             outbox: Outbox::new(limit),
-            inbox: Inbox::new(0, Pool::new()),
+            inbox: Inbox::new(0),
             token: 0,
             reliable: BTreeSet::new(),
             fates: BTreeMap::new(),
@@ -170,7 +169,7 @@ impl Play {
 
     /// The peer knows nothing of what was.
     fn meet_anew(&mut self) {
-        self.inbox = Inbox::new(0, Pool::new());
+        self.inbox = Inbox::new(0);
         self.flight.clear();
         self.reports.clear();
         self.ordered.clear();

@@ -43,7 +43,7 @@ pub(super) fn assemble<K: Ord + Copy>(
     partials: &mut BTreeMap<K, Partial>,
     key: K,
     fragment: &Fragment<'_>,
-    pool: &Pool,
+    pool: &mut Pool,
     now: Instant,
 ) -> Assembled {
     if fragment.payload.len() as u32 == fragment.total && !partials.contains_key(&key) {
@@ -63,7 +63,7 @@ pub(super) fn assemble<K: Ord + Copy>(
 }
 
 impl Partial {
-    fn new(fragment: &Fragment<'_>, pool: &Pool, now: Instant) -> Self {
+    fn new(fragment: &Fragment<'_>, pool: &mut Pool, now: Instant) -> Self {
         Partial {
             bytes: pool.take(fragment.total as usize),
             filled: 0,

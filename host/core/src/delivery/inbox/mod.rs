@@ -72,7 +72,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn new(window: usize, pool: Pool) -> Self {
+    pub(crate) fn new(window: usize) -> Self {
         let window = (window as u64).max(MIN_WINDOW);
         let mut first = InStream::new(0, window);
         // The sender is to be told from the start what it may open in all.
@@ -91,7 +91,7 @@ impl Inbox {
             // The rest once it is used: peers that come and send nothing bind little.
             granted: MIN_WINDOW,
             window,
-            pool,
+            pool: Pool::default(),
         }
     }
 
@@ -133,7 +133,7 @@ impl Inbox {
             Opened::Refused => return Taken::Refused,
             Opened::Duplicate => return Taken::Duplicate,
         }
-        match assemble(&mut stream.partial, id, fragment, &self.pool, now) {
+        match assemble(&mut stream.partial, id, fragment, &mut self.pool, now) {
             Assembled::Incomplete => {
                 stream.set(id, State::Partial);
                 Taken::New
@@ -267,7 +267,7 @@ impl Inbox {
         }
         self.drop_old_partials(key, total, now);
         let known = self.unreliable.contains_key(&key);
-        let assembled = assemble(&mut self.unreliable, key, fragment, &self.pool, now);
+        let assembled = assemble(&mut self.unreliable, key, fragment, &mut self.pool, now);
         match assembled {
             Assembled::Incomplete => {
                 self.unreliable_partial += if known { 0 } else { total };
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn endless_partial_messages_stay_within_the_window() {
-        let mut inbox = Inbox::new(0, Pool::new());
+        let mut inbox = Inbox::new(0);
         let taken =
             (0..1_000).filter(|&id| take(&mut inbox, &fragment(id, 1 << 20, 0)) == Taken::New).count();
         assert_eq!(taken, 15, "INITIAL_CREDIT holds no more of this size");
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_nobody_reads_leaves_room_to_others() {
-        let mut inbox = Inbox::new(0, Pool::new());
+        let mut inbox = Inbox::new(0);
         let other = |id| Fragment { stream: 1, ..fragment(id, 1 << 20, 0) };
         assert!((0..100).any(|id| take(&mut inbox, &other(id)) == Taken::Refused));
         for id in 0..15 {
@@ -471,7 +471,7 @@ mod tests {
     /// Of a window of four shares, three streams that nobody reads leave one.
     #[test]
     fn what_is_used_is_granted_in_full() {
-        let mut inbox = Inbox::new(64 << 20, Pool::new());
+        let mut inbox = Inbox::new(64 << 20);
         for stream in 1..=3 {
             for id in 0..15 {
                 let other = Fragment { stream, ..fragment(id, 1 << 20, 0) };
@@ -484,7 +484,7 @@ mod tests {
 
     #[test]
     fn gaps_stay_in_proportion_to_the_message() {
-        let mut inbox = Inbox::new(0, Pool::new());
+        let mut inbox = Inbox::new(0);
         for offset in (0..100_000).step_by(2) {
             take(&mut inbox, &fragment(0, 100_000, offset));
         }
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn two_messages_in_one_place_of_the_order_are_refused() {
-        let mut inbox = Inbox::new(0, Pool::new());
+        let mut inbox = Inbox::new(0);
         assert_eq!(take(&mut inbox, &fragment(0, 1, 0)), Taken::New);
         assert_eq!(take(&mut inbox, &fragment(1, 1, 0)), Taken::Refused);
     }
