@@ -10,6 +10,8 @@ use overlan_contract::{Attributes, assignment::Responsibility};
 use overlan_wire::{BootId, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::LastKnown;
+
 /// Who may own responsibilities when the cluster is cut in pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,9 @@ pub struct Config {
     pub seed: [u8; 32],
     /// Addresses to say hello to until a member is known. Empty: wait for others.
     pub seeds: Vec<SocketAddr>,
+    /// Where members were when this node last ran (see [`Core::last_known`](crate::Core::last_known)): greeted like
+    /// seeds. Default none.
+    pub last_known: Vec<LastKnown>,
     /// What responsibilities may require of this node.
     pub attributes: Attributes,
     /// The duties of the cluster, as this node is configured.
@@ -90,6 +95,7 @@ impl Config {
             boot,
             seed,
             seeds: Vec::new(),
+            last_known: Vec::new(),
             attributes: Vec::new(),
             responsibilities: Vec::new(),
             cluster: String::new(),

@@ -32,7 +32,7 @@ mod table;
 pub use config::{Config, Congestion};
 pub use delivery::arrivals::{Arrivals, Payloads};
 pub use delivery::marks::Marks;
-pub use engine::{ApplyError, Core};
+pub use engine::{ApplyError, Core, LastKnown};
 pub use event::{Event, Fate, FateReport, Message, Outgoing, OwnershipChange, SendError, Transmit};
 pub use overlan_wire::DocumentId;
 pub use time::Instant;

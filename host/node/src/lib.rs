@@ -24,6 +24,7 @@ mod handle;
 mod journal;
 mod kernel;
 mod keyring;
+mod last_known;
 mod node;
 mod policy;
 mod problems;

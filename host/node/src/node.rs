@@ -23,6 +23,7 @@ use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports
 use crate::handle::{IdentityTaken, NodeHandle, Shared};
 use crate::journal::Recorder;
 use crate::kernel::{self, Kernel};
+use crate::last_known;
 use crate::policy::{Candidate, Policies, PolicyError, Priority};
 use crate::rollout::{self, Rollout};
 use crate::state::{StateDir, StateError, random, read_bounded, warn_of_others};
@@ -264,6 +265,8 @@ async fn start(
     let (document, documents) = watch::channel(None);
     let (stored_sender, stored) = watch::channel(Stored::loaded(state.document()));
     let storing = tokio::spawn(document::keep_stored(state.document_path(), documents, stored_sender));
+    let (last_known_sender, last_known) = watch::channel(Vec::new());
+    let remembering = tokio::spawn(last_known::keep(state.last_known_path(), last_known));
     let (kernel_sender, kernel) = watch::channel(Kernel::default());
     let (report_sender, report) = watch::channel(Report::default());
     let (stop, stop_receiver) = watch::channel(false);
@@ -275,6 +278,7 @@ async fn start(
         policies: policies.clone(),
         events: events.clone(),
         remotes: remotes_sender,
+        last_known: last_known_sender,
         problems: problems_sender,
         document,
         wake: wake.clone(),
@@ -328,7 +332,7 @@ async fn start(
         let end = tokio::select! {
             // The driver's thread ended: the node left.
             end = driver => {
-                drop(storing.await);
+                drop(tokio::join!(storing, remembering));
                 crate::control::drain(&streams).await;
                 end.unwrap_or(Ok(()))
             }
@@ -355,6 +359,7 @@ async fn spawn_driver(
 ) -> Result<(Handle, oneshot::Receiver<Result<(), IdentityTaken>>), StartError> {
     let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
+    core_config.last_known = state.last_known();
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
     core_config.quorum = config.quorum;

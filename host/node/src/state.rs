@@ -1,4 +1,5 @@
-//! The state directory: identity, the version of the own entry, and a lock against a second node.
+//! The state directory: identity, the version of the own entry, what is remembered of the cluster, and a lock against a
+//! second node.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -6,9 +7,12 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use overlan_core::LastKnown;
 use overlan_core::document::SignedDocument;
 use overlan_seal::{Identity, IdentityError};
 use overlan_wire::limits::{MAX_DOCUMENT, MAX_VERSION};
+
+use crate::last_known;
 
 /// The stored version runs ahead of the published one by up to this much, so that the disk is asked seldom.
 const VERSION_MARGIN: u64 = 256;
@@ -16,6 +20,10 @@ const VERSION_MARGIN: u64 = 256;
 const MAX_TEXT_FILE: usize = 64 << 10;
 /// The cluster document's file.
 const DOCUMENT: &str = "document";
+/// The file of the other members' addresses.
+const LAST_KNOWN: &str = "last-known";
+/// Largest of it: the addresses of several thousand members.
+const MAX_LAST_KNOWN: usize = 1 << 20;
 
 /// Why a state directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +128,23 @@ impl StateDir {
     /// The cluster document of the life before.
     pub(crate) fn document(&self) -> Option<&SignedDocument> {
         self.document.as_ref()
+    }
+
+    /// The addresses of the other members in the life before: none where there is no telling, as seeds are there as well.
+    pub(crate) fn last_known(&self) -> Vec<LastKnown> {
+        let path = self.last_known_path();
+        let text = read_bounded(&path, MAX_LAST_KNOWN).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!("{}: {error}; only the seeds are greeted", path.display());
+            }
+            Vec::new()
+        });
+        last_known::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Where the addresses of the other members are stored for the next start.
+    pub(crate) fn last_known_path(&self) -> PathBuf {
+        self.path.join(LAST_KNOWN)
     }
 
     /// Where the cluster document is stored for the next start.

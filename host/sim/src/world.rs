@@ -397,6 +397,7 @@ impl World {
                     Event::Document(_) => {
                         member.config.document = core.document().map(|document| document.bytes().clone());
                     }
+                    Event::Routes => member.config.last_known = core.last_known(),
                     Event::Responsibilities { changes, .. } => member.owned.extend(changes),
                     Event::IdentityTaken { .. } => {
                         member.core = None;

@@ -193,10 +193,9 @@ impl<C: Crypto> Core<C> {
     }
 
     /// Whether [`responsibilities`](Self::responsibilities) are those of all members: not before there is a document or
-    /// a plan, nor while no seed was met.
+    /// a plan, nor while none of the others was met.
     pub fn responsibilities_settled(&self) -> bool {
-        let alone = !self.hellos.joined && !self.config.seeds.is_empty();
-        self.documents.held.is_some() || !alone && self.planner.responsibilities().is_some()
+        self.documents.held.is_some() || !self.awaits_others() && self.planner.responsibilities().is_some()
     }
 
     /// Takes the document of an earlier life.

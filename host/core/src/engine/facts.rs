@@ -19,7 +19,7 @@ use crate::plan::Facts;
 use crate::status::{MemberState, Ownership};
 use crate::table::contract_adapter;
 
-/// A newcomer with seeds waits this long for one to answer before it plans alone.
+/// A newcomer that knows of others waits this long for one to answer before it plans alone.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's own messages that wait for a peer from which on it gets no more: a member that is alive by what
 /// others say, and can't be reached from here, would be kept all that ever changed.
@@ -171,7 +171,7 @@ impl<C: Crypto> Core<C> {
     fn update_plan_facts(&mut self) {
         // A newcomer that has not met its cluster yet must not own everything for a moment; nor may a
         // lone one take itself for a majority.
-        let alone = !self.hellos.joined && !self.config.seeds.is_empty();
+        let alone = self.awaits_others();
         let waits = self.config.quorum == Quorum::Majority || self.now.since(self.started) < JOIN_GRACE;
         if self.left || alone && waits {
             self.facts_changed = !self.left;

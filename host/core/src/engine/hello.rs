@@ -105,10 +105,11 @@ impl<C: Crypto> Core<C> {
         self.config.seeds.iter().copied().filter(|seed| !own(seed) && !known(seed)).collect()
     }
 
-    /// Whom to greet now: unknown seeds, and addresses of a member that vanished, which may be back under a
+    /// Whom to greet now: unknown seeds, members of an earlier life, and addresses of a member that vanished, which may be back under a
     /// boot that nobody knows (an announce to its old boot would not open).
     fn hello_targets(&mut self) -> Vec<SocketAddr> {
         let mut targets = self.unknown_seeds();
+        targets.extend(self.some_missing());
         let vanished = self.vanished();
         if !vanished.is_empty() {
             let chosen = vanished[self.rng.next_u64() as usize % vanished.len()];

@@ -7,6 +7,7 @@ mod facts;
 mod gate;
 mod hello;
 mod inputs;
+mod last_known;
 mod own;
 mod questions;
 mod records;
@@ -49,6 +50,7 @@ use conflict::{Conflict, Restarts};
 pub use documents::ApplyError;
 use documents::Documents;
 use hello::Hellos;
+pub use last_known::LastKnown;
 use own::OwnQueue;
 use questions::Pending;
 use refusals::Refusals;
@@ -480,14 +482,15 @@ impl<C: Crypto> Core<C> {
         self.peers.keys().copied().filter(|&id| is_live(self.state_of(id))).collect()
     }
 
-    /// The addresses that host routes are wanted for: of every other member that has not left, of the seeds,
-    /// and of newcomers whose hello is being answered: first contact may need a route as well.
+    /// The addresses that host routes are wanted for: of every other member that has not left, of the seeds, of members
+    /// of an earlier life, and of newcomers whose hello is being answered: first contact may need a route as well.
     pub fn remote_addresses(&self) -> Vec<SocketAddr> {
         let others = self.table.entries().filter(|entry| entry.id != self.id && !entry.left);
         let newcomers = self.hellos.newcomers(self.now);
         let adapters = others.chain(newcomers).flat_map(|entry| &entry.adapters);
         let mut addresses: Vec<_> = adapters.map(crate::table::socket_address).collect();
         addresses.extend(&self.config.seeds);
+        addresses.extend(self.missing().map(|last| last.address));
         addresses.sort_unstable();
         addresses.dedup();
         addresses

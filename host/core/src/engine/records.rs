@@ -240,6 +240,9 @@ impl<C: Crypto> Core<C> {
             Record::Forgotten(_) => None,
         };
         self.membership.broadcast(self.now, &record);
+        if let Record::Entry(entry) = &record.record {
+            self.met(entry);
+        }
         if id != self.id {
             match record.record {
                 Record::Entry(entry) => self.entry_changed(&entry),

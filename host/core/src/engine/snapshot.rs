@@ -45,6 +45,22 @@ impl<C: Crypto> Core<C> {
         }
     }
 
+    /// That none of those answers whom this node was told of, or knew when it last ran.
+    fn nobody_answers(&self, seeds: &[String]) -> Option<String> {
+        let before: Vec<_> = self.missing().map(|last| last.address.to_string()).collect();
+        let who = match (seeds, &before[..]) {
+            ([], []) => return None,
+            (seeds, []) => format!("no seed answers ({})", seeds.join(", ")),
+            ([], before) => format!("no member of before answers ({})", before.join(", ")),
+            (seeds, before) => format!(
+                "no seed answers ({}), and no member of before ({})",
+                seeds.join(", "),
+                before.join(", ")
+            ),
+        };
+        Some(format!("{who}: check addresses, routes and that the others run; still trying"))
+    }
+
     fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some((code, _)) = self.hellos.refused {
@@ -62,15 +78,9 @@ impl<C: Crypto> Core<C> {
                 "{times} entries of nodes that [cluster] allow does not list were dropped (last of {id}): list those that \
                  are to be members"
             ));
-        } else if nobody
-            && self.hellos.refused.is_none()
-            && !seeds.is_empty()
-            && now.since(Instant::ZERO) > Duration::from_secs(1)
+        } else if nobody && self.hellos.refused.is_none() && now.since(Instant::ZERO) > Duration::from_secs(1)
         {
-            problems.push(format!(
-                "no seed answers ({}): check addresses, routes and that the seed runs; still trying",
-                seeds.join(", ")
-            ));
+            problems.extend(self.nobody_answers(&seeds));
         }
         if let Some(((from, key), times)) = self.wrong_key.zip(self.unknown_keys.lasting(now)) {
             problems.push(format!(

@@ -23,7 +23,7 @@ use std::time::Duration;
 use overlan_contract::Kind;
 use overlan_core::document::SignedDocument;
 use overlan_core::policy::{Answer, Fault, Ticket};
-use overlan_core::{Core, Event, Instant};
+use overlan_core::{Core, Event, Instant, LastKnown};
 use overlan_seal::Seal;
 use overlan_udp::Impairment;
 use overlan_wire::Digest;
@@ -101,6 +101,7 @@ pub(crate) struct Ports {
     pub(crate) policies: Policies,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) remotes: watch::Sender<Vec<IpAddr>>,
+    pub(crate) last_known: watch::Sender<Vec<LastKnown>>,
     pub(crate) problems: watch::Sender<Vec<String>>,
     pub(crate) document: watch::Sender<Option<SignedDocument>>,
     pub(crate) wake: Arc<Notify>,
@@ -315,11 +316,7 @@ impl Driver {
         let mut problems = self.sockets.problems();
         problems.extend(self.unfit.clone());
         problems.extend(self.unstored.as_ref().map(|unstored| unstored.why.clone()));
-        self.ports.problems.send_if_modified(|known| {
-            let changed = *known != problems;
-            *known = problems;
-            changed
-        });
+        publish(&self.ports.problems, problems);
     }
 
     fn receive(&mut self, now: Instant, ask: bool) -> Arrived {
@@ -385,6 +382,7 @@ impl Driver {
                 Event::Routes => {
                     let addresses = self.core.remote_addresses();
                     self.ports.remotes.send_replace(addresses.iter().map(|address| address.ip()).collect());
+                    publish(&self.ports.last_known, self.core.last_known());
                 }
                 Event::IdentityTaken { evidence } => {
                     self.taken = Some(IdentityTaken { evidence });
@@ -437,6 +435,15 @@ impl Driver {
         }
         asked > 1
     }
+}
+
+/// Tells those that watch, where it is something else than before.
+fn publish<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
+    watched.send_if_modified(|known| {
+        let changed = *known != value;
+        *known = value;
+        changed
+    });
 }
 
 /// Lets the other tasks of the thread run, without a look at what the kernel has: the runtime does that now and then.

@@ -1,0 +1,82 @@
+//! The addresses of the other members on the disk, for the next start: `last-known` in the state directory, a line each,
+//! `left` behind those that said farewell.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use overlan_core::LastKnown;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::state::write_private;
+
+/// What comes within this time of each other is written once.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Written behind the address of a member that said farewell.
+const LEFT: &str = "left";
+
+/// What a file says; lines that say nothing are passed over: the next change writes it anew.
+pub(crate) fn parse(text: &str) -> Vec<LastKnown> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        Some(LastKnown { address, left: words.next() == Some(LEFT) })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn text(known: &[LastKnown]) -> String {
+    let line = |last: &LastKnown| match last.left {
+        true => format!("{} {LEFT}\n", last.address),
+        false => format!("{}\n", last.address),
+    };
+    known.iter().map(line).collect()
+}
+
+/// Writes the newest whenever it changed, until the sender is gone and the last was tried.
+pub(crate) async fn keep(path: PathBuf, mut newest: watch::Receiver<Vec<LastKnown>>) {
+    while newest.changed().await.is_ok() {
+        // Sees what comes meanwhile; ends early where the sender is gone.
+        let _ = timeout(PAUSE, newest.wait_for(|_| false)).await;
+        let text = text(&newest.borrow());
+        let target = path.clone();
+        let written = spawn_blocking(move || write_private(&target, text.as_bytes())).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(
+                "{}: {error}; at the next start this node will know of its seeds only, until the addresses of the \
+                 members change again",
+                path.display()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(address: &str, left: bool) -> LastKnown {
+        LastKnown { address: address.parse().expect("an address"), left }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nonsense_is_passed_over() {
+        let known = [last("10.0.0.2:7400", false), last("[fd00::2]:7400", true)];
+        assert_eq!(text(&known), "10.0.0.2:7400\n[fd00::2]:7400 left\n");
+        assert_eq!(parse(&format!("\0\u{fffd}\n\n10.0.0.2\n{}", text(&known))), known);
+    }
+
+    #[tokio::test]
+    async fn the_last_is_written_though_the_sender_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("last-known");
+        let (newest, receiver) = watch::channel(Vec::new());
+        let keeper = tokio::spawn(keep(path.clone(), receiver));
+        newest.send_replace(vec![last("10.0.0.2:7400", false)]);
+        newest.send_replace(vec![last("10.0.0.3:7400", false)]);
+        drop(newest);
+        keeper.await.expect("it ends");
+        assert_eq!(std::fs::read_to_string(&path).expect("it was written"), "10.0.0.3:7400\n");
+    }
+}

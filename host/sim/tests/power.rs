@@ -1,0 +1,103 @@
+//! Power failures: what members remember of each other brings them together again, whether or not their seeds come back.
+
+use std::time::Duration;
+
+use overlan_contract::Attributes;
+use overlan_contract::assignment::Responsibility;
+use overlan_core::Config;
+use overlan_sim::{Network, World};
+use overlan_wire::BootId;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DUTIES: usize = 24;
+/// The only seed of all; it has none.
+const SEED: usize = 0;
+
+/// So many members, each configured with the duties.
+fn cluster(seed: u64, members: usize) -> World {
+    let mut world = World::new(seed, Network::with_delay(Duration::from_millis(1)));
+    let duty = |n| Responsibility {
+        name: format!("duty-{n}"),
+        replicas: 1,
+        weight_milli: 1_000,
+        requires: Attributes::new(),
+    };
+    for member in 0..members {
+        let mut config = Config::new(format!("m{member}"), BootId::default(), [0; 32]);
+        config.responsibilities = (0..DUTIES).map(duty).collect();
+        if member != SEED {
+            config.seeds = vec!["10.0.0.100:7400".parse().expect("an address")];
+        }
+        world.add_with(config, &[&format!("10.0.0.{}", 100 + member)]);
+    }
+    assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}: no convergence");
+    world
+}
+
+fn duties(world: &World, member: usize) -> usize {
+    world.members[member].core.as_ref().map_or(0, |core| core.own_duties().1.len())
+}
+
+#[test]
+fn members_find_together_though_their_seed_stays_down() {
+    for seed in 1..=8 {
+        let mut world = cluster(seed, 6);
+        (0..6).for_each(|member| world.kill(member));
+        for first in [1, 3] {
+            world.run_for(10 * SECOND);
+            world.start(first);
+            world.start(first + 1);
+            assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}: {first} stays alone");
+        }
+        // Who comes last meets what has been there for long.
+        world.run_for(100 * SECOND);
+        world.start(5);
+        assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}: the last stays alone");
+    }
+}
+
+#[test]
+fn members_that_all_left_find_together() {
+    let mut world = cluster(1, 3);
+    for member in [SEED, 1, 2] {
+        world.leave(member);
+        world.run_for(SECOND / 10);
+    }
+    world.run_for(SECOND);
+    (0..3).for_each(|member| world.kill(member));
+    world.start(1);
+    world.start(2);
+    assert!(world.run_until(10 * SECOND, World::converged));
+}
+
+#[test]
+fn a_seed_that_restarts_does_not_own_everything_for_a_moment() {
+    for seed in 1..=8 {
+        let mut world = cluster(seed, 3);
+        world.run_for(5 * SECOND);
+        world.kill(SEED);
+        world.start(SEED);
+        let alone = |world: &World| duties(world, SEED) == DUTIES;
+        assert!(!world.run_until(10 * SECOND, alone), "seed {seed}");
+        assert!(world.converged() && duties(&world, SEED) > 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_is_left_alone_takes_over_and_forgets_who_was_forgotten() {
+    let mut world = cluster(1, 3);
+    (0..3).for_each(|member| world.kill(member));
+    world.start(2);
+    assert!(world.run_until(10 * SECOND, |world| duties(world, 2) == DUTIES));
+    world.start(1);
+    assert!(world.run_until(10 * SECOND, World::converged));
+    world.kill(1);
+    let down =
+        |world: &World| world.members[2].core.as_ref().is_some_and(|core| core.live_peers().is_empty());
+    assert!(world.run_until(20 * SECOND, down));
+    world.run_for(60 * SECOND);
+    world.forget(2, 1);
+    let core = world.members[2].core.as_ref().expect("it runs");
+    let left: Vec<_> = core.last_known().iter().map(|last| last.address.ip().to_string()).collect();
+    assert_eq!(left, ["10.0.0.100"], "it was not met since the start, so none could forget it");
+}
