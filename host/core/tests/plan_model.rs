@@ -338,6 +338,7 @@ impl World {
             document: member.cluster,
             responsibilities: self.duties(node).clone(),
             quorum: self.quorum,
+            barred: false,
         };
         let now = Instant::from_nanos(self.now);
         self.members[node].planner.handle_facts(now, facts);

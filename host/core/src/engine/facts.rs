@@ -170,8 +170,9 @@ impl<C: Crypto> Core<C> {
 
     fn update_plan_facts(&mut self) {
         // A newcomer that has not met its cluster yet must not own everything for a moment; nor may a
-        // lone one take itself for a majority.
+        // lone one take itself for a majority, or a copy its member's duties.
         let alone = self.awaits_others();
+        let barred = self.is_barred();
         let waits = self.config.quorum == Quorum::Majority || self.now.since(self.started) < JOIN_GRACE;
         if self.left || alone && waits {
             self.facts_changed = !self.left;
@@ -199,6 +200,7 @@ impl<C: Crypto> Core<C> {
                 .map_or(&self.config.responsibilities, |held| &held.responsibilities)
                 .clone(),
             quorum: self.config.quorum,
+            barred,
         };
         self.planner.handle_facts(self.now, facts);
     }

@@ -270,9 +270,17 @@ impl<C: Crypto> Core<C> {
     }
 
     fn joined(&mut self) {
+        self.facts_changed |= self.is_barred();
         self.hellos.joined = true;
         self.hellos.refused = None;
         self.hellos.sent.clear();
+    }
+
+    /// Alone, and told that a live member has this node's identity: it was started from a copied state directory, until a
+    /// member lets it in or it gives way. One that sees others alive is a member, whoever else has its identity.
+    pub(super) fn is_barred(&self) -> bool {
+        let taken = self.hellos.refused.is_some_and(|(code, _)| code == refusal::IDENTITY_TAKEN);
+        taken && self.live_peers().is_empty()
     }
 
     pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8) {
@@ -282,6 +290,7 @@ impl<C: Crypto> Core<C> {
         let same = self.hellos.refused.filter(|&(before, _)| before == code);
         let (_, since) = *self.hellos.refused.insert(same.unwrap_or((code, self.now)));
         if same.is_none() {
+            self.facts_changed = true;
             self.events.push_back(Event::Refused(refusal_text(code)));
         } else if code == refusal::IDENTITY_TAKEN && self.now.since(since) >= TAKEN {
             self.events.push_back(Event::IdentityTaken {

@@ -120,6 +120,8 @@ pub struct Facts {
     pub responsibilities: Vec<Responsibility>,
     /// What a minority may own.
     pub quorum: Quorum,
+    /// This node is alone and told that a live member has its identity: it owns and decides nothing.
+    pub barred: bool,
 }
 
 /// What the planner dropped or refused.
@@ -344,9 +346,11 @@ impl Planner {
         self.in_force.as_ref()?.owners(responsibility)?.next()
     }
 
-    /// Whether enough members are seen, by the facts' quorum, to own and to decide; not before there are facts.
+    /// Whether enough members are seen, by the facts' quorum, to own and to decide; not before there are facts, and not
+    /// where the facts bar this node.
     pub fn quorate(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| match facts.quorum {
+            _ if facts.barred => false,
             Quorum::None => true,
             Quorum::Majority => facts.live.len() * 2 > facts.members,
         })

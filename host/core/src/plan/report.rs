@@ -41,6 +41,10 @@ impl Planner {
 
     /// What is wrong with the plan in force, in words.
     pub fn problems(&self, name_of: impl Fn(NodeId) -> String) -> Vec<String> {
+        if self.facts.as_ref().is_some_and(|facts| facts.barred) {
+            // Why it is says another.
+            return Vec::new();
+        }
         if self.facts.is_some() && !self.quorate() {
             return vec![String::from("this member sees no majority of the members, and owns nothing")];
         }

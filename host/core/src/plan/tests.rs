@@ -175,6 +175,7 @@ fn facts(me: u16, nodes: u16, duties: usize) -> Facts {
         document: DocumentId::default(),
         responsibilities: question.responsibilities,
         quorum: Quorum::None,
+        barred: false,
     }
 }
 

@@ -11,6 +11,17 @@ use overlan_wire::{BootId, MessageMode};
 
 use crate::common::{MS, SECOND, address, check_exactly_once, core, isolate, lan, many, mode, payload};
 
+/// So many duties for one owner each.
+fn duties(count: usize) -> Vec<Responsibility> {
+    let duty = |at| Responsibility {
+        name: format!("r{at}"),
+        replicas: 1,
+        weight_milli: 1_000,
+        requires: Vec::new(),
+    };
+    (0..count).map(duty).collect()
+}
+
 fn agreed(world: &World) -> bool {
     let mut running = world.members.iter().filter_map(|member| member.core.as_ref());
     world.converged() && running.all(|core| core.status(world.now).agreed)
@@ -113,6 +124,34 @@ fn a_copy_of_a_running_member_is_not_let_in() {
         );
         world.run_for(60 * SECOND);
         assert!(problems(&world).is_empty(), "seed {seed}: {:?}", problems(&world));
+    }
+}
+
+/// A copy owns nothing from when it is told what it is, or where it is told before it would plan alone.
+#[test]
+fn a_copy_owns_nothing_once_it_is_refused() {
+    for (seed, alone) in (0..4).flat_map(|seed| [(seed, 0), (seed, 20)]) {
+        let mut world = many(seed, 3);
+        assert!(world.run_until(5 * SECOND, World::converged), "seed {seed}");
+        let copy = world.add_copy(1, &["10.0.0.77"]);
+        world.configure(copy, |config| config.responsibilities = duties(24));
+        world.start(copy);
+        let own = |world: &World| core(world, copy).own_duties().1.len();
+        if alone > 0 {
+            world.network.dead.insert("10.0.0.77".parse().unwrap());
+            world.run_for(alone * SECOND);
+            assert_eq!(own(&world), 24, "seed {seed}: it sees nobody, and nobody told it");
+            world.network.heal();
+        }
+        let refused = |world: &World| {
+            let problems = core(world, copy).status(world.now).problems;
+            problems.iter().any(|problem| problem.contains("with this node's identity is a live member"))
+        };
+        assert!(world.run_until(3 * SECOND, refused), "seed {seed}");
+        let gone = |world: &World| world.members[copy].core.is_none();
+        assert!(!world.run_until(9 * SECOND, |world| own(world) > 0), "seed {seed}, after {alone} s alone");
+        assert!(world.run_until(5 * SECOND, gone), "seed {seed}");
+        assert_eq!(world.members[copy].owned.is_empty(), alone == 0, "seed {seed}");
     }
 }
 
@@ -275,14 +314,7 @@ fn a_minority_owns_nothing() {
         for index in 0..5 {
             let mut config = Config::new(format!("n{index}"), BootId::default(), [0; 32]);
             config.quorum = Quorum::Majority;
-            config.responsibilities = (0..8)
-                .map(|at| Responsibility {
-                    name: format!("r{at}"),
-                    replicas: 1,
-                    weight_milli: 1_000,
-                    requires: Vec::new(),
-                })
-                .collect();
+            config.responsibilities = duties(8);
             if index > 0 {
                 config.seeds = vec!["10.0.0.2:7400".parse().unwrap()];
             }
@@ -317,13 +349,7 @@ fn a_returning_leader_gives_nothing_away_twice() {
         for index in 0..3 {
             let mut config = Config::new(format!("n{index}"), BootId::default(), [0; 32]);
             config.quorum = quorum;
-            let duty = |at| Responsibility {
-                name: format!("r{at}"),
-                replicas: 1,
-                weight_milli: 1_000,
-                requires: Vec::new(),
-            };
-            config.responsibilities = (0..24).map(duty).collect();
+            config.responsibilities = duties(24);
             if index > 0 {
                 config.seeds = vec!["10.0.0.2:7400".parse().unwrap()];
             }
