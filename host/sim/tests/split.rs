@@ -124,6 +124,22 @@ fn members_of_different_address_families_are_in_one_plan() {
     }
 }
 
+/// A newcomer takes a member that it can't reach for alive by what a third says, as soon as it has its entry.
+#[test]
+fn a_newcomer_hears_of_whom_it_does_not_reach() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, Network::with_delay(Duration::from_millis(1)));
+        world.add("m0", &ADDRESSES[0..1], &[]);
+        world.add("m1", &ADDRESSES[1..2], &ADDRESSES[0..1]);
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}");
+        // That it lives is no news any more.
+        world.run_for(30 * SECOND);
+        cut(&mut world, 1, 2);
+        world.add("m2", &ADDRESSES[2..3], &ADDRESSES[0..1]);
+        assert!(world.run_until(2 * SECOND, World::converged), "seed {seed}: it does not hear of all");
+    }
+}
+
 /// One member is alone for a while and then reaches the third again, but not the other, which has restarted meanwhile.
 /// (One that did not restart would stay dead to it: nobody tells a member in a hole that it has to object.)
 fn come_back(world: &mut World, alone: usize, other: usize, mut meanwhile: impl FnMut(&mut World)) {

@@ -59,6 +59,8 @@ use sync::Agreement;
 
 /// Cluster datagrams that may wait to be sent; more are dropped and counted.
 const MAX_CLUSTER_QUEUE: usize = 4_096;
+/// Of these there is always room for so many.
+const FEW_DATAGRAMS: usize = 8;
 
 /// A member's state as last reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +270,8 @@ impl<C: Crypto> Core<C> {
             self.counters.bytes_sent += datagram.len() as u64;
             return Some(transmit);
         }
+        // The room that a burst took is given back.
+        self.cluster_queue.shrink_to(FEW_DATAGRAMS);
         while let Some(id) = self.writer() {
             let open = self.peers.get_mut(&id).filter(|peer| peer.is_open());
             let mut env = Surroundings {

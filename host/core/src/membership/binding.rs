@@ -4,7 +4,7 @@
 //! entry bears it out: the entry's boot, and an order no higher than the entry's version. So nobody can make up an
 //! identity that the node itself, with its next version, would not outrank.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::time::Duration;
@@ -16,7 +16,7 @@ use overlan_wire::{BootId, NodeId};
 use super::Identity;
 use crate::time::Instant;
 
-/// Nodes remembered whose identity nothing bore out; more are told of again by later gossip.
+/// Nodes remembered of which nothing bore out what was heard; more are told of again by later gossip.
 const MAX_UNPROVEN: usize = 1_024;
 
 /// A node as the table has it.
@@ -41,8 +41,8 @@ impl Bound {
 pub(super) struct Binding {
     own: Identity,
     entries: BTreeMap<NodeId, Bound>,
-    /// Announced to once their entry comes.
-    unproven: BTreeSet<NodeId>,
+    /// What was last heard of nodes whose entry does not bear it out: news once that comes.
+    unproven: BTreeMap<NodeId, Member<Identity>>,
     /// Something was not borne out since the last look.
     pub(super) behind: bool,
     /// Others may hold an identity of this node that its present one does not outrank.
@@ -127,7 +127,7 @@ impl Binding {
         Binding {
             own,
             entries: BTreeMap::new(),
-            unproven: BTreeSet::new(),
+            unproven: BTreeMap::new(),
             behind: false,
             outranked: false,
             probes: Probes::default(),
@@ -162,35 +162,63 @@ impl Binding {
         bound.trips_ms = [trip_ms, before];
     }
 
-    /// The table's entry of a node changed, or is gone. Whether an identity of it has waited for that.
-    pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> bool {
+    /// The table's entry of a node changed, or is gone. What was heard of it and has waited for that.
+    pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> Option<Member<Identity>> {
         match entry {
             Some((boot, version)) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
                 let (heard, trips_ms) = before.map_or((NEVER, [0; 2]), |bound| (bound.heard, bound.trips_ms));
                 self.entries.insert(node, Bound { boot, version, heard, trips_ms });
-                self.unproven.remove(&node)
+                let news = self.unproven.remove(&node);
+                if self.unproven.is_empty() {
+                    // An emptied map keeps its memory.
+                    self.unproven = BTreeMap::new();
+                }
+                news
             }
             None => {
                 self.entries.remove(&node);
-                false
+                None
             }
         }
     }
 
-    fn bears_out(&mut self, identity: &Identity) -> bool {
-        let proven = self.entries.get(&identity.node()).is_some_and(|bound| bound.bears_out(identity));
+    fn is_proven(&self, identity: &Identity) -> bool {
+        self.entries.get(&identity.node()).is_some_and(|bound| bound.bears_out(identity))
+    }
+
+    fn bears_out(&mut self, member: &Member<Identity>) -> bool {
+        let (node, proven) = (member.id().node(), self.is_proven(member.id()));
         if !proven {
             self.behind = true;
-            if self.unproven.len() < MAX_UNPROVEN {
-                self.unproven.insert(identity.node());
+            if self.unproven.len() < MAX_UNPROVEN || self.unproven.contains_key(&node) {
+                self.unproven.insert(node, member.clone());
             }
         }
         proven
     }
 
-    /// Whether an update may reach foca.
-    fn admits(&mut self, identity: &Identity) -> bool {
+    /// An update as it may reach foca.
+    fn admit(&mut self, member: Member<Identity>) -> Option<Member<Identity>> {
+        self.admits(&member).then(|| self.temper(member))
+    }
+
+    /// What was heard before the entry came, as it may reach foca now.
+    pub(super) fn admit_late(&mut self, now: Instant, heard: Member<Identity>) -> Option<Member<Identity>> {
+        (self.now, self.sender) = (now, None);
+        self.is_proven(heard.id()).then(|| self.temper(heard))
+    }
+
+    /// Whoever was heard from may object to a suspicion.
+    fn temper(&self, member: Member<Identity>) -> Member<Identity> {
+        match self.is_hearsay(&member) {
+            true => Member::new(*member.id(), member.incarnation(), State::Suspect),
+            false => member,
+        }
+    }
+
+    fn admits(&mut self, member: &Member<Identity>) -> bool {
+        let identity = member.id();
         if *identity == self.own {
             return true;
         }
@@ -200,7 +228,7 @@ impl Binding {
             self.outranked |= believed && identity.order > self.own.order;
             return false;
         }
-        self.bears_out(identity)
+        self.bears_out(member)
     }
 }
 
@@ -230,7 +258,8 @@ impl Codec<Identity> for BoundCodec {
         let header: Header<Identity> = PostcardCodec.decode_header(buf)?;
         let mut binding = self.0.borrow_mut();
         // Foca refuses what claims to come from ourselves.
-        if header.src.id == binding.own.id || binding.bears_out(&header.src) {
+        let sender = Member::new(header.src, header.src_incarnation, State::Alive);
+        if header.src.id == binding.own.id || binding.bears_out(&sender) {
             let (sender, now) = (header.src.node(), binding.now);
             if let Some(trip) = binding.probes.note_received(&header, now) {
                 binding.note_trip(sender, trip);
@@ -252,14 +281,7 @@ impl Codec<Identity> for BoundCodec {
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, BoundError> {
         let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
         let mut binding = self.0.borrow_mut();
-        if binding.admits(member.id()) {
-            // It may object to a suspicion.
-            return Ok(match binding.is_hearsay(&member) {
-                true => Member::new(*member.id(), member.incarnation(), State::Suspect),
-                false => member,
-            });
-        }
         // That this node is alive is news to nobody: it takes the place of what is refused.
-        Ok(Member::alive(binding.own))
+        Ok(binding.admit(member).unwrap_or(Member::alive(binding.own)))
     }
 }

@@ -54,6 +54,8 @@ const LONELY_ANNOUNCE: Duration = Duration::from_secs(1);
 /// A node taken for dead, or outranked by another with its identity, renews its identity at most this often: each costs
 /// a version of its entry.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(250);
+/// Datagrams that there is always room for.
+const FEW_SENDS: usize = 4;
 /// Timers that may be queued.
 const MAX_TIMERS: usize = 65_536;
 /// A timer that fires later than this says that the local node is slow.
@@ -292,10 +294,19 @@ impl Membership {
     /// The table's entry of a node changed, or is gone (`None`): which identities of it count.
     pub(crate) fn learn(&mut self, now: Instant, node: NodeId, entry: Option<(BootId, u64)>) {
         let awaited = self.binding.borrow_mut().learn(node, entry);
-        if awaited {
-            // Its identity came before its entry: ask for it again, of itself.
+        if let Some(heard) = awaited {
+            self.hear(now, heard);
+            // What was heard of it came before its entry: ask itself, too, where it can be reached.
             self.announce(now, node);
         }
+    }
+
+    /// Takes what was heard of a member before its entry came.
+    fn hear(&mut self, now: Instant, heard: Member<Identity>) {
+        let admitted = self.binding.borrow_mut().admit_late(now, heard);
+        let result = self.foca.apply_many(admitted.into_iter(), true, &mut self.effects);
+        self.note(result);
+        self.settle(now);
     }
 
     /// Whether an identity came that the table does not bear out, since the last call.
@@ -516,7 +527,12 @@ impl Membership {
 
     /// The next membership datagram to send, and to whom.
     pub(crate) fn poll_send(&mut self) -> Option<(NodeId, Vec<u8>)> {
-        self.effects.sends.pop_front()
+        let next = self.effects.sends.pop_front();
+        if next.is_none() {
+            // The room that a burst took is given back.
+            self.effects.sends.shrink_to(FEW_SENDS);
+        }
+        next
     }
 
     /// The same, if it is for this node.
