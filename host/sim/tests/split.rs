@@ -121,10 +121,20 @@ fn members_of_different_address_families_are_in_one_plan() {
         reseed(&mut world, 0, "10.2.1.2");
         reseed(&mut world, 2, "fd00:2::2");
         assert!(world.run_until(30 * SECOND, |world| one_plan(world, 0)), "seed {seed}: {:?}", seen(&world));
+        let told = |world: &World| names(world, 0, 2) && names(world, 2, 0);
+        assert!(world.run_until(10 * SECOND, told), "seed {seed}: no problem");
+        assert!(!names(&world, 0, 1) && !names(&world, 2, 1) && !names(&world, 1, 0) && !names(&world, 1, 2));
     }
 }
 
-/// A newcomer takes a member that it can't reach for alive by what a third says, as soon as it has its entry.
+/// Whether a member names another among its problems.
+fn names(world: &World, at: usize, whom: usize) -> bool {
+    let core = world.members[at].core.as_ref().expect("it runs");
+    core.status(world.now).problems.iter().any(|problem| problem.starts_with(&format!("m{whom} lives")))
+}
+
+/// A newcomer takes a member that it can't reach for alive by what a third says, as soon as it has its entry; and both say
+/// that they can't reach each other.
 #[test]
 fn a_newcomer_hears_of_whom_it_does_not_reach() {
     for seed in 0..8 {
@@ -137,6 +147,12 @@ fn a_newcomer_hears_of_whom_it_does_not_reach() {
         cut(&mut world, 1, 2);
         world.add("m2", &ADDRESSES[2..3], &ADDRESSES[0..1]);
         assert!(world.run_until(2 * SECOND, World::converged), "seed {seed}: it does not hear of all");
+        let told = |world: &World| names(world, 1, 2) && names(world, 2, 1);
+        assert!(world.run_until(10 * SECOND, told), "seed {seed}: no problem");
+        assert!(!names(&world, 0, 1) && !names(&world, 0, 2));
+        world.network.heal();
+        let none = |world: &World| !names(world, 1, 2) && !names(world, 2, 1);
+        assert!(world.run_until(10 * SECOND, none), "seed {seed}: it lasts");
     }
 }
 

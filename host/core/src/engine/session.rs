@@ -32,6 +32,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Openings sent in vain after which the peer's own opening is answered as well, whoever has the lower id.
 const YIELD_AFTER: u32 = 3;
+/// Openings, over some 5 s, after which a peer that answered none is taken for out of reach.
+const IN_VAIN: u32 = 7;
 /// Proofs sent in vain after which the handshake starts over.
 const MAX_PROOFS: u32 = 5;
 /// Answers tried on one sending of an opening: each costs the products of a handshake.
@@ -134,6 +136,12 @@ impl<H> Handshakes<H> {
     /// Whether a handshake with this peer is under way.
     pub(super) fn is_busy(&self, peer: NodeId) -> bool {
         self.own.contains_key(&peer)
+    }
+
+    /// Whether this peer has left opening after opening unanswered.
+    pub(super) fn in_vain(&self, peer: NodeId) -> bool {
+        let opens = |own: &&Own<H>| matches!(own.stage, Stage::Opening(_));
+        self.own.get(&peer).filter(opens).is_some_and(|own| own.tries >= IN_VAIN)
     }
 
     /// The peer is gone, or another now.

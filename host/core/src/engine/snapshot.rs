@@ -23,6 +23,13 @@ use crate::time::Instant;
 
 /// A member without a path for so long is not on its way up or down.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
+/// Of a live member with paths to it.
+const NO_ANSWER: &str = "nothing that is sent from here is answered: messages to it wait; check the routes and firewalls \
+                         between the two, both ways (`overlan paths`), and that no router translates addresses \
+                         (`received_off_path`)";
+/// Of one without.
+const NO_PAIR: &str = "no adapter here has an address that goes with one of its own: messages to it wait; give both an IPv4 \
+                       address, or both an IPv6 one (loopback addresses go with each other alone)";
 
 impl<C: Crypto> Core<C> {
     /// At a glance.
@@ -111,12 +118,8 @@ impl<C: Crypto> Core<C> {
                 "two members are named {name}: rename one, or `overlan forget {name}` where one is dead"
             ));
         }
-        for name in self.out_of_reach(now) {
-            problems.push(format!(
-                "{name} lives, as other members say, and nothing that is sent from here is answered: messages to it wait; \
-                 check the routes and firewalls between the two, both ways (`overlan paths`), and that no router \
-                 translates addresses (`received_off_path`)"
-            ));
+        for (name, why) in self.out_of_reach(now) {
+            problems.push(format!("{name} lives, as other members say, and {why}"));
         }
         problems.extend(self.planner.problems(|id| self.name_of(id)));
         if self.adapters.is_empty() {
@@ -125,14 +128,22 @@ impl<C: Crypto> Core<C> {
         problems
     }
 
-    /// Names of live members that no path has led to for a while.
-    fn out_of_reach(&self, now: Instant) -> impl Iterator<Item = String> {
-        let lost = move |path: &Path| {
-            path.state() == PathState::Down && now.since(path.health.since()) >= OUT_OF_REACH
-        };
-        let peers = self.peers.values().filter(|peer| self.state_of(peer.id) == MemberState::Alive);
-        let lost = peers.filter(move |peer| !peer.paths.is_empty() && peer.paths.iter().all(lost));
-        lost.map(|peer| self.name_of(peer.id))
+    /// Names of live members that nothing from here has led to for a while, and what to do.
+    fn out_of_reach(&self, now: Instant) -> impl Iterator<Item = (String, &'static str)> {
+        let down = |path: &Path| path.state() == PathState::Down;
+        let lost = move |path: &Path| down(path) && now.since(path.health.since()) >= OUT_OF_REACH;
+        let lives = |peer: &&Peer<C::Aead>| self.state_of(peer.id) == MemberState::Alive;
+        let settled =
+            move |id: NodeId| self.seen.get(&id).is_some_and(|seen| now.since(seen.since) >= OUT_OF_REACH);
+        self.peers.values().map(AsRef::as_ref).filter(lives).filter_map(move |peer| {
+            let why = if peer.paths.is_empty() {
+                settled(peer.id).then_some(NO_PAIR)
+            } else {
+                let in_vain = !peer.is_open() && self.handshakes.in_vain(peer.id) && settled(peer.id);
+                (in_vain || peer.paths.iter().all(lost)).then_some(NO_ANSWER)
+            };
+            Some((self.name_of(peer.id), why?))
+        })
     }
 
     /// All members by ascending node id.
