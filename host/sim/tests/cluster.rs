@@ -310,3 +310,39 @@ fn paths_that_work_one_way_each_carry_messages_until_one_works_both_ways() {
         check_delivery(&world, 1, 0, count, seed);
     }
 }
+
+/// Each way works by one path of its own from the start, or from when the sessions are old: they are opened all the same.
+#[test]
+fn sessions_open_where_paths_work_one_way_each() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, lan());
+        world.add("c", &["10.3.1.2"], &[]);
+        let address = |text: &str| text.parse().unwrap();
+        let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
+        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
+        let open = [(a[0], b[0]), (b[1], a[1])];
+        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
+        world.network.cut.extend(cut);
+        for (name, addresses) in [("a", a), ("b", b)] {
+            let mut config = Config::new(name, BootId::default(), [0; 32]);
+            config.seeds = vec!["10.3.1.2:7400".parse().unwrap()];
+            config.rekey_after = 20 * SECOND;
+            world.add_with(config, &addresses);
+        }
+        assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}: no convergence");
+        for token in 0..3 {
+            for (from, to) in [(1, 2), (2, 1)] {
+                assert!(world.send(from, to, mode(token), payload(token), token), "seed {seed}");
+            }
+            let told = |world: &World| [1, 2].iter().all(|at| world.members[*at].fates.contains_key(&token));
+            assert!(world.run_until(5 * SECOND, told), "seed {seed}: message {token} waits for a session");
+            world.run_for(30 * SECOND);
+        }
+        check_delivery(&world, 1, 2, 3, seed);
+        for at in [1, 2] {
+            let counters = world.members[at].core.as_ref().unwrap().status(world.now).counters;
+            // Four with each of the two others, and the first.
+            assert!(counters.handshakes_completed >= 8, "seed {seed}: {counters:?}");
+        }
+    }
+}

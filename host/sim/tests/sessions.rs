@@ -212,6 +212,19 @@ fn either_end_may_restart() {
     }
 }
 
+/// An opening is answered by up to three paths, of which two are not known to lead to whoever sent it.
+#[test]
+fn an_opening_is_not_amplified() {
+    let len = |frame: &Frame<'_>| {
+        let mut bytes = Vec::new();
+        frame.emit(&mut bytes);
+        bytes.len()
+    };
+    let (number, session, cookie, suites) = (1, SessionId(1), [0; 16], &[3][..]);
+    let opening = Frame::SessionOpen { number, session, cookie, suites, request: [0; 48] };
+    assert!(len(&Frame::SessionAccept { echo: session, answer: [0; 57] }) < len(&opening));
+}
+
 /// A cluster datagram of one frame to `a`, in the name of a boot.
 fn send(insider: &mut Insider, world: &mut World, name: BootId, frame: &Frame<'_>) {
     let mut bytes = Vec::new();

@@ -36,6 +36,10 @@ const YIELD_AFTER: u32 = 3;
 const IN_VAIN: u32 = 7;
 /// Proofs sent in vain after which the handshake starts over.
 const MAX_PROOFS: u32 = 5;
+/// An opening that comes again so long after it was answered is answered by other paths as well.
+const DETOUR_AFTER: Duration = Duration::from_millis(250);
+/// And by so many of them.
+const MAX_DETOURS: usize = 2;
 /// Answers tried on one sending of an opening: each costs the products of a handshake.
 const MAX_ANSWERS: u32 = 8;
 /// Paths on which an opening goes out at once while none is known to work.
@@ -318,6 +322,11 @@ impl<C: Crypto> Core<C> {
                 let mut out = Vec::new();
                 frame.emit(&mut out);
                 self.answer(origin, |datagram| datagram.extend_from_slice(&out));
+                for (local, remote) in self.detours(id, origin) {
+                    self.queue_cluster(local, remote, Some(origin.boot), |datagram| {
+                        datagram.extend_from_slice(&out);
+                    });
+                }
             } else {
                 self.counters.dropped_replayed += 1;
             }
@@ -365,6 +374,23 @@ impl<C: Crypto> Core<C> {
         self.take_agreed(id, agreed);
         self.answer(origin, |out| Frame::SessionAccept { echo: arrived.session, answer }.emit(out));
         self.handshakes.hurry(now);
+    }
+
+    /// Other ways to a peer that goes on opening though it was answered: none may work both ways. Its signed entry names
+    /// them, and all that an opening is answered with is shorter than three times as much (RFC 9000 section 8.1).
+    fn detours(&mut self, id: NodeId, origin: Origin) -> Vec<Ends> {
+        let (now, ends) = (self.now, (origin.local, origin.remote));
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.is_unheard(now, DETOUR_AFTER)) else {
+            return Vec::new();
+        };
+        let open = peer.paths.iter().filter(|path| !path.health.adapter_down());
+        let mut others: Vec<_> = open
+            .map(|path| (!path.health.one_way(), self.rng.next_u32(), (path.local, path.remote)))
+            .collect();
+        others.retain(|&(.., other)| other != ends);
+        // One that carries traffic first, the others by chance: there is another opening soon.
+        others.sort_unstable();
+        others.into_iter().take(MAX_DETOURS).map(|(.., other)| other).collect()
     }
 
     /// The peer's opening is answered. The higher id ends its own attempt. The lower one keeps it: its openings may be

@@ -219,6 +219,12 @@ impl<A: Aead> super::Peer<A> {
         self.session.is_proven()
     }
 
+    /// Whether it was answered an opening so long ago and has not shown since that it has the keys.
+    pub(crate) fn is_unheard(&self, now: Instant, after: Duration) -> bool {
+        let pending = self.session.pending.as_ref();
+        pending.is_some_and(|(_, sending)| now.since(sending.since) >= after)
+    }
+
     /// Takes the keys of a handshake. What waited for a first session goes out.
     pub(crate) fn handle_agreed(&mut self, agreed: Agreed<A>, now: Instant) {
         let ours = !agreed.theirs;
