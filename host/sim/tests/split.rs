@@ -156,8 +156,53 @@ fn a_newcomer_hears_of_whom_it_does_not_reach() {
     }
 }
 
+/// One member is alone for a while and then reaches the third again, but not the other, which it takes for dead (or is
+/// about to): it takes it for alive by what the third says, and the two do not lead apart.
+#[test]
+fn one_that_was_alone_takes_whom_it_does_not_reach_for_alive() {
+    for (seed, (alone, other)) in (0..3).flat_map(|seed| pairs().map(move |pair| (seed, pair))) {
+        let what = format!("seed {seed}, {alone} without {other}");
+        let mut world = meet(seed, Quorum::None);
+        world.network.dead.insert(ADDRESSES[alone].parse().expect("an address"));
+        let apart = |world: &World| {
+            let live = |at: usize| world.members[at].core.as_ref().map(|core| core.live_peers().len());
+            (0..3).all(|at| live(at) == Some(usize::from(at != alone)))
+        };
+        let patience = [3, 20, 20][seed as usize] * SECOND;
+        assert!(world.run_until(patience, apart) || seed == 0, "{what}");
+        world.network.heal();
+        cut(&mut world, alone, other);
+        // What they were about to find is found.
+        world.run_for([10, 0, 0][seed as usize] * SECOND);
+        assert!(world.run_until(10 * SECOND, |world| one_plan(world, 0)), "{what}: {:?}", seen(&world));
+        let epoch = plans(&world)[0].epoch;
+        assert!(!world.run_until(20 * SECOND, |world| !one_plan(world, 0)), "{what}: {:?}", seen(&world));
+        assert_eq!(plans(&world)[0].epoch, epoch, "{what}");
+    }
+}
+
+/// And a member that is dead stays so, whatever was last heard of it.
+#[test]
+fn one_that_was_alone_revives_nobody_who_is_dead() {
+    for (alone, other) in pairs() {
+        let mut world = meet(0, Quorum::None);
+        world.network.dead.insert(ADDRESSES[alone].parse().expect("an address"));
+        world.run_for(8 * SECOND);
+        world.network.heal();
+        cut(&mut world, alone, other);
+        world.kill(other);
+        let third = 3 - alone - other;
+        let lives = |world: &World, at: usize, whom: usize| {
+            world.members[at].core.as_ref().is_some_and(|core| core.is_live(world.members[whom].id))
+        };
+        let met = |world: &World| lives(world, alone, third) && !lives(world, third, other);
+        assert!(world.run_until(15 * SECOND, met), "{alone} without {other}");
+        let revived = |world: &World| [alone, third].iter().any(|&at| lives(world, at, other));
+        assert!(!world.run_until(60 * SECOND, revived), "{other} came back to {alone} or {third}");
+    }
+}
+
 /// One member is alone for a while and then reaches the third again, but not the other, which has restarted meanwhile.
-/// (One that did not restart would stay dead to it: nobody tells a member in a hole that it has to object.)
 fn come_back(world: &mut World, alone: usize, other: usize, mut meanwhile: impl FnMut(&mut World)) {
     world.network.dead.insert(ADDRESSES[alone].parse().expect("an address"));
     world.run_for(20 * SECOND);

@@ -235,21 +235,21 @@ impl<C: Crypto> Core<C> {
         self.facts_changed = true;
         self.events.push_back(Event::Table { digest: self.table.digest() });
         self.boots = self.table.entries().map(|entry| (entry.boot, entry.id)).collect();
-        let entry = match &record.record {
-            Record::Entry(entry) => Some((entry.boot, entry.version)),
-            Record::Forgotten(_) => None,
-        };
         self.membership.broadcast(self.now, &record);
         if let Record::Entry(entry) = &record.record {
             self.met(entry);
         }
         if id != self.id {
-            match record.record {
-                Record::Entry(entry) => self.entry_changed(&entry),
+            match &record.record {
+                Record::Entry(entry) => self.entry_changed(entry),
                 Record::Forgotten(_) => self.entry_removed(id),
             }
             self.events.push_back(Event::Routes);
         }
+        let entry = match &record.record {
+            Record::Entry(entry) => Some(entry),
+            Record::Forgotten(_) => None,
+        };
         self.membership.learn(self.now, id, entry);
         self.pump_membership();
     }

@@ -6,12 +6,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, PostcardCodec, ProbeNumber, State};
-use overlan_wire::{BootId, NodeId};
+use overlan_wire::{BootId, Entry, NodeId};
 
 use super::Identity;
 use crate::time::Instant;
@@ -24,6 +25,7 @@ const MAX_UNPROVEN: usize = 1_024;
 struct Bound {
     boot: BootId,
     version: u64,
+    left: bool,
     /// When a datagram of it came last, in this boot, or [`NEVER`].
     heard: Instant,
     /// How long its last two answers took, in milliseconds; 0: they did not come yet.
@@ -51,6 +53,8 @@ pub(super) struct Binding {
     pub(super) now: Instant,
     /// Who sent the datagram that is being read.
     sender: Option<NodeId>,
+    /// Members that it says are alive.
+    alive: Vec<Member<Identity>>,
 }
 
 /// Nothing came yet.
@@ -133,6 +137,7 @@ impl Binding {
             probes: Probes::default(),
             now: Instant::ZERO,
             sender: None,
+            alive: Vec::new(),
         }
     }
 
@@ -163,12 +168,12 @@ impl Binding {
     }
 
     /// The table's entry of a node changed, or is gone. What was heard of it and has waited for that.
-    pub(super) fn learn(&mut self, node: NodeId, entry: Option<(BootId, u64)>) -> Option<Member<Identity>> {
+    pub(super) fn learn(&mut self, node: NodeId, entry: Option<&Entry>) -> Option<Member<Identity>> {
         match entry {
-            Some((boot, version)) => {
+            Some(&Entry { boot, version, left, .. }) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
                 let (heard, trips_ms) = before.map_or((NEVER, [0; 2]), |bound| (bound.heard, bound.trips_ms));
-                self.entries.insert(node, Bound { boot, version, heard, trips_ms });
+                self.entries.insert(node, Bound { boot, version, left, heard, trips_ms });
                 let news = self.unproven.remove(&node);
                 if self.unproven.is_empty() {
                     // An emptied map keeps its memory.
@@ -207,6 +212,13 @@ impl Binding {
     pub(super) fn admit_late(&mut self, now: Instant, heard: Member<Identity>) -> Option<Member<Identity>> {
         (self.now, self.sender) = (now, None);
         self.is_proven(heard.id()).then(|| self.temper(heard))
+    }
+
+    /// Who sent the last datagram, and whom it said to be alive that has not left.
+    pub(super) fn take_alive(&mut self) -> (Option<NodeId>, Vec<Member<Identity>>) {
+        let mut alive = core::mem::take(&mut self.alive);
+        alive.retain(|member| self.entries.get(&member.id().node()).is_some_and(|bound| !bound.left));
+        (self.sender, alive)
     }
 
     /// Whoever was heard from may object to a suspicion.
@@ -281,6 +293,9 @@ impl Codec<Identity> for BoundCodec {
     fn decode_member(&mut self, buf: impl Buf) -> Result<Member<Identity>, BoundError> {
         let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
         let mut binding = self.0.borrow_mut();
+        if member.state() != State::Down {
+            binding.alive.push(member.clone());
+        }
         // That this node is alive is news to nobody: it takes the place of what is refused.
         Ok(binding.admit(member).unwrap_or(Member::alive(binding.own)))
     }

@@ -21,7 +21,7 @@ use core::time::Duration;
 use bytes::BufMut;
 use foca::{Codec, Foca, Header, Member, Message, Notification, PeriodicParams, PostcardCodec, State};
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
-use overlan_wire::{BootId, NodeId, SignedRecord};
+use overlan_wire::{BootId, Entry, NodeId, SignedRecord};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -159,12 +159,15 @@ struct Effects {
     timers: Vec<(foca::Timer<Identity>, Duration)>,
     defunct: bool,
     changed: bool,
+    /// Somebody is active, and nobody was.
+    returned: bool,
 }
 
 impl foca::Runtime<Identity> for Effects {
     fn notify(&mut self, notification: Notification<'_, Identity>) {
         self.changed = true;
         self.defunct |= notification == Notification::Defunct;
+        self.returned |= notification == Notification::Active;
     }
 
     fn send_to(&mut self, to: Identity, data: &[u8]) {
@@ -251,9 +254,49 @@ impl Membership {
         let result = self.foca.handle_data(data, &mut self.effects);
         self.note(result);
         self.settle(now);
+        self.doubt_deaths(now);
         if self.binding.borrow().probes.answered {
             self.handle_answer(now);
         }
+    }
+
+    /// What a live member says of others that are dead here. One that objected to a suspicion since it was found dead
+    /// lived on: this node did not reach it, or nobody. Of any other the one who says that it is alive hears a suspicion,
+    /// for it to object to. (Foca ends no death under the same identity, and whoever can't be reached from here does not
+    /// hear that it is to take another.)
+    fn doubt_deaths(&mut self, now: Instant) {
+        let (sender, alive) = self.binding.borrow_mut().take_alive();
+        let returned = core::mem::take(&mut self.effects.returned);
+        if self.foca.iter_membership_state().len() == self.foca.num_members() {
+            return;
+        }
+        let active = |member: &&Member<Identity>| Some(member.id().node()) == sender;
+        let Some(sender) = self.foca.iter_members().find(active).map(|member| *member.id()) else { return };
+        if returned {
+            // Who lives, as it sees it.
+            self.announce(now, sender.node());
+        }
+        let mut doubted = Vec::new();
+        for said in alive {
+            let died = self.foca.iter_membership_state().find(|held| held.id() == said.id());
+            let Some(died) = died.filter(|held| held.state() == State::Down) else { continue };
+            if said.incarnation() > died.incarnation() {
+                self.revive(now, said);
+            } else if said.state() == State::Alive {
+                doubted.push(Member::new(*died.id(), died.incarnation(), State::Suspect));
+            }
+        }
+        // No more than it said itself: it fits.
+        let told = (!doubted.is_empty()).then(|| self.gossip_to(&sender, &doubted)).flatten();
+        self.effects.sends.extend(told.map(|data| (sender.node(), data)));
+    }
+
+    /// Takes a member for alive that was dead.
+    fn revive(&mut self, now: Instant, lives: Member<Identity>) {
+        self.fire(foca::Timer::RemoveDown(*lives.id()), now);
+        let result = self.foca.apply_many(core::iter::once(lives), true, &mut self.effects);
+        self.note(result);
+        self.settle(now);
     }
 
     /// The present probe was answered.
@@ -292,7 +335,7 @@ impl Membership {
     }
 
     /// The table's entry of a node changed, or is gone (`None`): which identities of it count.
-    pub(crate) fn learn(&mut self, now: Instant, node: NodeId, entry: Option<(BootId, u64)>) {
+    pub(crate) fn learn(&mut self, now: Instant, node: NodeId, entry: Option<&Entry>) {
         let awaited = self.binding.borrow_mut().learn(node, entry);
         if let Some(heard) = awaited {
             self.hear(now, heard);
@@ -493,18 +536,25 @@ impl Membership {
     /// Tells a member that it is suspected, and to whom that goes. The gossip of it may all have been lost, by that of
     /// which it came to be suspected; an answer alone ends no suspicion, and foca does not repeat it.
     fn suspicion(&self, suspect: &Member<Identity>) -> Option<(NodeId, Vec<u8>)> {
+        Some((suspect.id().node(), self.gossip_to(suspect.id(), core::slice::from_ref(suspect))?))
+    }
+
+    /// A datagram that says this of members.
+    fn gossip_to(&self, to: &Identity, members: &[Member<Identity>]) -> Option<Vec<u8>> {
         let header = Header {
             src: *self.foca.identity(),
             // Foca does not tell its own; lower ones change nothing.
             src_incarnation: 0,
-            dst: *suspect.id(),
+            dst: *to,
             message: Message::Gossip,
         };
         let mut data = Vec::new();
         PostcardCodec.encode_header(&header, &mut data).ok()?;
-        data.put_u16(1);
-        PostcardCodec.encode_member(suspect, &mut data).ok()?;
-        Some((suspect.id().node(), data))
+        data.put_u16(members.len() as u16);
+        for member in members {
+            PostcardCodec.encode_member(member, &mut data).ok()?;
+        }
+        Some(data)
     }
 
     /// Whoever is suspected objects now, or is found dead by later probes: foca's timers for that ended with the identity
