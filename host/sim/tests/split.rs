@@ -89,6 +89,11 @@ fn one_plan(world: &World, version: u64) -> bool {
         && plans.windows(2).all(|pair| (pair[0].epoch, &pair[0].digest) == (pair[1].epoch, &pair[1].digest))
 }
 
+/// Whether it shows that nobody's vote is awaited.
+fn has_all_votes(plan: &PlanStatus) -> bool {
+    plan.votes.iter().all(|vote| vote.verdict == "same")
+}
+
 fn seen(world: &World) -> Vec<(u64, u64, bool)> {
     plans(world).iter().map(|plan| (plan.epoch, plan.document_version, plan.quorate)).collect()
 }
@@ -103,6 +108,8 @@ fn a_plan_reaches_whom_its_leader_does_not_reach() {
                 let version = apply(&mut world, by, &format!("round-{round}"));
                 let done = world.run_until(15 * SECOND, |world| one_plan(world, version));
                 assert!(done, "seed {seed}, {a} and {b}, round {round}: {:?}", seen(&world));
+                let voted = world.run_until(2 * SECOND, |world| plans(world).iter().all(has_all_votes));
+                assert!(voted, "seed {seed}, {a} and {b}, round {round}: {:?}", plans(&world));
             }
             // It stays so, and no plan follows another.
             let epoch = plans(&world)[0].epoch;

@@ -19,6 +19,8 @@ pub(super) struct InForce {
     pub(super) proposal: Proposal,
     /// As it came, to be passed on.
     pub(super) bytes: Vec<u8>,
+    /// Who gave it.
+    pub(super) via: NodeId,
     pub(super) digest: Digest,
     /// Digest of the responsibilities, where no cluster document names them.
     pub(super) duties: Option<Digest>,
@@ -36,12 +38,14 @@ pub(super) struct InForce {
 pub(super) struct Held {
     pub(super) proposal: Proposal,
     bytes: Vec<u8>,
+    /// Who gave it.
+    from: NodeId,
     /// Until when it waits for what this member sees to fit.
     until: Instant,
 }
 
 impl InForce {
-    pub(super) fn new(proposal: Proposal, bytes: Vec<u8>) -> Self {
+    pub(super) fn new(proposal: Proposal, bytes: Vec<u8>, via: NodeId) -> Self {
         let digest = plan_digest(&proposal.ids(), &proposal.responsibilities, &proposal.owners);
         let names = proposal.responsibilities.iter().map(|duty| duty.name.clone());
         InForce {
@@ -49,6 +53,7 @@ impl InForce {
             duties: (proposal.document.version == 0).then(|| document_digest(&proposal.responsibilities)),
             places: names.zip(0..).collect(),
             bytes,
+            via,
             proposal,
             question: None,
             opinion: Opinion::Pending(String::from("another table")),
@@ -142,9 +147,9 @@ impl Planner {
                 self.send(from, |outbox| outbox.vote = true);
             }
         } else if of_leader && ballot.proposer != self.me && !self.overlooks(&proposal) {
-            self.adopt(now, proposal, bytes.to_vec());
+            self.adopt(now, proposal, bytes.to_vec(), from);
         } else {
-            self.hold(Held { proposal, bytes: bytes.to_vec(), until: now + OVERLOOKED_WAIT });
+            self.hold(Held { proposal, bytes: bytes.to_vec(), from, until: now + OVERLOOKED_WAIT });
         }
     }
 
@@ -182,8 +187,8 @@ impl Planner {
         while let Some(place) = self.held.iter().position(|held| {
             self.is_of_leader(held) && (now >= held.until || !self.overlooks(&held.proposal))
         }) {
-            let Held { proposal, bytes, .. } = self.held.remove(place);
-            self.adopt(now, proposal, bytes);
+            let Held { proposal, bytes, from, .. } = self.held.remove(place);
+            self.adopt(now, proposal, bytes, from);
         }
     }
 
@@ -198,12 +203,12 @@ impl Planner {
         ballot.proposer != self.me && self.leader == Some((ballot.proposer, ballot.boot))
     }
 
-    fn adopt(&mut self, now: Instant, proposal: Proposal, bytes: Vec<u8>) {
+    fn adopt(&mut self, now: Instant, proposal: Proposal, bytes: Vec<u8>, via: NodeId) {
         if !self.keeps_document(&proposal) {
             self.counters.invalid += 1;
             return;
         }
-        let mut plan = InForce::new(proposal, bytes);
+        let mut plan = InForce::new(proposal, bytes, via);
         if let Some(facts) = &self.facts {
             plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
         }
@@ -237,6 +242,7 @@ impl Planner {
         }
         self.held.retain(|held| held.proposal.ballot > ballot);
         self.held.shrink_to_fit();
+        self.passed.clear();
         self.in_force = Some(plan);
         self.lead.note_plan();
         self.relay.note_in_force(ballot);
@@ -320,11 +326,12 @@ impl Planner {
         self.report();
     }
 
-    /// Sends the vote to the leader, and to the proposer where that is another.
-    fn report(&mut self) {
+    /// Sends the vote to the leader, to the proposer where that is another, and to who gave the plan: the proposer may be
+    /// out of reach.
+    pub(super) fn report(&mut self) {
         let leader = self.leader.map(|(leader, _)| leader);
-        let proposer = self.in_force.as_ref().map(|plan| plan.proposal.ballot.proposer);
-        for node in leader.into_iter().chain(proposer) {
+        let plan = self.in_force.as_ref().map(|plan| [plan.proposal.ballot.proposer, plan.via]);
+        for node in leader.into_iter().chain(plan.into_iter().flatten()) {
             self.send(node, |outbox| outbox.vote = true);
         }
     }

@@ -28,7 +28,7 @@ fn corpus() -> Vec<Vec<u8>> {
         let (document_differs, wants) = (true, false);
         let vote =
             Vote { boot, serial: 5, ballot, table: digest, plugin: digest, opinion, document_differs, wants };
-        PlanMessage::Vote(vote)
+        PlanMessage::Vote(vote.clone(), vec![(NodeId([6; 16]), vote)])
     };
     let proposal = Proposal {
         ballot,

@@ -353,7 +353,7 @@ impl Planner {
         let message = PlanMessage::Proposal(proposal);
         let bytes = message.emit();
         let PlanMessage::Proposal(proposal) = message else { return };
-        let mut plan = InForce::new(proposal, bytes);
+        let mut plan = InForce::new(proposal, bytes, self.me);
         plan.opinion = match plan.proposal.fault.as_str() {
             "" => Opinion::Answered(plan.digest),
             fault => Opinion::Fault(String::from(fault)),

@@ -184,6 +184,8 @@ pub struct Planner {
     in_force: Option<InForce>,
     held: Vec<Held>,
     votes: BTreeMap<NodeId, Vote>,
+    /// Votes on the plan in force that came by way of others: they are shown and passed on, and decide nothing.
+    passed: BTreeMap<NodeId, Vote>,
     highest_epoch: u64,
     lead: Lead,
     relay: Relay,
@@ -214,6 +216,7 @@ impl Planner {
             in_force: None,
             held: Vec::new(),
             votes: BTreeMap::new(),
+            passed: BTreeMap::new(),
             highest_epoch: 0,
             lead: Lead::default(),
             relay: Relay::default(),
@@ -274,7 +277,10 @@ impl Planner {
         }
         match PlanMessage::parse(bytes)? {
             PlanMessage::Proposal(proposal) => self.handle_proposal(now, from, proposal, bytes),
-            PlanMessage::Vote(vote) => self.handle_vote(from, vote),
+            PlanMessage::Vote(vote, passed) => {
+                self.handle_passed(from, &vote, passed);
+                self.handle_vote(from, vote);
+            }
             PlanMessage::Fetch => self.send(from, |outbox| outbox.proposal = true),
             PlanMessage::Document(document) => self.lead.handle_document(now, from, document),
         }
@@ -314,7 +320,7 @@ impl Planner {
             }
             if core::mem::take(&mut outbox.vote) {
                 let vote = self.vote()?;
-                return Some((to, PlanMessage::Vote(vote).emit()));
+                return Some((to, PlanMessage::Vote(vote, self.votes_for(to)).emit()));
             }
             if core::mem::take(&mut outbox.document) {
                 let document = self.facts.as_ref()?.responsibilities.clone();

@@ -2,13 +2,16 @@
 //!
 //! Beside its summaries a member tells which plan is in force with it. One that lacks it for a while, whatever keeps
 //! its leader's messages away, asks whoever spoke of it: a plan counts by who proposed it, not by who hands it on.
-//! The other way round, members pass on which plan a leader that does not hear its holder has to outbid.
+//! The other way round, members pass on which plan a leader that does not hear its holder has to outbid, and with their
+//! votes those of members to which they gave the plan.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use overlan_wire::{Ballot, BootId, NodeId};
 
-use super::Planner;
+use super::wire::{MAX_PASSED, Vote};
+use super::{MAX_VOTES, Planner};
 use crate::time::Instant;
 
 /// How long a plan is missing here before another than its proposer is asked for it, once in this time, and how long a
@@ -103,5 +106,41 @@ impl Planner {
         if self.leads() && now.since(since) >= RELAY_WAIT {
             self.lead.note_rival(above, from);
         }
+    }
+
+    /// Takes the votes of others that a member passes on, and sees its own vote passed on, where it got the plan here.
+    pub(super) fn handle_passed(&mut self, from: NodeId, vote: &Vote, passed: Vec<(NodeId, Vote)>) {
+        let mut news =
+            self.hands_on(vote) && self.votes.get(&from).is_none_or(|known| known.serial < vote.serial);
+        for (node, vote) in passed {
+            let counts = node != self.me && self.live_boot(node) == Some(vote.boot) && self.is_of_plan(&vote);
+            let known = self.passed.get(&node).filter(|known| known.boot == vote.boot);
+            if !counts || known.is_some_and(|known| known.serial >= vote.serial) {
+                continue;
+            }
+            if self.passed.len() < MAX_VOTES || self.passed.contains_key(&node) {
+                news |= self.hands_on(&vote);
+                self.passed.insert(node, vote);
+            }
+        }
+        if news {
+            self.report();
+        }
+    }
+
+    /// What others said of the plan in force, for the member to which this one's vote goes.
+    pub(super) fn votes_for(&self, to: NodeId) -> Vec<(NodeId, Vote)> {
+        let all =
+            self.votes.iter().chain(&self.passed).filter(|(node, vote)| **node != to && self.hands_on(vote));
+        all.take(MAX_PASSED).map(|(node, vote)| (*node, vote.clone())).collect()
+    }
+
+    /// Whether the vote is for another, who proposed the plan.
+    fn hands_on(&self, vote: &Vote) -> bool {
+        self.is_of_plan(vote) && vote.ballot.is_some_and(|ballot| ballot.proposer != self.me)
+    }
+
+    fn is_of_plan(&self, vote: &Vote) -> bool {
+        self.in_force.as_ref().is_some_and(|plan| vote.ballot == Some(plan.proposal.ballot))
     }
 }

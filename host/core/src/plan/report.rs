@@ -82,9 +82,11 @@ impl Planner {
         let plugin = self.facts.as_ref().map_or(Digest::default(), |facts| facts.plugin_digest);
         let row = |(node, boot)| {
             let known = self.votes.get(&node).filter(|vote| vote.boot == boot);
+            let passed = self.passed.get(&node).filter(|vote| vote.boot == boot);
+            let told = known.filter(|vote| vote.ballot == Some(ballot)).or(passed);
             let (verdict, why) = if node == self.me {
                 verdict(plan, &plan.opinion, plan.asked_plugin.unwrap_or(plugin), self.document_differs())
-            } else if let Some(vote) = known.filter(|vote| vote.ballot == Some(ballot)) {
+            } else if let Some(vote) = told {
                 verdict(plan, &vote.opinion, vote.plugin, vote.document_differs)
             } else if node == ballot.proposer {
                 match plan.proposal.fault.as_str() {

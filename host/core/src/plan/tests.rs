@@ -59,9 +59,15 @@ fn vote(opinion: Opinion) -> Vote {
 fn messages() -> Vec<PlanMessage> {
     vec![
         PlanMessage::Proposal(proposal()),
-        PlanMessage::Vote(vote(Opinion::Pending("asking".into()))),
-        PlanMessage::Vote(vote(Opinion::Answered(Digest([5; 32])))),
-        PlanMessage::Vote(Vote { ballot: None, wants: true, ..vote(Opinion::Fault("trap".into())) }),
+        PlanMessage::Vote(vote(Opinion::Pending("asking".into())), Vec::new()),
+        PlanMessage::Vote(vote(Opinion::Answered(Digest([5; 32]))), Vec::new()),
+        PlanMessage::Vote(
+            Vote { ballot: None, wants: true, ..vote(Opinion::Fault("trap".into())) },
+            vec![
+                (node(3), vote(Opinion::Answered(Digest([5; 32])))),
+                (node(4), vote(Opinion::Pending("x".into()))),
+            ],
+        ),
         PlanMessage::Fetch,
         PlanMessage::Document(vec![duty(0, 1), duty(14, 32)]),
     ]
@@ -82,8 +88,14 @@ fn cut_messages_are_refused_and_hostile_ones_never_panic() {
     for message in messages() {
         let bytes = message.emit();
         for len in 0..bytes.len() {
-            // Members that know no cluster documents end their proposals before one.
-            let older = matches!(message, PlanMessage::Proposal(_)) && len == bytes.len() - 40;
+            // Members that know no cluster documents end their proposals before one, and votes before those of others.
+            let older = match &message {
+                PlanMessage::Proposal(_) => len == bytes.len() - 40,
+                PlanMessage::Vote(own, _) => {
+                    len == PlanMessage::Vote(own.clone(), Vec::new()).emit().len() - 2
+                }
+                _ => false,
+            };
             assert_eq!(PlanMessage::parse(&bytes[..len]).is_ok(), older, "{len} bytes of {message:?}");
         }
         let mut planner = joined_planner(3);
@@ -231,17 +243,52 @@ fn facts_beyond_the_limits_are_cut_and_counted() {
 fn votes_are_bounded() {
     let mut planner = joined_planner(1);
     for n in 0..MAX_NODES as u16 + 10 {
-        let bytes = PlanMessage::Vote(vote(Opinion::Fault("trap".into()))).emit();
+        let bytes = PlanMessage::Vote(vote(Opinion::Fault("trap".into())), Vec::new()).emit();
         assert_eq!(planner.handle_message(Instant::ZERO, node(n), &bytes), Ok(()));
     }
     assert_eq!(planner.votes.len(), MAX_VOTES);
     assert!(planner.counters().votes_dropped > 0);
 }
 
+/// What a member says that others voted is shown, and outdone by what they say themselves.
+#[test]
+fn votes_that_are_passed_on_decide_nothing() {
+    let mut planner = joined_planner(1);
+    while let Some(due) = planner.poll_timeout().filter(|_| planner.in_force.is_none()) {
+        planner.handle_timeout(due);
+        while let Some((ticket, question)) = planner.poll_question() {
+            planner.handle_answer(due, ticket, Ok(fallback_assignment(&question)));
+        }
+    }
+    let plan = planner.in_force.as_ref().expect("it leads");
+    let (ballot, digest) = (plan.proposal.ballot, plan.digest);
+    let of = |ballot, serial| Vote {
+        ballot: Some(ballot),
+        serial,
+        document_differs: false,
+        ..vote(Opinion::Answered(digest))
+    };
+    let rival = Ballot { epoch: ballot.epoch + 1, ..ballot };
+    let passed = vec![(node(3), of(ballot, u64::MAX)), (node(2), of(rival, 9)), (node(4), of(ballot, 9))];
+    let message = PlanMessage::Vote(of(ballot, 1), passed).emit();
+    planner.handle_message(Instant::ZERO, node(2), &message).expect("it is a message");
+    assert_eq!(planner.votes.keys().copied().collect::<Vec<_>>(), [node(2)]);
+    assert_eq!(planner.passed.keys().copied().collect::<Vec<_>>(), [node(3)], "4 does not live");
+    let same = |planner: &Planner| {
+        let votes = planner.status(|id| id.to_string()).votes;
+        votes.iter().filter(|vote| vote.verdict == "same").count()
+    };
+    assert_eq!((same(&planner), planner.highest_epoch), (3, ballot.epoch));
+    let message =
+        PlanMessage::Vote(Vote { opinion: Opinion::Fault("trap".into()), ..of(ballot, 1) }, Vec::new());
+    planner.handle_message(Instant::ZERO, node(3), &message.emit()).expect("it is a message");
+    assert_eq!(same(&planner), 2);
+}
+
 #[test]
 fn a_restarted_leader_outbids_what_is_in_force() {
     let mut planner = joined_planner(1);
-    let bytes = PlanMessage::Vote(vote(Opinion::Answered(Digest::default()))).emit();
+    let bytes = PlanMessage::Vote(vote(Opinion::Answered(Digest::default())), Vec::new()).emit();
     assert_eq!(planner.handle_message(Instant::ZERO, node(2), &bytes), Ok(()));
     let mut proposed = Vec::new();
     while let Some(due) = planner.poll_timeout().filter(|_| planner.in_force.is_none()) {
@@ -318,7 +365,9 @@ fn an_epoch_that_nobody_can_have_come_to_is_ignored() {
     leader.handle_facts(Instant::ZERO, facts(1, 5, 5));
     let ballot = Ballot { epoch: MAX_EPOCH, proposer: node(99), boot: BootId([1; 16]) };
     let last = Vote { ballot: Some(ballot), ..vote(Opinion::Pending("x".into())) };
-    leader.handle_message(Instant::ZERO, node(2), &PlanMessage::Vote(last).emit()).expect("it is a message");
+    leader
+        .handle_message(Instant::ZERO, node(2), &PlanMessage::Vote(last, Vec::new()).emit())
+        .expect("it is a message");
     assert_eq!(leader.counters().votes_dropped, 1);
     let due = leader.poll_timeout().expect("a plan is wanted");
     leader.handle_timeout(due);

@@ -25,6 +25,9 @@ pub const MAX_DOCUMENT: usize = 8 << 20;
 /// Longest reason in a vote or proposal, in bytes.
 pub const MAX_WHY: usize = 200;
 
+/// Most votes of others in one message.
+pub(crate) const MAX_PASSED: usize = 64;
+
 const KIND_PROPOSAL: u8 = 1;
 const KIND_VOTE: u8 = 2;
 const KIND_FETCH: u8 = 3;
@@ -84,7 +87,8 @@ pub(crate) struct Vote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlanMessage {
     Proposal(Proposal),
-    Vote(Vote),
+    /// The sender's, and those of others who got the plan in force from it.
+    Vote(Vote, Vec<(NodeId, Vote)>),
     /// Asks for the plan in force with the receiver.
     Fetch,
     /// The sender's responsibilities, for a proposer that has none.
@@ -99,7 +103,7 @@ impl PlanMessage {
         let mut r = Reader::new(bytes);
         match r.u8("plan message kind")? {
             KIND_PROPOSAL => Ok(PlanMessage::Proposal(parse_proposal(&mut r)?)),
-            KIND_VOTE => Ok(PlanMessage::Vote(parse_vote(&mut r)?)),
+            KIND_VOTE => Ok(PlanMessage::Vote(parse_vote(&mut r)?, parse_passed(&mut r)?)),
             KIND_FETCH => Ok(PlanMessage::Fetch),
             KIND_DOCUMENT => Ok(PlanMessage::Document(parse_document(&mut r)?)),
             _ => Err(DecodeError::OutOfRange("plan message kind")),
@@ -113,9 +117,10 @@ impl PlanMessage {
                 out.push(KIND_PROPOSAL);
                 emit_proposal(&mut out, proposal);
             }
-            PlanMessage::Vote(vote) => {
+            PlanMessage::Vote(vote, passed) => {
                 out.push(KIND_VOTE);
                 emit_vote(&mut out, vote);
+                emit_passed(&mut out, passed);
             }
             PlanMessage::Fetch => out.push(KIND_FETCH),
             PlanMessage::Document(document) => {
@@ -378,4 +383,21 @@ fn parse_vote(r: &mut Reader<'_>) -> Result<Vote, DecodeError> {
     };
     let document_differs = flags & 2 != 0;
     Ok(Vote { boot, serial, ballot, table, plugin, opinion, document_differs, wants: flags & 4 != 0 })
+}
+
+fn emit_passed(out: &mut Vec<u8>, passed: &[(NodeId, Vote)]) {
+    out.extend_from_slice(&(passed.len() as u16).to_be_bytes());
+    for (node, vote) in passed {
+        out.extend_from_slice(&node.0);
+        emit_vote(out, vote);
+    }
+}
+
+fn parse_passed(r: &mut Reader<'_>) -> Result<Vec<(NodeId, Vote)>, DecodeError> {
+    // A member that passes no votes on ends before.
+    let count = if r.is_empty() { 0 } else { usize::from(r.u16("vote count")?) };
+    if count > MAX_PASSED {
+        return Err(DecodeError::OutOfRange("vote count"));
+    }
+    (0..count).map(|_| Ok((NodeId(r.array("voter")?), parse_vote(r)?))).collect()
 }
