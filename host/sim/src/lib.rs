@@ -10,5 +10,5 @@ mod network;
 mod world;
 
 pub use insider::Insider;
-pub use network::Network;
+pub use network::{HEADERS, Link, Network};
 pub use world::{Member, World};

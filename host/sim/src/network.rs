@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use overlan_core::Instant;
 use rand::{Rng, RngExt};
 
 /// The faults of the network. Rates are per million.
@@ -29,6 +30,50 @@ pub struct Network {
     pub dead: BTreeSet<IpAddr>,
     /// Largest UDP payload that passes; 0: any.
     pub mtu: usize,
+    /// Links that carry so much and no more. A datagram passes the first that is on its way.
+    pub links: Vec<Link>,
+}
+
+/// A link of limited rate, before which a queue drops what does not fit (drop-tail).
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Bytes per second, headers of IP and UDP among them.
+    pub rate: u64,
+    /// Bytes that may wait.
+    pub queue: usize,
+    /// Directed pairs of addresses whose datagrams pass it.
+    pub pairs: BTreeSet<(IpAddr, IpAddr)>,
+    /// Datagrams and bytes that it took.
+    pub taken: (u64, u64),
+    /// Datagrams that found no room.
+    pub dropped: u64,
+    /// When all that waits will have passed.
+    empty_at: Instant,
+}
+
+/// Bytes that headers of IP and UDP add to each datagram.
+pub const HEADERS: usize = 28;
+
+impl Link {
+    /// A link of this rate in bits per second for these pairs.
+    pub fn new(bits: u64, queue: usize, pairs: impl IntoIterator<Item = (IpAddr, IpAddr)>) -> Self {
+        let pairs = pairs.into_iter().collect();
+        Link { rate: bits / 8, queue, pairs, taken: (0, 0), dropped: 0, empty_at: Instant::ZERO }
+    }
+
+    /// How long a datagram takes that comes now; `None`: there is no room for it.
+    fn pass(&mut self, len: usize, now: Instant) -> Option<Duration> {
+        let len = (len + HEADERS) as u64;
+        let waits = self.empty_at.since(now);
+        if waits.as_nanos() * u128::from(self.rate) / 1_000_000_000 + u128::from(len) > self.queue as u128 {
+            self.dropped += 1;
+            return None;
+        }
+        let takes = waits + Duration::from_nanos(len * 1_000_000_000 / self.rate);
+        self.taken = (self.taken.0 + 1, self.taken.1 + len);
+        self.empty_at = now + takes;
+        Some(takes)
+    }
 }
 
 impl Network {
@@ -55,7 +100,8 @@ impl Network {
 
     /// The delays after which copies of the datagram arrive, each with whether it is damaged.
     pub(crate) fn carry(
-        &self,
+        &mut self,
+        now: Instant,
         from: IpAddr,
         to: IpAddr,
         len: usize,
@@ -66,6 +112,10 @@ impl Network {
         if dead || self.mtu > 0 && len > self.mtu || hits(self.loss_ppm) {
             return Vec::new();
         }
+        let link = self.links.iter_mut().find(|link| link.pairs.contains(&(from, to)));
+        let Some(queued) = link.map_or(Some(Duration::ZERO), |link| link.pass(len, now)) else {
+            return Vec::new();
+        };
         let copies = 1 + usize::from(hits(self.duplicate_ppm));
         let damaged: Vec<bool> = (0..copies).map(|_| hits(self.corrupt_ppm)).collect();
         let jitter = self.jitter.as_nanos() as u64;
@@ -74,7 +124,7 @@ impl Network {
             .into_iter()
             .map(|damaged| {
                 let extra = if jitter > 0 { rng.random_range(0..jitter) } else { 0 };
-                (self.delay + late + Duration::from_nanos(extra), damaged)
+                (queued + self.delay + late + Duration::from_nanos(extra), damaged)
             })
             .collect()
     }

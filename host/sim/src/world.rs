@@ -446,7 +446,8 @@ impl World {
         (self.now.as_nanos(), local, remote, datagram).hash(&mut self.trace);
         let holds = |member: &Member| member.adapters.iter().any(|adapter| adapter.address == remote.ip());
         let Some(to) = self.members.iter().position(holds) else { return };
-        for (delay, damaged) in self.network.carry(local.ip(), remote.ip(), datagram.len(), &mut self.rng) {
+        let carried = self.network.carry(self.now, local.ip(), remote.ip(), datagram.len(), &mut self.rng);
+        for (delay, damaged) in carried {
             let mut bytes = datagram.to_vec();
             if damaged {
                 let at = self.rng.random_range(0..bytes.len());
