@@ -199,7 +199,8 @@ impl<A: Aead> Peer<A> {
                 Next::Whole(len) => (Some(len), (MIN_DATAGRAM + len).min(datagram)),
                 Next::Piece => (None, datagram),
             };
-            if self.paths[at].recovery.room(datagram, now) < least {
+            let window = self.paths[at].recovery.room(datagram, now);
+            if window < least {
                 break;
             }
             // Small ones, each in a datagram of its own, make segments where they are equal.
@@ -218,8 +219,8 @@ impl<A: Aead> Peer<A> {
             }
             next = self.outbox.next(take);
             let more = next != Next::Nothing;
-            if more && !enough {
-                // Equal segments: zero bytes are padding.
+            if more && !enough && window >= limit {
+                // Equal segments: zero bytes are padding. (One that the window cut short is the last.)
                 buffer.resize(draft.start + limit - TAG, 0);
             }
             let sent = self.finish(draft, now, buffer);
