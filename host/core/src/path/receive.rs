@@ -14,6 +14,9 @@ const MAX_RANGES: usize = 64;
 /// A packet that wants an acknowledgement waits at most this long for something to carry it (RFC 9000 section
 /// 13.2.1): the answer of an application, say.
 pub(crate) const MAX_ACK_DELAY: Duration = Duration::from_millis(1);
+/// What arrived longer ago than once to twice this time was acknowledged often enough: a path that loses much would carry
+/// little but acknowledgements.
+const TOLD_FOR: Duration = Duration::from_secs(1);
 /// Packets that want an acknowledgement, as many as are acknowledged without waiting (RFC 9000 section 13.2.2).
 const ACK_FREQUENCY: u32 = 2;
 
@@ -34,6 +37,9 @@ pub(crate) struct ReceiveSpace {
     /// One of them tells of a gap or of congestion: the sender should know at once.
     urgent: bool,
     pub(crate) last_at: Instant,
+    /// The largest number once to twice [`TOLD_FOR`] ago, and the largest of half that time ago.
+    told: (u64, u64),
+    told_at: Instant,
 }
 
 impl ReceiveSpace {
@@ -51,6 +57,10 @@ impl ReceiveSpace {
     pub(crate) fn note(&mut self, number: PacketNumber, now: Instant) -> bool {
         let number = number.0;
         self.last_at = now;
+        if now.since(self.told_at) >= TOLD_FOR {
+            self.told = (self.told.1, self.ranges.last().map_or(0, |&(_, high)| high));
+            self.told_at = now;
+        }
         match self.ranges.last_mut() {
             Some((_, high)) if number.checked_sub(1) == Some(*high) => {
                 *high = number;
@@ -130,6 +140,7 @@ impl ReceiveSpace {
             return None;
         }
         let newest = self.ranges.iter().rev().take(MAX_ACK_RANGES);
+        let newest = newest.take_while(|&&(_, high)| high >= self.told.0);
         Some(overlan_wire::Ack {
             path,
             delay_us: u32::try_from(now.since(self.largest_at).as_micros()).unwrap_or(u32::MAX),
@@ -189,5 +200,21 @@ mod tests {
         owe(&mut space, 5);
         assert!(space.ack_due(Instant::ZERO));
         assert_eq!(space.ack(PathId(0), Instant::ZERO).map(|ack| ack.ce), Some(1));
+    }
+
+    /// Old gaps are not told of for ever: each would make every acknowledgement longer.
+    #[test]
+    fn what_was_told_for_long_is_not_told_again() {
+        let mut space = ReceiveSpace::default();
+        let at = |number: u64| Instant::ZERO + Duration::from_millis(50 * number);
+        for number in (0..200).step_by(2) {
+            space.note(PacketNumber(number), at(number));
+        }
+        let ranges = space.ack(PathId(0), at(200)).unwrap().ranges;
+        assert_eq!(ranges[0], (PacketNumber(198), PacketNumber(198)));
+        assert!((10..=21).contains(&ranges.len()), "{} of two seconds at most", ranges.len());
+        space.note(PacketNumber(151), at(200));
+        let ranges = space.ack(PathId(0), at(200)).unwrap().ranges;
+        assert!(ranges.iter().all(|(low, _)| low.0 > 140), "{ranges:?}");
     }
 }
