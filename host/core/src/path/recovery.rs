@@ -412,13 +412,14 @@ impl Recovery {
         has_alternate: bool,
     ) -> Option<Instant> {
         let late = has_alternate.then(|| self.flight.from(self.late_below).next()).flatten();
-        let late = late.map(|packet| packet.at + reply_timeout);
+        let late = late.map(|packet| packet.at.max(self.delivered.at) + reply_timeout);
         let probe = (!self.flight.is_empty()).then(|| self.probe_deadline(rtt));
         [self.loss_time, late, probe, self.pacer.next_deadline()].into_iter().flatten().min()
     }
 
+    /// RFC 9002 section 6.2.1: each acknowledgement starts the timeout anew.
     fn probe_deadline(&self, rtt: &RttEstimator) -> Instant {
-        self.last_sent + rtt.probe_timeout() * (1 << self.backoff)
+        self.last_sent.max(self.delivered.at) + rtt.probe_timeout() * (1 << self.backoff)
     }
 
     /// Time has passed: what is lost, late (its reply timeout is over; it matters only where
@@ -440,8 +441,12 @@ impl Recovery {
             self.detect_loss(rtt, datagram, now, outcome);
         }
         if has_alternate {
-            let late =
-                self.flight.from(self.late_below).take_while(|packet| packet.at + reply_timeout <= now);
+            // While answers to others come, it waits in the same queue; and where it was lost, they tell.
+            let answered = self.delivered.at;
+            let late = self
+                .flight
+                .from(self.late_below)
+                .take_while(|packet| packet.at.max(answered) + reply_timeout <= now);
             for packet in late {
                 self.late_below = packet.number + 1;
                 outcome.note_missed(packet.size, packet.at);
@@ -522,5 +527,27 @@ mod tests {
         recovery.handle_ack(&ack, &mut rtt, 1_200, now + Duration::from_millis(1), &mut outcome);
         assert!(outcome.progress);
         assert!(recovery.room(1_200, now) >= 1_200);
+    }
+
+    /// Packets that wait in one queue: while answers to the first come, the others are neither late nor to be probed for.
+    #[test]
+    fn what_waits_in_a_queue_is_not_late() {
+        let (mut recovery, mut rtt) = (Recovery::new(Congestion::Cubic), RttEstimator::default());
+        rtt.sample(Duration::from_millis(40), Duration::ZERO, Instant::ZERO);
+        let mut numbers = Vec::new();
+        for _ in 0..8 {
+            let number = recovery.next_number();
+            recovery.note_sent(number, 1_200, accepted(), Instant::ZERO);
+            numbers.push(number);
+        }
+        let reply_timeout = Duration::from_millis(200);
+        let (path, mut now, mut outcome) = (overlan_wire::PathId(0), Instant::ZERO, Outcome::default());
+        for number in numbers {
+            now = now + Duration::from_millis(120);
+            recovery.handle_timeout(&rtt, reply_timeout, true, 1_200, now, &mut outcome);
+            assert!(outcome.late.is_empty() && !recovery.probe_due(), "{number:?}");
+            let ack = Ack { path, delay_us: 0, ce: 0, ranges: [(number, number)].into_iter().collect() };
+            recovery.handle_ack(&ack, &mut rtt, 1_200, now, &mut outcome);
+        }
     }
 }
