@@ -32,6 +32,15 @@ use rtt::RttEstimator;
 const FLAP_MEMORY: Duration = Duration::from_secs(600);
 /// Most downs remembered.
 const MAX_FLAPS: usize = 64;
+/// Full datagrams that may be before a reply in a queue.
+const QUEUED_DATAGRAMS: u32 = 4;
+/// A path is probed no more often than each time in which it carries so many full datagrams: a probe and an answer are a
+/// tenth of one.
+const PROBE_PART: u32 = 8;
+/// And so many times the present queue later: it is not made longer.
+const PROBE_QUEUES: u32 = 4;
+/// After so many pings in vain a path that never answered is asked half as often, down to an eighth.
+const PATIENT_PINGS: usize = 4;
 /// Pings that may wait for their pong: five a second over a round trip of 2 s, and those of a path that is late.
 const MAX_PINGS: usize = 16;
 
@@ -128,14 +137,26 @@ impl Path {
         self.health.state()
     }
 
-    /// What the policy says; but no reply is late before it can be there.
+    /// What the policy says; but no reply is late before it can be there, behind a few datagrams in a queue.
     pub(crate) fn reply_timeout(&self) -> Duration {
         let policy = Duration::from_micros(self.timing.reply_timeout_us.into());
-        self.rtt.measured().map_or(policy, |(smoothed, ..)| policy.max(smoothed * 9 / 8))
+        let least = |(smoothed, ..): (Duration, Duration, Duration)| smoothed * 9 / 8 + self.queue();
+        self.rtt.measured().map_or(policy, |measured| policy.max(least(measured)))
     }
 
+    /// What a few datagrams in a queue take on this path.
+    pub(crate) fn queue(&self) -> Duration {
+        QUEUED_DATAGRAMS * self.rtt.passage()
+    }
+
+    /// What the policy says; but a slow path is not filled with probes, and a queue that they meet not made longer.
     pub(crate) fn probe_interval(&self) -> Duration {
-        Duration::from_micros(self.timing.probe_interval_us.into())
+        let policy = Duration::from_micros(self.timing.probe_interval_us.into());
+        let Some((smoothed, _, min)) = self.rtt.measured() else {
+            // Nobody knows how slow it is, or whether there is anyone.
+            return policy * (1 << (self.pings.len() / PATIENT_PINGS).min(3));
+        };
+        policy.max(PROBE_PART * self.rtt.passage()) + PROBE_QUEUES * smoothed.saturating_sub(min)
     }
 
     /// How often it went down in the last ten minutes.

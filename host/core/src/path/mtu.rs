@@ -154,18 +154,23 @@ impl MtuSearch {
         self.outstanding = Some((Probe { token, size: narrow(size) }, now));
     }
 
-    /// A pong arrived.
-    pub(crate) fn handle_pong(&mut self, token: u32, now: Instant) {
+    /// A pong arrived. Returns when the probe of the size in use went out that it answers in time.
+    pub(crate) fn handle_pong(&mut self, token: u32, now: Instant) -> Option<Instant> {
         let probes = [self.outstanding.map(|(probe, _)| probe), self.late];
-        let Some(Probe { size, .. }) = probes.into_iter().flatten().find(|probe| probe.token == token) else {
-            return;
-        };
+        let Probe { size, .. } = probes.into_iter().flatten().find(|probe| probe.token == token)?;
+        let sent = self.outstanding.filter(|(probe, _)| probe.token == token).map(|(_, sent)| sent);
         // A larger one may still be under way.
         self.outstanding.take_if(|(probe, _)| probe.size <= size);
         self.late = None;
         (self.lost, self.doubts) = (0, 0);
         self.confirmed = self.confirmed.max(size).min(self.limit);
         self.schedule(now);
+        sent.filter(|_| size == self.confirmed)
+    }
+
+    /// The size in use is to be probed once more.
+    pub(crate) fn probe_again(&mut self, now: Instant) {
+        self.next = Some(now);
     }
 
     /// A packet of this size was acknowledged: what is in use passes.
@@ -327,7 +332,7 @@ mod tests {
         // A full datagram may be a little smaller than what was confirmed.
         let size = 8_960;
         for sign in [MtuSearch::note_passed as fn(&mut MtuSearch, usize), |search, _| {
-            search.handle_pong(9, Instant::ZERO)
+            search.handle_pong(9, Instant::ZERO);
         }] {
             for times in 1..DOUBTFUL.into() {
                 search.suspect(Large { size, sent: second(times) }, second(times + 1));

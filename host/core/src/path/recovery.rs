@@ -31,6 +31,8 @@ const REORDERS_FOR: Duration = Duration::from_secs(10);
 const MAX_PATIENCE: (u32, Duration) = (8, Duration::from_millis(200));
 /// Lost packets in a row that span so many probe timeouts are persistent congestion (RFC 9002 section 7.6.1).
 const PERSISTENT_TIMEOUTS: u32 = 3;
+/// Datagrams that a slow path may queue at first.
+const FIRST_QUEUE: usize = 2;
 /// Loss is averaged over about this many packets.
 const LOSS_MEMORY: u64 = 256;
 /// Probe timeouts double at most this often.
@@ -252,6 +254,19 @@ impl Recovery {
         sent >= self.slept_until
     }
 
+    /// A full datagram alone took so long: a window for more than the path holds and a short queue is not tried first.
+    pub(crate) fn note_full(&mut self, rtt: &RttEstimator, datagram: usize) {
+        let (Some((smoothed, ..)), passage) = (rtt.measured(), rtt.passage()) else { return };
+        if let Some(held) = smoothed.as_micros().checked_div(passage.as_micros()) {
+            self.controller.start_at(datagram.saturating_mul(FIRST_QUEUE + held as usize), datagram);
+        }
+    }
+
+    /// Nothing waits for an acknowledgement.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flight.is_empty()
+    }
+
     /// A ping was answered: the path works both ways, and what it carries needs no longer patience than at first.
     pub(crate) fn note_pong(&mut self) {
         self.backoff = 0;
@@ -334,7 +349,8 @@ impl Recovery {
             round,
             rtt: sample,
             smoothed,
-            min_rtt: rtt.recent_min(),
+            min_rtt: rtt.base(),
+            passage: rtt.passage(),
             rate: delivery_rate(
                 self.delivered.bytes - delivered.bytes,
                 sent_at.since(delivered.sent_at),

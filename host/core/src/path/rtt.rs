@@ -14,11 +14,17 @@ const ACK_DELAY: Duration = Duration::from_millis(MAX_ACK_DELAY.as_millis() as u
 
 /// The least round trip of once to twice this time counts as recent.
 const RECENT: Duration = Duration::from_secs(5);
+/// A path whose links need longer than this for a full datagram is seldom seen without a queue: 3 Mbit/s.
+const SLOW_PASSAGE: Duration = Duration::from_millis(4);
+/// No datagram is taken to need longer than this: 48 kbit/s.
+const LONGEST_PASSAGE: Duration = Duration::from_millis(250);
 
-/// Smoothed round-trip time, its mean deviation and minimum.
+/// Smoothed round-trip time, its mean deviation and minimum, and what size adds to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RttEstimator {
     sampled: Option<Sampled>,
+    /// The last two measured of what [`passage`](Self::passage) says, in microseconds.
+    passages_us: [u32; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +33,8 @@ struct Sampled {
     variance: Duration,
     min: Duration,
     latest: Duration,
-    /// The least since `recent_since`, and of the time before.
-    recent: (Duration, Duration),
+    /// The least since `recent_since`, and of the time before, in nanoseconds, at most 4 s.
+    recent: [u32; 2],
     recent_since: Instant,
 }
 
@@ -41,16 +47,16 @@ impl RttEstimator {
                 variance: rtt / 2,
                 min: rtt,
                 latest: rtt,
-                recent: (rtt, rtt),
+                recent: [nanos(rtt); 2],
                 recent_since: now,
             });
             return rtt;
         };
         if now.since(held.recent_since) >= RECENT {
-            held.recent = (rtt, held.recent.0);
+            held.recent = [nanos(rtt), held.recent[0]];
             held.recent_since = now;
         }
-        held.recent.0 = held.recent.0.min(rtt);
+        held.recent[0] = held.recent[0].min(nanos(rtt));
         held.latest = rtt;
         held.min = held.min.min(rtt);
         let delay = ack_delay.min(ACK_DELAY);
@@ -60,10 +66,27 @@ impl RttEstimator {
         adjusted
     }
 
-    /// The least round trip of the last seconds: what the path is without a queue. Routes change, so that the least
-    /// of all time would not do.
-    pub(crate) fn recent_min(&self) -> Duration {
-        self.sampled.map_or(INITIAL, |held| held.recent.0.min(held.recent.1))
+    /// What the path is without a queue: the least round trip of the last seconds. Routes change, so that the least of
+    /// all time would not do, but where one datagram of our own hides it for seconds.
+    pub(crate) fn base(&self) -> Duration {
+        let slow = self.passage() > SLOW_PASSAGE;
+        self.sampled.map_or(INITIAL, |held| if slow { held.min } else { held.recent_min() })
+    }
+
+    /// The round trip of a full datagram with a short answer, while nothing else was in flight: what it takes beyond that of
+    /// short ones is what the links need for its bytes. Whether that is news: a path is slow that shows it twice.
+    pub(crate) fn note_full(&mut self, rtt: Duration) -> bool {
+        let Some(held) = self.sampled else { return false };
+        let passage = rtt.saturating_sub(held.recent_min()).min(LONGEST_PASSAGE);
+        let before = Duration::from_micros(self.passages_us[0].into());
+        self.passages_us = [passage.as_micros() as u32, self.passages_us[0]];
+        passage > SLOW_PASSAGE && before <= SLOW_PASSAGE
+    }
+
+    /// How long the path's links need for a full datagram, the time under way aside: that of one in a queue. At most
+    /// 250 ms; zero before it was measured.
+    pub(crate) fn passage(&self) -> Duration {
+        Duration::from_micros(self.passages_us[0].min(self.passages_us[1]).into())
     }
 
     /// (smoothed, variance, min), once there was a sample.
@@ -85,4 +108,14 @@ impl RttEstimator {
         let base = self.sampled.map_or(INITIAL, |held| held.smoothed.max(held.latest));
         (base * 9 / 8).max(GRANULARITY)
     }
+}
+
+impl Sampled {
+    fn recent_min(&self) -> Duration {
+        Duration::from_nanos(self.recent[0].min(self.recent[1]).into())
+    }
+}
+
+fn nanos(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
 }

@@ -85,7 +85,15 @@ impl<A: Aead> Peer<A> {
         let Some(at) = self.path_between(ends) else { return };
         let path = &mut self.paths[at];
         let before = path.mtu.confirmed();
-        path.mtu.handle_pong(token, now);
+        if let Some(sent) = path.mtu.handle_pong(token, now)
+            && path.recovery.is_idle()
+            && path.recovery.measures(sent)
+        {
+            if path.rtt.note_full(now.since(sent)) {
+                path.mtu.probe_again(now);
+            }
+            path.recovery.note_full(&path.rtt, path.datagram());
+        }
         if path.mtu.confirmed() != before {
             self.ask_sizing.push(path.id);
         }

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use super::{Delivery, MAX_WINDOW, Sign, rate, scaled};
+use super::{Delivery, MAX_WINDOW, STANDING_QUEUE, Sign, rate, scaled};
 use crate::time::Instant;
 
 /// Rounds that a rate is remembered, and how long one counts for at the least: on a path of microseconds, ten rounds
@@ -17,10 +17,17 @@ const DRAIN_GAIN: u64 = 35;
 const CYCLE: [u64; 8] = [125, 75, 100, 100, 100, 100, 100, 100];
 /// Rounds without a quarter more: the pipe is full.
 const FULL_ROUNDS: u32 = 3;
-/// In flight beyond what the path holds, for sends and acknowledgements that come in batches: three of what is sent at
-/// once, a millisecond's worth up to one offloaded send (the draft's offload budget and send quantum).
+/// In flight beyond what the path holds, for sends and acknowledgements that come in batches...
+const BATCH_DATAGRAMS: usize = 16;
+/// ... but no more than leave in this time, where that is more than two...
+const BATCH_TIME: Duration = Duration::from_millis(20);
+/// ... and on a fast path three of what is sent at once (the draft's offload budget), half a millisecond's worth each, up
+/// to one offloaded send.
 const BATCH_QUANTA: usize = 3;
-const MAX_QUANTUM: u64 = 64 * 1024;
+const QUANTA_PER_SECOND: u64 = 2_000;
+const MAX_QUANTUM: u64 = 64 << 10;
+/// Startup ends with a queue of so many datagrams on a slow path.
+const QUEUED_DATAGRAMS: u32 = 4;
 /// How often, and how long, the queue is emptied to see the true round trip.
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(50);
@@ -48,7 +55,7 @@ pub(crate) struct Bbr {
     cycle: usize,
     phase_since: Instant,
     rtt_probed: Instant,
-    window: Option<usize>,
+    pub(super) window: Option<usize>,
     /// What many losses leave, until rounds without them raise it.
     cap: Option<usize>,
     lost_in_round: usize,
@@ -130,7 +137,7 @@ impl Bbr {
         let now = delivery.now;
         let in_phase = now.since(self.phase_since);
         let next = match self.phase {
-            Phase::Startup if self.full_rounds >= FULL_ROUNDS => Phase::Drain,
+            Phase::Startup if self.full_rounds >= FULL_ROUNDS || is_queued(delivery) => Phase::Drain,
             Phase::Drain if delivery.in_flight.1 <= self.pipe() => Phase::Cycle,
             Phase::Cycle if now.since(self.rtt_probed) > PROBE_RTT_INTERVAL => Phase::ProbeRtt,
             Phase::Cycle => {
@@ -156,16 +163,23 @@ impl Bbr {
         (self.phase, self.phase_since) = (next, now);
     }
 
+    /// Bytes in flight beyond what the path holds.
+    fn batch(&self, delivery: &Delivery) -> usize {
+        let most = BATCH_TIME.as_micros().checked_div(delivery.passage.as_micros()).unwrap_or(u128::MAX);
+        let datagrams = most.clamp(2, BATCH_DATAGRAMS as u128) as usize;
+        let quantum = (self.best_rate() / QUANTA_PER_SECOND).min(MAX_QUANTUM) as usize;
+        (datagrams * delivery.datagram).max(BATCH_QUANTA * quantum)
+    }
+
     fn resize(&mut self, delivery: &Delivery) {
-        let quantum = (self.best_rate() / 1_000).min(MAX_QUANTUM) as usize;
-        let batch = BATCH_QUANTA * quantum.max(2 * delivery.datagram);
+        let batch = self.batch(delivery);
         let pipe = self.pipe();
         let target = match self.phase {
             Phase::Startup => {
                 (scaled(pipe, STARTUP_GAIN as usize, 100) + batch).max(self.window.unwrap_or(0))
             }
             Phase::Drain | Phase::Cycle => 2 * pipe + batch,
-            Phase::ProbeRtt => pipe / 2 + 4 * delivery.datagram,
+            Phase::ProbeRtt => pipe / 2 + batch.min(4 * delivery.datagram),
         };
         self.window = Some(target.min(self.cap.unwrap_or(MAX_WINDOW)).min(MAX_WINDOW));
     }
@@ -183,6 +197,12 @@ impl Bbr {
             }
         }
     }
+}
+
+/// On a slow path, a few datagrams more are in flight than it holds.
+fn is_queued(delivery: &Delivery) -> bool {
+    let queue = QUEUED_DATAGRAMS * delivery.passage;
+    queue > STANDING_QUEUE && delivery.rtt.is_some_and(|rtt| rtt > delivery.min_rtt + queue)
 }
 
 /// The rate of bytes that arrived, over the longer of the times it took to send and to acknowledge them.

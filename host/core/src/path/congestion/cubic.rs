@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use super::{Delivery, INITIAL_DATAGRAMS, MAX_WINDOW, MINIMUM_DATAGRAMS, Sign, scaled};
+use super::{Delivery, INITIAL_DATAGRAMS, MAX_WINDOW, MINIMUM_DATAGRAMS, STANDING_QUEUE, Sign, scaled};
 use crate::time::Instant;
 
 /// A queue this long, through a round trip, ends slow start.
@@ -20,6 +20,8 @@ const SPARED_QUEUE: Duration = Duration::from_millis(1);
 const LOW_QUEUE: Duration = Duration::from_millis(4);
 /// ... and one of this length as much as a loss does.
 const FULL_QUEUE: Duration = Duration::from_millis(16);
+/// But on a slow path so many datagrams are no queue, and twice as many a full one.
+const QUEUED_DATAGRAMS: u32 = 2;
 /// Twice the mean deviation that bursts through a queue of ours make.
 const QUEUE_JITTER: Duration = Duration::from_millis(3);
 /// How often a queue that stands is drained, to see the path's own round trip, and for how long, or a round.
@@ -51,7 +53,7 @@ struct Epoch {
 /// The controller.
 #[derive(Debug, Default)]
 pub(crate) struct Cubic {
-    window: Option<usize>,
+    pub(super) window: Option<usize>,
     slow_start_until: Option<usize>,
     /// Packets sent before it say nothing new about congestion.
     recovery_start: Option<Instant>,
@@ -111,7 +113,7 @@ impl Cubic {
         if let Some(rtt) = delivery.rtt {
             // Down again, as far as it is a longer path at all.
             let longer = self.longer.map(|longer| longer.min(rtt));
-            self.longer = longer.filter(|&longer| longer > delivery.min_rtt + LOW_QUEUE);
+            self.longer = longer.filter(|&longer| longer > delivery.min_rtt + low_queue(delivery));
             self.round.samples += 1;
             self.round.sum += rtt;
             self.round.deviation += rtt.abs_diff(delivery.smoothed);
@@ -138,6 +140,11 @@ impl Cubic {
         }
         let Some(window) = self.window.filter(|_| self.drained.1.is_none()) else { return };
         let grown = if self.slow_start() {
+            let low = low_queue(delivery);
+            let standing = self.base(delivery) + low.max(STANDING_QUEUE);
+            if low > LOW_QUEUE && delivery.rtt.is_some_and(|rtt| rtt > standing) {
+                return;
+            }
             let divisor = if self.cautious.is_some() { CAUTIOUS_DIVISOR } else { 1 };
             window + delivery.bytes / divisor
         } else {
@@ -179,7 +186,8 @@ impl Cubic {
             // Not from the least: whoever sends more sees a lesser one. What varies more than a queue does is none.
             let samples = self.round.samples.max(1);
             let mean = self.round.sum / samples;
-            let jitter = (2 * self.round.deviation / samples).saturating_sub(QUEUE_JITTER);
+            let jitter = (2 * self.round.deviation / samples)
+                .saturating_sub(QUEUE_JITTER.max(2 * QUEUED_DATAGRAMS * delivery.passage));
             self.yield_to_queue(mean.saturating_sub(self.base(delivery) + jitter), min, delivery);
         }
         self.round = Round::default();
@@ -198,13 +206,15 @@ impl Cubic {
     /// Gives way to the queue that there was, on average, in the round that ends.
     fn yield_to_queue(&mut self, queue: Duration, min: Duration, delivery: &Delivery) {
         let Some(window) = self.window else { return };
-        let few = queue > LOW_QUEUE && window <= FEW_DATAGRAMS * delivery.datagram;
+        let low = low_queue(delivery);
+        let own = low.max(FEW_DATAGRAMS as u32 * delivery.passage);
+        let few = queue > own && window <= FEW_DATAGRAMS * delivery.datagram;
         self.few_rounds = if few { self.few_rounds + 1 } else { 0 };
         let passed = delivery.now.since(self.drained.0);
         let drained = self.drained.1.is_some() && passed >= DRAIN_TIME;
-        if self.few_rounds > FEW_ROUNDS || drained && min > self.base(delivery) + LOW_QUEUE {
+        if self.few_rounds > FEW_ROUNDS || drained && min > self.base(delivery) + own {
             // What filled the path when it was shorter, and a queue as it was then, tells what fills it now.
-            let was = self.base(delivery) + LOW_QUEUE;
+            let was = self.base(delivery) + own;
             let until =
                 scaled(window.max(self.peak as usize), min.as_micros() as usize, was.as_micros() as usize);
             self.longer = Some(min);
@@ -230,11 +240,12 @@ impl Cubic {
             self.settle_at(scaled(window, path as usize * 3, all as usize * 4), delivery);
             return;
         }
-        let excess = queue.saturating_sub(LOW_QUEUE).min(FULL_QUEUE - LOW_QUEUE);
+        let most = FULL_QUEUE.max(2 * low) - low;
+        let excess = queue.saturating_sub(low).min(most);
         if !excess.is_zero() {
             // What was before is no plateau to return to: flows that differ in it would grow differently.
             self.last_max = window;
-            let (part, all) = (excess.as_micros() as usize, (FULL_QUEUE - LOW_QUEUE).as_micros() as usize);
+            let (part, all) = (excess.as_micros() as usize, most.as_micros() as usize);
             self.settle_at(window - scaled(window * 3 / 10, part, all), delivery);
         }
     }
@@ -251,8 +262,9 @@ impl Cubic {
     fn bound_queue(&mut self, delivery: &Delivery) {
         let Some(min) = self.round.min else { return };
         let base = self.base(delivery);
-        if min > base + MAX_QUEUE {
-            let kept = (base + SPARED_QUEUE).as_micros() as usize;
+        let datagrams = QUEUED_DATAGRAMS * delivery.passage;
+        if min > base + MAX_QUEUE.max(datagrams) {
+            let kept = (base + SPARED_QUEUE.max(datagrams)).as_micros() as usize;
             let all = min.as_micros() as usize;
             let window = self.window.unwrap_or_default();
             let fallen = scaled(window, kept, all).clamp(window / 4, window * 7 / 10);
@@ -331,6 +343,11 @@ impl Cubic {
     }
 }
 
+/// A queue that takes nothing of the window.
+fn low_queue(delivery: &Delivery) -> Duration {
+    LOW_QUEUE.max(QUEUED_DATAGRAMS * delivery.passage)
+}
+
 impl Epoch {
     /// Bytes on the curve after this time: the plateau, and C times the cube of the distance to it.
     fn curve(&self, elapsed: Duration, datagram: usize) -> usize {
@@ -403,7 +420,8 @@ mod tests {
                 round,
                 rtt: Some(sample),
                 smoothed,
-                min_rtt: self.rtt.recent_min(),
+                min_rtt: self.rtt.base(),
+                passage: Duration::ZERO,
                 rate: 0,
                 datagram: DATAGRAM,
             });

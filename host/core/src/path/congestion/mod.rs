@@ -15,6 +15,9 @@ use cubic::Cubic;
 const INITIAL_DATAGRAMS: usize = 10;
 /// Minimum window in datagrams (RFC 9002 section 7.2).
 const MINIMUM_DATAGRAMS: usize = 2;
+/// On a slow path, a window that is still being found grows no further with a queue longer than this, though no round is
+/// over.
+const STANDING_QUEUE: Duration = Duration::from_millis(100);
 /// Largest window in bytes.
 const MAX_WINDOW: usize = 16 << 20;
 
@@ -35,8 +38,10 @@ pub(crate) struct Delivery {
     /// This acknowledgement's sample of the round trip, without the peer's delay.
     pub(crate) rtt: Option<Duration>,
     pub(crate) smoothed: Duration,
-    /// The least of the last seconds.
+    /// Without a queue.
     pub(crate) min_rtt: Duration,
+    /// How long the path's links need for a full datagram; zero: it is not known.
+    pub(crate) passage: Duration,
     /// Bytes per second that arrived while the newest was under way.
     pub(crate) rate: u64,
     pub(crate) datagram: usize,
@@ -82,6 +87,20 @@ impl Controller {
         match self {
             Controller::Cubic(cubic) => cubic.on_sign(sign, sent_at, datagram, now),
             Controller::Bbr(bbr) => bbr.on_sign(sign, sent_at, datagram, now),
+        }
+    }
+
+    /// The window that nothing is known for yet is no larger than this.
+    pub(crate) fn start_at(&mut self, most: usize, datagram: usize) {
+        let window = match self {
+            Controller::Cubic(cubic) if cubic.slow_start() => &mut cubic.window,
+            Controller::Bbr(bbr) => &mut bbr.window,
+            Controller::Cubic(_) => return,
+        };
+        if most < INITIAL_DATAGRAMS * datagram
+            && window.is_none_or(|held| held <= INITIAL_DATAGRAMS * datagram)
+        {
+            *window = Some(most);
         }
     }
 
