@@ -124,6 +124,9 @@ impl<C: Crypto> Core<C> {
         let heard = self.membership.states();
         let now = self.now;
         self.refreshed = now;
+        for (&id, peer) in &self.peers {
+            self.membership.learn_path(id, peer.round_trip().unwrap_or_default(), peer.queue());
+        }
         let states: Vec<(NodeId, BootId, MemberState)> = self
             .table
             .entries()

@@ -30,6 +30,8 @@ struct Bound {
     heard: Instant,
     /// How long its last two answers took, in milliseconds; 0: they did not come yet.
     trips_ms: [u16; 2],
+    /// The round trip of the path to it at present, and what a few datagrams in a queue there take, in milliseconds.
+    path_ms: (u16, u16),
 }
 
 impl Bound {
@@ -153,11 +155,23 @@ impl Binding {
         self.own = own;
     }
 
-    /// How long an answer of a member takes.
+    /// The round trip of the path to a member at present, and what a few datagrams in a queue there take.
+    pub(super) fn learn_path(&mut self, node: NodeId, trip: Duration, queue: Duration) {
+        if let Some(bound) = self.entries.get_mut(&node) {
+            let millis = |time: Duration| time.as_millis().min(LONGEST_TRIP_MS.into()) as u16;
+            bound.path_ms = (millis(trip), millis(queue));
+        }
+    }
+
+    /// How long an answer of a member takes, behind a few datagrams in a queue.
     pub(super) fn trip(&self, node: NodeId) -> Duration {
         // The lesser: a node that was busy for a moment is not far.
-        let known = self.entries.get(&node).map(|bound| bound.trips_ms[0].min(bound.trips_ms[1]));
-        Duration::from_millis(known.filter(|&trip_ms| trip_ms > 0).unwrap_or(FIRST_TRIP_MS).into())
+        let known = self.entries.get(&node).filter(|bound| bound.trips_ms[0] > 0);
+        let trip = |bound: &Bound| {
+            let (path, queue) = bound.path_ms;
+            u64::from(bound.trips_ms[0].min(bound.trips_ms[1]).max(path) + queue)
+        };
+        Duration::from_millis(known.map_or(FIRST_TRIP_MS.into(), trip))
     }
 
     fn note_trip(&mut self, node: NodeId, trip: Duration) {
@@ -172,8 +186,9 @@ impl Binding {
         match entry {
             Some(&Entry { boot, version, left, .. }) => {
                 let before = self.entries.get(&node).filter(|bound| bound.boot == boot);
-                let (heard, trips_ms) = before.map_or((NEVER, [0; 2]), |bound| (bound.heard, bound.trips_ms));
-                self.entries.insert(node, Bound { boot, version, left, heard, trips_ms });
+                let (heard, trips_ms, path_ms) = before
+                    .map_or((NEVER, [0; 2], (0, 0)), |bound| (bound.heard, bound.trips_ms, bound.path_ms));
+                self.entries.insert(node, Bound { boot, version, left, heard, trips_ms, path_ms });
                 let news = self.unproven.remove(&node);
                 if self.unproven.is_empty() {
                     // An emptied map keeps its memory.

@@ -352,6 +352,12 @@ impl Membership {
         self.settle(now);
     }
 
+    /// The round trip of the path to a member at present, and what a few datagrams in a queue there take: its answers may
+    /// come that much later.
+    pub(crate) fn learn_path(&mut self, node: NodeId, trip: Duration, queue: Duration) {
+        self.binding.borrow_mut().learn_path(node, trip, queue);
+    }
+
     /// Whether an identity came that the table does not bear out, since the last call.
     pub(crate) fn take_behind(&mut self) -> bool {
         core::mem::take(&mut self.binding.borrow_mut().behind)

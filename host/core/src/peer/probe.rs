@@ -132,10 +132,21 @@ impl<A: Aead> Peer<A> {
         all || self.last_traffic.is_some_and(|last| now.since(last) < TRAFFIC_MEMORY)
     }
 
-    /// Whether its paths are probed, and one answers.
+    /// Whether its paths are probed, and one answers, or is only late.
     pub(crate) fn answers(&self, now: Instant, probe_all: bool) -> bool {
-        let up = |path: &Path| path.state() == PathState::Up;
+        let up = |path: &Path| matches!(path.state(), PathState::Up | PathState::Suspect);
         self.is_open() && self.is_probed(now, probe_all) && self.paths.iter().any(up)
+    }
+
+    /// The smoothed round trip of the path that carries traffic, once measured.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let path = self.path(self.active?)?;
+        path.rtt.measured().map(|(smoothed, ..)| smoothed)
+    }
+
+    /// What a few datagrams in a queue take on the path that carries traffic.
+    pub(crate) fn queue(&self) -> Duration {
+        self.active.and_then(|id| self.path(id)).map(Path::queue).unwrap_or_default()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
