@@ -165,7 +165,9 @@ impl<C: Crypto> Core<C> {
             }
             self.handle_document_summary(from, documents);
         }
-        if digest != self.table.digest() && self.senders.may_answer(origin.boot, ANSWER_PAUSE, self.now) {
+        if digest != self.table.digest()
+            && self.senders.may_answer(origin.boot, self.answer_pause(origin), self.now)
+        {
             let hashes = self.table.bucket_hashes();
             for (index, chunk) in hashes.chunks(BUCKETS).enumerate() {
                 let frame = Frame::Buckets { first: (index * BUCKETS) as u8, hashes: chunk.to_vec() };
@@ -201,6 +203,12 @@ impl<C: Crypto> Core<C> {
         for peer in peers {
             self.summarize_to(peer);
         }
+    }
+
+    /// What an answer of the sync protocol changes shows two round trips later: until then another would say the same.
+    fn answer_pause(&self, origin: Origin) -> Duration {
+        let peer = self.boots.get(&origin.boot).and_then(|id| self.peers.get(id));
+        peer.and_then(|peer| peer.round_trip()).map_or(ANSWER_PAUSE, |trip| ANSWER_PAUSE.max(2 * trip))
     }
 
     fn note_agreement(&mut self) {
