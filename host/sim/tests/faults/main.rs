@@ -8,4 +8,5 @@ mod large;
 mod membership;
 mod modes;
 mod sizes;
+mod slow;
 mod streams;
