@@ -60,10 +60,12 @@ pub(crate) mod sealed {
             store: &mut wasmtime::Store<State>,
             config: &[(String, String)],
         ) -> wasmtime::Result<Result<(), String>>;
+        /// A question in one piece lies in `room`, and what was there before is overwritten.
         fn decide(
             guest: &Self::Guest,
             store: &mut wasmtime::Store<State>,
             question: &Self::Question,
+            room: &mut Vec<u8>,
         ) -> wasmtime::Result<Result<Self::Answer, String>>;
         fn size(answer: &Self::Answer) -> AnswerSize;
         fn validate(question: &Self::Question, answer: &Self::Answer) -> Result<(), Vec<Violation>>;
@@ -124,9 +126,10 @@ macro_rules! kind {
                 guest: &Self::Guest,
                 store: &mut wasmtime::Store<crate::guest::State>,
                 question: &Self::Question,
+                room: &mut Vec<u8>,
             ) -> wasmtime::Result<Result<Self::Answer, String>> {
                 let answer = match &guest.packed {
-                    Some(packed) => packed.call_decide(store, &$pack(question)?)?,
+                    Some(packed) => packed.call_decide(store, $pack(question, room)?)?,
                     None => guest.plain.call_decide(store, convert::$question(question, &Bump::new()))?,
                 };
                 Ok(answer.map(convert::$answer))
@@ -150,15 +153,23 @@ kind!(
 );
 kind!(
     /// How large datagrams and bursts are on a path. The instance is kept between questions.
-    Sizing, sizing, packed_sizing, sizing_question, sizing_answer, false, postcard::to_allocvec, timed_budget, sizing_size
+    Sizing, sizing, packed_sizing, sizing_question, sizing_answer, false, pack_timed, timed_budget, sizing_size
 );
 kind!(
     /// The order and timing of the paths to a peer. The instance is kept between questions.
-    Failover, failover, packed_failover, failover_question, failover_answer, false, postcard::to_allocvec, timed_budget, failover_size
+    Failover, failover, packed_failover, failover_question, failover_answer, false, pack_timed, timed_budget, failover_size
 );
 
-fn pack_assignment(question: &overlan_contract::assignment::Question) -> postcard::Result<Vec<u8>> {
-    Ok(pack(question))
+fn pack_assignment<'a>(
+    question: &overlan_contract::assignment::Question,
+    room: &'a mut Vec<u8>,
+) -> postcard::Result<&'a [u8]> {
+    Ok(pack(question, room))
+}
+
+fn pack_timed<'a, Q: serde::Serialize>(question: &Q, room: &'a mut Vec<u8>) -> postcard::Result<&'a [u8]> {
+    *room = postcard::to_allocvec(question)?;
+    Ok(room)
 }
 
 fn assignment_budget(question: &overlan_contract::assignment::Question, limits: &Limits) -> Budget {

@@ -33,6 +33,8 @@ pub struct Plugin<P: Policy> {
     used: HighWater,
     /// The instance of a kind that keeps it; empty before the first question and after a fault.
     kept: Option<Running<P>>,
+    /// Where the last question was packed, for the next.
+    room: Vec<u8>,
     memory_bytes: usize,
     was_fresh: bool,
 }
@@ -167,7 +169,7 @@ impl<P: Policy> Plugin<P> {
         let started = if P::METERED { begun.elapsed() } else { Duration::ZERO };
         let (store, deadline) = (&mut running.store, budget.deadline.saturating_sub(started));
         let answer = Self::call(&self.engine, &mut self.used, store, deadline, fuel, |store| {
-            P::decide(&running.guest, store, question)
+            P::decide(&running.guest, store, question, &mut self.room)
         });
         let answer = answer.map_err(|fault| match fault {
             Fault::Deadline(_) => Fault::Deadline(budget.deadline),
@@ -317,6 +319,7 @@ impl<P: Policy> Compiled<P> {
             limits: Arc::new(limits),
             used: HighWater { compile: self.time, ..HighWater::default() },
             kept: None,
+            room: Vec::new(),
             memory_bytes: 0,
             was_fresh: true,
         };
