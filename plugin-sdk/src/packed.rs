@@ -6,6 +6,7 @@
 //!
 //! The `unsafe` blocks of the SDK are here, in `lend` and `lend_list`.
 
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -34,9 +35,15 @@ impl Deref for Asked {
     }
 }
 
+/// How many times as long as its packed form the lists of a question are, and then some: one piece of memory for all.
+const UNPACKED: usize = 3;
+/// How many adapters of a node are read quickly where they are like those of the node before.
+const PLACES: usize = 4;
+
 /// Reads a question; `None` where the bytes are none. What follows it is ignored.
 pub fn read(packed: &'static [u8]) -> Option<Asked> {
-    let mut reader = Reader { rest: packed, broken: false, lists: Box::leak(Box::default()) };
+    let lists = Box::leak(Box::new(Bump::with_capacity(packed.len() * UNPACKED)));
+    let mut reader = Reader { rest: packed, broken: false, lists, known: Box::leak(Box::default()) };
     let question = Asked::from(reader.question());
     (!reader.broken).then_some(question)
 }
@@ -44,14 +51,45 @@ pub fn read(packed: &'static [u8]) -> Option<Asked> {
 /// What is not read yet. Where that is not what it should be, it ends there, and all that would follow is empty:
 /// nothing that was read before is dropped on the way.
 ///
-/// Its methods are inlined (save `pairs`, which few questions need), and what is called gets a copy: a reader that no
-/// reference leads to stays in registers.
+/// Its methods are inlined (save those for what is rare), and what is called gets a copy: a reader that no reference
+/// leads to stays in registers.
 #[derive(Clone, Copy)]
 struct Reader {
     rest: &'static [u8],
     broken: bool,
     /// Where the lists lie: to allocate each by itself takes longer than to fill it.
     lists: &'static Bump,
+    /// By their place among a node's adapters, those that were last read.
+    known: &'static [Cell<Option<&'static Known>>; PLACES],
+}
+
+/// An adapter with an IPv4 address and no attributes that was read: nodes of a cluster are much alike, so that the next
+/// node's may differ in the address alone, and then takes a comparison.
+struct Known {
+    /// Its bytes before and after those of the address.
+    around: [&'static [u8]; 2],
+    adapter: Adapter,
+}
+
+impl Known {
+    /// The same with another address.
+    #[inline(always)]
+    fn at(&'static self, address: [u8; 4]) -> Adapter {
+        let Adapter { name, kind, prefix_length, mtu, speed, class_of_service, dscp, status, .. } =
+            &self.adapter;
+        Adapter {
+            name: lend(name.as_bytes()),
+            kind: lend(kind.as_bytes()),
+            address: address.into(),
+            prefix_length: *prefix_length,
+            mtu: *mtu,
+            speed: *speed,
+            class_of_service: lend(class_of_service.as_bytes()),
+            dscp: *dscp,
+            status: *status,
+            attributes: Attributes::new(),
+        }
+    }
 }
 
 impl Reader {
@@ -72,16 +110,45 @@ impl Reader {
             id: self.text(),
             name: self.text(),
             live: self.case([false, true]),
-            adapters: self.list(Self::adapter),
+            adapters: self.list_by_place(Self::adapter),
             attributes: self.attributes(),
         }
     }
 
     #[inline(always)]
-    fn adapter(&mut self) -> Adapter {
-        Adapter {
-            name: self.text(),
-            kind: self.text(),
+    fn adapter(&mut self, place: usize) -> Adapter {
+        let last = &self.known[place % PLACES];
+        if let Some(known) = last.get()
+            && let Some((address, reader)) = self.again(known)
+        {
+            *self = reader;
+            return known.at(address);
+        }
+        let (adapter, reader) = self.other(last);
+        *self = reader;
+        adapter
+    }
+
+    /// The address of an adapter that is a known one but for it, and what follows it.
+    #[inline(always)]
+    fn again(mut self, known: &Known) -> Option<([u8; 4], Self)> {
+        let [before, after] = known.around;
+        self.pass(before)?;
+        let address = self.array();
+        self.pass(after)?;
+        Some((address, self))
+    }
+
+    /// An adapter that is to be known from now on, and what follows it.
+    #[inline(never)]
+    fn other(mut self, last: &Cell<Option<&'static Known>>) -> (Adapter, Self) {
+        let begin = self.rest;
+        let (name, kind) = (self.text(), self.text());
+        // And the case of the address.
+        let before = begin.len() - self.rest.len() + 1;
+        let adapter = Adapter {
+            name,
+            kind,
             address: self.address(),
             prefix_length: self.byte(),
             mtu: self.u32(),
@@ -90,7 +157,24 @@ impl Reader {
             dscp: self.byte(),
             status: self.case([AdapterStatus::Up, AdapterStatus::Down]),
             attributes: self.attributes(),
+        };
+        let IpAddr::V4(address) = adapter.address else { return (adapter, self) };
+        if self.broken || !adapter.attributes.is_empty() {
+            return (adapter, self);
         }
+        let read = &begin[..begin.len() - self.rest.len()];
+        let around = [&read[..before], &read[before + 4..]];
+        let known = self.lists.alloc(Known { around, adapter });
+        last.set(Some(known));
+        (known.at(address.octets()), self)
+    }
+
+    /// Passes over these bytes where they come next, if that is quickly told.
+    #[inline(always)]
+    fn pass(&mut self, expected: &[u8]) -> Option<()> {
+        let (next, rest) = self.rest.split_at_checked(expected.len())?;
+        self.rest = rest;
+        same(next, expected).then_some(())
     }
 
     #[inline(always)]
@@ -132,6 +216,11 @@ impl Reader {
 
     #[inline(always)]
     fn list<T: 'static>(&mut self, item: impl Fn(&mut Self) -> T) -> Vec<T> {
+        self.list_by_place(|reader, _| item(reader))
+    }
+
+    #[inline(always)]
+    fn list_by_place<T: 'static>(&mut self, item: impl Fn(&mut Self, usize) -> T) -> Vec<T> {
         let length = self.length();
         if length == 0 {
             return Vec::new();
@@ -142,7 +231,7 @@ impl Reader {
             return Vec::new();
         }
         let lists = self.lists;
-        lend_list(lists.alloc_slice_fill_with(length, |_| item(self)))
+        lend_list(lists.alloc_slice_fill_with(length, |place| item(self, place)))
     }
 
     #[inline(always)]
@@ -159,12 +248,24 @@ impl Reader {
 
     #[inline(always)]
     fn length(&mut self) -> usize {
-        self.u32() as usize
+        let length = self.varint();
+        self.narrow(length) as usize
+    }
+
+    /// Many are of two bytes: indices of nodes, and what is in thousandths.
+    #[inline(always)]
+    fn u32(&mut self) -> u32 {
+        if let Some((&[low @ 0x80..=u8::MAX, high @ 0..0x80], rest)) = self.rest.split_first_chunk() {
+            self.rest = rest;
+            return u32::from(low & 0x7f) | u32::from(high) << 7;
+        }
+        let value = self.varint();
+        self.narrow(value)
     }
 
     #[inline(always)]
-    fn u32(&mut self) -> u32 {
-        u32::try_from(self.varint()).unwrap_or_else(|_| {
+    fn narrow(&mut self, value: u64) -> u32 {
+        u32::try_from(value).unwrap_or_else(|_| {
             self.fail();
             0
         })
@@ -264,6 +365,18 @@ fn starts_with_ascii(bytes: &[u8], length: usize) -> bool {
     }
 }
 
+/// Whether bytes of one length are the same, where they fit two or four words; else it says no.
+#[inline(always)]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
+    let equal = |place: usize| word(&one[place..]) == word(&other[place..]);
+    match one.len() {
+        8..=16 => equal(0) & equal(one.len() - 8),
+        17..=32 => equal(0) & equal(8) & equal(one.len() - 16) & equal(one.len() - 8),
+        _ => false,
+    }
+}
+
 /// A number of more than seven bits, and what follows it.
 fn long_varint(bytes: &'static [u8]) -> Option<(u64, &'static [u8])> {
     let (mut value, mut shift) = (0, 0);
@@ -291,7 +404,7 @@ fn lend(text: &'static [u8]) -> String {
     }
     // SAFETY: pointer and length are those of a slice that lives as long as the program, and the caller saw that it is
     // UTF-8. That it was not allocated by itself matters to those who free, grow or write it alone: `Asked` gives
-    // nothing but shared references to the question and never drops it, and `Reader` drops nothing.
+    // nothing but shared references to the question and never drops it, and `Reader` and its arena drop nothing.
     unsafe { String::from_raw_parts(text.as_ptr().cast_mut(), text.len(), text.len()) }
 }
 
@@ -321,6 +434,12 @@ mod tests {
         for (index, node) in question.nodes.iter_mut().enumerate() {
             node.name = "n".repeat(index);
             node.attributes.push(("o\u{f6}".repeat(index % 7), "\u{6f22}".repeat(index % 5)));
+            // Nodes in a row have adapters that differ in the address alone, or in what is quickly compared or is not.
+            for adapter in &mut node.adapters {
+                adapter.name = "e".repeat(index / 3 * 6);
+                adapter.mtu = 1_500 + index as u32 / 2;
+                adapter.attributes = vec![Default::default(); usize::from(index.is_multiple_of(5))];
+            }
         }
         question.attributes = vec![(String::new(), "end".into())];
         question

@@ -1,7 +1,8 @@
 //! Tools for assignment policies: who may own a duty, which of them rendezvous hashing prefers, what a node's
 //! adapters are worth, and which nodes fail together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 
 use overlan_contract::{Adapter, AdapterStatus, Attributes, assignment};
@@ -33,6 +34,8 @@ pub struct Eligible<T> {
     group: Vec<usize>,
     groups: Vec<Vec<T>>,
     wanted: Vec<usize>,
+    /// All of the question, eligible or not.
+    nodes: usize,
 }
 
 impl<T: Clone> Eligible<T> {
@@ -55,12 +58,22 @@ impl<T: Clone> Eligible<T> {
         }
         let wanted = question.responsibilities.iter().zip(&group);
         let wanted = wanted.map(|(duty, &group)| groups[group].len().min(duty.replicas as usize)).collect();
-        Eligible { group, groups, wanted }
+        Eligible { group, groups, wanted, nodes: question.nodes.len() }
     }
 
     /// The list of a duty.
     pub fn nodes(&self, duty: usize) -> &[T] {
         &self.groups[self.group[duty]]
+    }
+
+    /// Whether a node, by its index in the question, is in the list of a duty, whose items have these indices.
+    pub fn contains(&self, duty: usize, node: u32, index: impl Fn(&T) -> u32) -> bool {
+        let nodes = self.nodes(duty);
+        // Where the list lacks so many nodes, one that is in it stands at most so far before its index.
+        let (last, lacking) = (node as usize, self.nodes - nodes.len());
+        let place = |place: usize| place.min(nodes.len());
+        let near = &nodes[place(last.saturating_sub(lacking))..place(last.saturating_add(1))];
+        near.binary_search_by_key(&node, index).is_ok()
     }
 
     /// Which list a duty has, as an index into [`groups`](Self::groups).
@@ -281,8 +294,8 @@ pub fn up(node: &assignment::Node) -> impl Iterator<Item = &Adapter> {
 /// a subnet, and so a switch and a router.
 pub fn number_subnets(nodes: &[assignment::Node]) -> Vec<Vec<u32>> {
     // By number, not by `IpAddr`, whose comparison is a call for some bytes; those of IPv4 by one of 64 bits.
-    let mut four: BTreeMap<u64, u32> = BTreeMap::new();
-    let mut six: BTreeMap<(u128, u8), u32> = BTreeMap::new();
+    let mut four: Numbers<u64> = Numbers::default();
+    let mut six: Numbers<(u128, u8)> = Numbers::default();
     let mut next = 0;
     let mut number = |adapter: &Adapter| {
         let number = match adapter.subnet() {
@@ -302,6 +315,27 @@ pub fn number_subnets(nodes: &[assignment::Node]) -> Vec<Vec<u32>> {
         subnets
     };
     nodes.iter().map(of_node).collect()
+}
+
+/// Numbers by what has them. Nobody goes through them in turn: that order would be another in a plugin.
+type Numbers<T> = HashMap<T, u32, BuildHasherDefault<Mixer>>;
+
+/// [`score::mix`] and [`score::hash`] as hashes of a table, without a random key.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = score::hash(self.0, bytes);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = score::mix(self.0, number);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Whether two ascending lists, as [`number_subnets`] gives them, have a number in common.
@@ -327,6 +361,10 @@ mod tests {
                     .collect();
                 assert_eq!(eligible.nodes(duty), expected);
                 assert_eq!(eligible.groups()[eligible.group(duty)], expected);
+                for node in [0..15, u32::MAX - 1..u32::MAX].into_iter().flatten() {
+                    let contained = eligible.contains(duty, node, |&node| node);
+                    assert_eq!(contained, expected.contains(&node));
+                }
                 assert_eq!(eligible.wanted(duty), expected.len().min(responsibility.replicas as usize));
             }
         }

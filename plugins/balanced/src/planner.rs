@@ -52,7 +52,7 @@ impl<'a> Planner<'a> {
     pub(crate) fn keep_previous(&mut self) {
         for (duty, previous) in self.question.previous.iter().enumerate().take(self.owners.len()) {
             for &node in previous {
-                let eligible = self.eligible.nodes(duty).binary_search(&node).is_ok();
+                let eligible = self.eligible.contains(duty, node, |&node| node);
                 if eligible
                     && self.owners[duty].len() < self.wanted(duty)
                     && !self.owners[duty].contains(&node)

@@ -80,7 +80,7 @@ impl<'a> Planner<'a> {
     fn keep_previous(&mut self) {
         for (duty, previous) in self.question.previous.iter().enumerate().take(self.owners.len()) {
             for &node in previous {
-                let may = self.eligible.nodes(duty).binary_search_by_key(&node, |node| node.index).is_ok();
+                let may = self.eligible.contains(duty, node, |node| node.index);
                 if may
                     && self.owners[duty].len() < self.eligible.wanted(duty)
                     && !self.owners[duty].contains(&node)
