@@ -181,7 +181,7 @@ fn one_that_was_alone_takes_whom_it_does_not_reach_for_alive() {
         cut(&mut world, alone, other);
         // What they were about to find is found.
         world.run_for([10, 0, 0][seed as usize] * SECOND);
-        assert!(world.run_until(10 * SECOND, |world| one_plan(world, 0)), "{what}: {:?}", seen(&world));
+        assert!(world.run_until(20 * SECOND, |world| one_plan(world, 0)), "{what}: {:?}", seen(&world));
         let epoch = plans(&world)[0].epoch;
         assert!(!world.run_until(20 * SECOND, |world| !one_plan(world, 0)), "{what}: {:?}", seen(&world));
         assert_eq!(plans(&world)[0].epoch, epoch, "{what}");
