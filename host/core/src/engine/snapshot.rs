@@ -54,7 +54,8 @@ impl<C: Crypto> Core<C> {
 
     /// That none of those answers whom this node was told of, or knew when it last ran.
     fn nobody_answers(&self, seeds: &[String]) -> Option<String> {
-        let before: Vec<_> = self.missing().map(|last| last.address.to_string()).collect();
+        let before = self.missing().map(|last| last.address.to_string());
+        let before: Vec<_> = before.filter(|address| !seeds.contains(address)).collect();
         let who = match (seeds, &before[..]) {
             ([], []) => return None,
             (seeds, []) => format!("no seed answers ({})", seeds.join(", ")),
