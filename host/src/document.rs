@@ -10,12 +10,15 @@ use overlan_node::{DocumentId, OperatorKey, read_bounded};
 
 use crate::args::Query;
 use crate::list::control;
+use crate::progress::waiting;
 use crate::table::{out, print_json, unread};
 
 /// Bytes of a document's text at most; what `overlan get` prints of the largest document has fewer.
 const MAX_TEXT: usize = 8 << 20;
 /// Bytes of an operator's key file at most.
 const MAX_KEY: usize = 64 << 10;
+/// What a document that is sent to a member waits for.
+const ROUND: &str = "the members fetch and try what the document names";
 /// Told by `--help` of what puts a document in force.
 pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live members hold it; 1 refused, and nothing changed; \
                                       2 bad usage; 3 in force, but not all live members have confirmed it within 10 s, or the one \
@@ -87,7 +90,7 @@ pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query
     let control = control(&query.socket)?;
     let Some(path) = sign else {
         let body = serde_json::to_vec(content)?;
-        return Ok(control.post("/v1/document", "application/json", body).await?);
+        return Ok(waiting(ROUND, control.post("/v1/document", "application/json", body)).await?);
     };
     let key = read_key(path)?;
     let view: DocumentView = control.get("/v1/document").await?;
@@ -100,7 +103,8 @@ pub(crate) async fn submit(content: &Content, sign: Option<&Path>, query: &Query
     );
     let from = DocumentId { version, digest: view.digest.parse()? };
     let document = compose(content, &view.cluster, from, Some(&key))?;
-    Ok(control.post("/v1/document", "application/octet-stream", document.bytes().clone()).await?)
+    let body = document.bytes().clone();
+    Ok(waiting(ROUND, control.post("/v1/document", "application/octet-stream", body)).await?)
 }
 
 fn read_key(path: &Path) -> anyhow::Result<OperatorKey> {

@@ -13,6 +13,7 @@ mod list;
 mod listen;
 mod log;
 mod policy;
+mod progress;
 mod routes;
 mod run;
 mod send;

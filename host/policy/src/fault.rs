@@ -20,19 +20,24 @@ pub enum Fault {
         last_words: Option<String>,
     },
     /// The answer was late; the guest was interrupted.
-    #[error("the policy was interrupted: no answer within {} ms", .0.as_millis())]
+    #[error("the policy was interrupted: no answer within {} ms (limit answer_ms; while it starts, start_ms)", .0.as_millis())]
     Deadline(Duration),
     /// It used up its fuel; the guest was interrupted.
-    #[error("the policy was interrupted: it used up its {0} units of fuel without an answer")]
+    #[error(
+        "the policy was interrupted: it used up its {0} units of fuel without an answer (limits fuel_base, fuel_per_pair and \
+         fuel_max)"
+    )]
     OutOfFuel(u64),
     /// It failed after asking for more memory, tables or instances than it may have.
-    #[error("the policy ran out of what it may use: {0}")]
+    #[error("the policy ran out of what it may use: {0} (limits memory_bytes and table_elements)")]
     MemoryLimit(String),
     /// It handed over more data in one call than the host copies; nothing was copied.
-    #[error("the policy handed over more than {0} bytes in one call")]
+    #[error("the policy handed over more than {0} bytes in one call (limit answer_bytes)")]
     AnswerTooLarge(usize),
     /// Its answer has more list elements than it may have.
-    #[error("the policy's answer has {items} list elements, more than the {limit} it may have")]
+    #[error(
+        "the policy's answer has {items} list elements, more than the {limit} it may have (limit answer_items)"
+    )]
     TooManyItems {
         /// Elements of all lists in the answer.
         items: usize,

@@ -13,7 +13,8 @@ pub enum LoadError {
     Empty,
     /// More bytes than [`Limits::file_bytes`](crate::Limits::file_bytes).
     #[error(
-        "the file has {size} bytes, more than the {limit} a policy may have; build it optimised and stripped"
+        "the file has {size} bytes, more than the {limit} a policy may have (limit file_bytes); build it optimised and \
+         stripped"
     )]
     TooLarge {
         /// Its size in bytes.
@@ -36,7 +37,9 @@ pub enum LoadError {
     #[error("the file is damaged or uses WebAssembly features this host lacks ({0}); copy or build it again")]
     Malformed(String),
     /// Its tables, memories or modules are more than an instance may have.
-    #[error("the policy wants more from the start than it may have: {0}")]
+    #[error(
+        "the policy wants more from the start than it may have: {0} (limits memory_bytes and table_elements)"
+    )]
     TooMuch(String),
     /// The engine could not compile it, map its code or start it; the file may be sound.
     #[error("the WebAssembly engine fails here: {0}; then load the policy again")]

@@ -23,8 +23,11 @@ use serde_json::json;
 
 use crate::args::{PolicyArgs, PolicyCommand, Query};
 use crate::list::control;
+use crate::progress::waiting;
 use crate::table::{Table, out, print_json};
 
+/// What a plugin that is sent to a member waits for.
+const TRIAL: &str = "the member compiles the policy and tries it";
 /// Bytes of a request's path and query that HTTP clients and servers agree to take.
 const MAX_QUERY: usize = 60_000;
 
@@ -155,7 +158,7 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
     let (config, limits) = (by_key("config", config)?, by_key("limit", limits)?);
     if let Some(name) = plugin.strip_prefix("builtin:") {
         let body = serde_json::to_vec(&json!({ "builtin": name, "config": config, "limits": limits }))?;
-        return Ok(control.post(path, "application/json", body).await?);
+        return Ok(waiting(TRIAL, control.post(path, "application/json", body)).await?);
     }
     let wasm = read_component(Path::new(plugin))?;
     let name = Path::new(plugin).file_name().unwrap_or_default().to_string_lossy();
@@ -171,7 +174,7 @@ pub(crate) async fn upload<T: serde::de::DeserializeOwned>(
         "the configuration takes {} bytes in a request, of at most {MAX_QUERY}; shorten it",
         path.len()
     );
-    Ok(control.post(&path, "application/wasm", wasm).await?)
+    Ok(waiting(TRIAL, control.post(&path, "application/wasm", wasm)).await?)
 }
 
 /// For a query (RFC 3986).

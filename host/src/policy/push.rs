@@ -12,6 +12,7 @@ use overlan_node::rollout::ComponentView;
 use crate::args::{Query, key_value};
 use crate::document::{EXIT_STATUS, report, submit};
 use crate::list::control;
+use crate::progress::waiting;
 
 /// How long a member that has just started may take until it knows a plan.
 const FIRST_PLAN: Duration = Duration::from_secs(10);
@@ -42,7 +43,11 @@ pub(crate) async fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     } else {
         let wasm = super::read_component(Path::new(&args.plugin))?;
         let name = Path::new(&args.plugin).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let offered: ComponentView = control.post("/v1/components", "application/wasm", wasm).await?;
+        let offered: ComponentView = waiting(
+            "the member asked checks the component",
+            control.post("/v1/components", "application/wasm", wasm),
+        )
+        .await?;
         PolicyText { plugin: name, sha256: Some(offered.sha256), size: Some(offered.size), config }
     };
     let mut content = standing(&control).await?;
