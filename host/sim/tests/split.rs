@@ -272,3 +272,41 @@ fn reminders_are_few() {
         }
     }
 }
+
+/// Whoever got a plan through another votes there too; two that hand on each other's votes come to rest, though no new plan
+/// replaces that one: its proposer died, and what is left is no majority.
+#[test]
+fn votes_that_are_passed_on_come_to_rest() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, Network::with_delay(Duration::from_millis(1)));
+        for index in 0..4 {
+            let mut config = Config::new(format!("m{index}"), BootId::default(), [0; 32]);
+            config.responsibilities = duties("configured");
+            config.quorum = Quorum::Majority;
+            if index > 0 {
+                config.seeds = vec!["10.0.0.100:7400".parse().expect("an address")];
+            }
+            world.add_with(config, &[&format!("10.0.0.{}", 100 + index)]);
+        }
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}: no convergence");
+        let mut order: Vec<usize> = (0..4).collect();
+        order.sort_by_key(|&at| world.members[at].id);
+        let [proposer, next, between, last] = order[..] else { unreachable!("there are four") };
+        let address = |at: usize| format!("10.0.0.{}", 100 + at).parse().expect("an address");
+        world.network.partition(&[address(next)], &[proposer, last].map(address));
+        world.run_for(30 * SECOND);
+        // A new plan, which the second gets through the third alone.
+        world.kill(last);
+        world.run_for(20 * SECOND);
+        world.start(last);
+        world.run_for(40 * SECOND);
+        world.kill(proposer);
+        world.kill(last);
+        world.run_for(20 * SECOND);
+        let sent = |world: &World| [next, between].map(|at| world.members[at].sent).iter().sum::<u64>();
+        let before = sent(&world);
+        world.run_for(10 * SECOND);
+        let datagrams = sent(&world) - before;
+        assert!(datagrams < 600, "seed {seed}: {datagrams} datagrams in ten seconds");
+    }
+}

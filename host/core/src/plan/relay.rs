@@ -110,8 +110,10 @@ impl Planner {
 
     /// Takes the votes of others that a member passes on, and sees its own vote passed on, where it got the plan here.
     pub(super) fn handle_passed(&mut self, from: NodeId, vote: &Vote, passed: Vec<(NodeId, Vote)>) {
-        let mut news =
-            self.hands_on(vote) && self.votes.get(&from).is_none_or(|known| known.serial < vote.serial);
+        // Not each later vote: two that hand on to each other would never end.
+        let is_news =
+            |known: Option<&Vote>, vote: &Vote| known.is_none_or(|known| !known.says_the_same(vote));
+        let mut news = self.hands_on(vote) && is_news(self.votes.get(&from), vote);
         for (node, vote) in passed {
             let counts = node != self.me && self.live_boot(node) == Some(vote.boot) && self.is_of_plan(&vote);
             let known = self.passed.get(&node).filter(|known| known.boot == vote.boot);
@@ -119,7 +121,7 @@ impl Planner {
                 continue;
             }
             if self.passed.len() < MAX_VOTES || self.passed.contains_key(&node) {
-                news |= self.hands_on(&vote);
+                news |= self.hands_on(&vote) && is_news(known, &vote);
                 self.passed.insert(node, vote);
             }
         }

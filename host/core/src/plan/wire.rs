@@ -83,6 +83,14 @@ pub(crate) struct Vote {
     pub(crate) wants: bool,
 }
 
+impl Vote {
+    /// Whether the proposer learns nothing from one of two votes of a member that the other does not tell.
+    pub(crate) fn says_the_same(&self, other: &Vote) -> bool {
+        let said = |vote: &Vote| (vote.boot, vote.ballot, vote.plugin, vote.document_differs);
+        said(self) == said(other) && self.opinion == other.opinion
+    }
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlanMessage {
