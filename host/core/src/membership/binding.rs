@@ -211,7 +211,10 @@ impl Binding {
         let (node, proven) = (member.id().node(), self.is_proven(member.id()));
         if !proven {
             self.behind = true;
-            if self.unproven.len() < MAX_UNPROVEN || self.unproven.contains_key(&node) {
+            // What outranks the rest tells the most.
+            let rank = |member: &Member<Identity>| (member.id().order, member.incarnation());
+            let outranked = self.unproven.get(&node).map(|heard| rank(heard) <= rank(member));
+            if outranked.unwrap_or(self.unproven.len() < MAX_UNPROVEN) {
                 self.unproven.insert(node, member.clone());
             }
         }
