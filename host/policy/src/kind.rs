@@ -168,7 +168,8 @@ fn pack_assignment<'a>(
 }
 
 fn pack_timed<'a, Q: serde::Serialize>(question: &Q, room: &'a mut Vec<u8>) -> postcard::Result<&'a [u8]> {
-    *room = postcard::to_allocvec(question)?;
+    room.clear();
+    *room = postcard::to_extend(question, core::mem::take(room))?;
     Ok(room)
 }
 
