@@ -22,8 +22,8 @@ const MAX_TEXT_FILE: usize = 64 << 10;
 const DOCUMENT: &str = "document";
 /// The file of the other members' addresses.
 const LAST_KNOWN: &str = "last-known";
-/// Largest of it: the addresses of several thousand members.
-const MAX_LAST_KNOWN: usize = 1 << 20;
+/// Largest of it: the addresses of a full table.
+const MAX_LAST_KNOWN: usize = 2 << 20;
 
 /// Why a state directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]

@@ -99,5 +99,21 @@ fn who_is_left_alone_takes_over_and_forgets_who_was_forgotten() {
     world.forget(2, 1);
     let core = world.members[2].core.as_ref().expect("it runs");
     let left: Vec<_> = core.last_known().iter().map(|last| last.address.ip().to_string()).collect();
-    assert_eq!(left, ["10.0.0.100"], "it was not met since the start, so none could forget it");
+    assert_eq!(left, [""; 0], "who was not met in a minute with others is not waited for");
+}
+
+/// Its past life still counted when it came back at another address, and whoever refused it for that died.
+#[test]
+fn who_was_refused_once_takes_over_when_it_is_alone() {
+    let mut world = cluster(1, 2);
+    world.kill(1);
+    world.change_adapters(1, |adapters| adapters[0].address = "10.0.0.201".parse().expect("an address"));
+    world.start(1);
+    let refused = |world: &World| {
+        let core = world.members[1].core.as_ref().expect("it runs");
+        core.status(world.now).problems.iter().any(|problem| problem.contains("identity"))
+    };
+    assert!(world.run_until(5 * SECOND, refused));
+    world.kill(SEED);
+    assert!(world.run_until(90 * SECOND, |world| duties(world, 1) == DUTIES));
 }

@@ -33,6 +33,8 @@ const NEWCOMER: Duration = Duration::from_secs(10);
 /// A node that is told for so long that a live member has its identity gives way: the past life of one that came back at
 /// other addresses is found dead sooner.
 const TAKEN: Duration = Duration::from_secs(10);
+/// A refusal counts for so long: whoever refused may be gone since.
+const REFUSED: Duration = Duration::from_secs(60);
 /// Hellos answered and not yet confirmed.
 const MAX_ANSWERED: usize = 256;
 
@@ -43,9 +45,18 @@ pub(super) struct Hellos {
     pause: Duration,
     sent: BTreeMap<u64, Instant>,
     answered: BTreeMap<u64, (SignedRecord, Instant)>,
-    pub(super) joined: bool,
-    /// Why, and since when.
-    pub(super) refused: Option<(u8, Instant)>,
+    /// Since when a member has been known.
+    pub(super) joined: Option<Instant>,
+    pub(super) refused: Option<Refused>,
+}
+
+/// Hellos are refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    /// Why.
+    pub(super) code: u8,
+    since: Instant,
+    last: Instant,
 }
 
 impl Hellos {
@@ -55,7 +66,7 @@ impl Hellos {
             pause: FIRST_PAUSE,
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
-            joined: false,
+            joined: None,
             refused: None,
         }
     }
@@ -105,8 +116,8 @@ impl<C: Crypto> Core<C> {
         self.config.seeds.iter().copied().filter(|seed| !own(seed) && !known(seed)).collect()
     }
 
-    /// Whom to greet now: unknown seeds, members of an earlier life, and addresses of a member that vanished, which may be back under a
-    /// boot that nobody knows (an announce to its old boot would not open).
+    /// Whom to greet now: unknown seeds, members of an earlier life, and addresses of a member that vanished, which may be
+    /// back under a boot that nobody knows (an announce to its old boot would not open).
     fn hello_targets(&mut self) -> Vec<SocketAddr> {
         let mut targets = self.unknown_seeds();
         targets.extend(self.some_missing());
@@ -130,6 +141,10 @@ impl<C: Crypto> Core<C> {
         if now < self.hellos.next || self.left {
             return;
         }
+        if self.hellos.refused.take_if(|refused| now.since(refused.last) >= REFUSED).is_some() {
+            self.facts_changed = true;
+        }
+        self.forget_last_known();
         self.hellos.next = now + self.hellos.pause;
         self.hellos.pause = (self.hellos.pause * 2).min(LONGEST_PAUSE);
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
@@ -217,7 +232,7 @@ impl<C: Crypto> Core<C> {
         };
         if entry.id == self.id {
             // Where neither is a member yet, one gives way by what `conflict` says.
-            return self.hellos.joined;
+            return self.hellos.joined.is_some();
         }
         let at = |adapter: &Adapter| {
             entry.adapters.iter().any(|new| socket_address(new) == socket_address(adapter))
@@ -271,7 +286,7 @@ impl<C: Crypto> Core<C> {
 
     fn joined(&mut self) {
         self.facts_changed |= self.is_barred();
-        self.hellos.joined = true;
+        self.hellos.joined.get_or_insert(self.now);
         self.hellos.refused = None;
         self.hellos.sent.clear();
     }
@@ -279,7 +294,7 @@ impl<C: Crypto> Core<C> {
     /// Alone, and told that a live member has this node's identity: it was started from a copied state directory, until a
     /// member lets it in or it gives way. One that sees others alive is a member, whoever else has its identity.
     pub(super) fn is_barred(&self) -> bool {
-        let taken = self.hellos.refused.is_some_and(|(code, _)| code == refusal::IDENTITY_TAKEN);
+        let taken = self.hellos.refused.is_some_and(|refused| refused.code == refusal::IDENTITY_TAKEN);
         taken && self.live_peers().is_empty()
     }
 
@@ -287,8 +302,9 @@ impl<C: Crypto> Core<C> {
         if self.hellos.sent.remove(&echo).is_none() {
             return;
         }
-        let same = self.hellos.refused.filter(|&(before, _)| before == code);
-        let (_, since) = *self.hellos.refused.insert(same.unwrap_or((code, self.now)));
+        let same = self.hellos.refused.filter(|before| before.code == code);
+        let since = same.map_or(self.now, |before| before.since);
+        self.hellos.refused = Some(Refused { code, since, last: self.now });
         if same.is_none() {
             self.facts_changed = true;
             self.events.push_back(Event::Refused(refusal_text(code)));

@@ -8,11 +8,12 @@ use core::time::Duration;
 use overlan_wire::Entry;
 use rand::Rng;
 
-use super::{Core, is_live};
+use super::Core;
 use crate::crypto::Crypto;
+use crate::event::Event;
 use crate::table::socket_address;
 
-/// They are greeted for so long though a live member is known: two that found each other are no cluster yet.
+/// They are greeted for so long after a member was met: two that found each other are no cluster yet.
 const GREETED: Duration = Duration::from_secs(60);
 /// Greeted at once.
 const AT_ONCE: usize = 4;
@@ -40,19 +41,19 @@ impl<C: Crypto> Core<C> {
                 .map(move |adapter| LastKnown { address: socket_address(adapter), left })
                 .collect::<Vec<_>>()
         };
-        let mut all: Vec<_> = others.flat_map(known).chain(self.missing().copied()).collect();
+        let mut all: Vec<_> = others.flat_map(known).chain(self.config.last_known.iter().copied()).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
 
-    /// Those that the table has not told of since the start, for as long as they are greeted.
-    pub(super) fn missing(&self) -> impl Iterator<Item = &LastKnown> {
-        let alive =
-            || self.table.entries().any(|entry| entry.id != self.id && is_live(self.state_of(entry.id)));
-        let last = &self.config.last_known[..];
-        let greeted = !last.is_empty() && (self.now.since(self.started) < GREETED || !alive());
-        if greeted { last.iter() } else { [].iter() }
+    /// Who has been a member for a while knows those that matter by the table.
+    pub(super) fn forget_last_known(&mut self) {
+        let joined = self.hellos.joined.is_some_and(|since| self.now.since(since) >= GREETED);
+        if joined && !self.config.last_known.is_empty() {
+            self.config.last_known.clear();
+            self.events.push_back(Event::Routes);
+        }
     }
 
     /// The table tells of this member now.
@@ -63,7 +64,7 @@ impl<C: Crypto> Core<C> {
 
     /// Some to greet now.
     pub(super) fn some_missing(&mut self) -> Vec<SocketAddr> {
-        let mut addresses: Vec<_> = self.missing().map(|last| last.address).collect();
+        let mut addresses: Vec<_> = self.config.last_known.iter().map(|last| last.address).collect();
         while addresses.len() > AT_ONCE {
             addresses.swap_remove(self.rng.next_u64() as usize % addresses.len());
         }
@@ -72,7 +73,7 @@ impl<C: Crypto> Core<C> {
 
     /// This node was told of others, and has met none of them.
     pub(super) fn awaits_others(&self) -> bool {
-        let expected = !self.config.seeds.is_empty() || self.missing().any(|last| !last.left);
-        !self.hellos.joined && expected
+        let expected = !self.config.seeds.is_empty() || self.config.last_known.iter().any(|last| !last.left);
+        self.hellos.joined.is_none() && expected
     }
 }

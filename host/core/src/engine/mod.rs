@@ -494,7 +494,7 @@ impl<C: Crypto> Core<C> {
         let adapters = others.chain(newcomers).flat_map(|entry| &entry.adapters);
         let mut addresses: Vec<_> = adapters.map(crate::table::socket_address).collect();
         addresses.extend(&self.config.seeds);
-        addresses.extend(self.missing().map(|last| last.address));
+        addresses.extend(self.config.last_known.iter().map(|last| last.address));
         addresses.sort_unstable();
         addresses.dedup();
         addresses

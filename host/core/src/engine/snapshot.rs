@@ -39,7 +39,7 @@ impl<C: Crypto> Core<C> {
             name: self.config.name.clone(),
             id: self.id.to_string(),
             boot: self.config.boot.to_string(),
-            joined: self.hellos.joined,
+            joined: self.hellos.joined.is_some(),
             alive: self.table.entries().filter(|entry| is_live(self.state_of(entry.id))).count() as u32,
             members: self.table.entries().count() as u32,
             table_digest: digest.to_string(),
@@ -54,7 +54,7 @@ impl<C: Crypto> Core<C> {
 
     /// That none of those answers whom this node was told of, or knew when it last ran.
     fn nobody_answers(&self, seeds: &[String]) -> Option<String> {
-        let before = self.missing().map(|last| last.address.to_string());
+        let before = self.config.last_known.iter().map(|last| last.address.to_string());
         let before: Vec<_> = before.filter(|address| !seeds.contains(address)).collect();
         let who = match (seeds, &before[..]) {
             ([], []) => return None,
@@ -66,13 +66,18 @@ impl<C: Crypto> Core<C> {
                 before.join(", ")
             ),
         };
-        Some(format!("{who}: check addresses, routes and that the others run; still trying"))
+        let gone = if before.is_empty() {
+            ""
+        } else {
+            "; of those that are gone for good, remove the lines from `last-known` in the state directory, and start the node anew"
+        };
+        Some(format!("{who}: check addresses, routes and that the others run; still trying{gone}"))
     }
 
     fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
-        if let Some((code, _)) = self.hellos.refused {
-            problems.push(overlan_wire::frame::refusal_text(code).to_string());
+        if let Some(refused) = self.hellos.refused {
+            problems.push(overlan_wire::frame::refusal_text(refused.code).to_string());
         }
         let nobody =
             !self.table.entries().any(|entry| entry.id != self.id && is_live(self.state_of(entry.id)));
