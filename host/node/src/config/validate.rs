@@ -111,6 +111,16 @@ fn flag<T>(name: &str, result: Result<T, String>) -> Result<T, ConfigError> {
     result.map_err(|message| ConfigError::Invalid { place: name.to_owned(), message })
 }
 
+fn socket_path(path: PathBuf) -> Result<PathBuf, String> {
+    match std::os::unix::net::SocketAddr::from_pathname(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => {
+            let shown = path.display();
+            Err(format!("{shown} can't be the path of a socket ({error}); choose one of 107 bytes at most"))
+        }
+    }
+}
+
 struct Reading<'a> {
     source: Source<'a>,
     overrides: &'a Overrides,
@@ -129,15 +139,11 @@ impl Reading<'_> {
         let given = optional(&file.node.state_dir, |dir| source.beside(dir))?;
         let state_dir =
             overrides.state_dir.clone().or(given).unwrap_or_else(|| paths::default_state_dir(&name));
-        let given = optional(&file.node.control, |path| source.beside(path))?;
-        let control = overrides.control.clone().or(given).unwrap_or_else(|| paths::default_control(&name));
-        if std::os::unix::net::SocketAddr::from_pathname(&control).is_err() {
-            let message = format!(
-                "{} is too long for the path of a socket; choose one of 107 bytes at most",
-                control.display()
-            );
-            return flag("control", Err(message));
-        }
+        let control = match (&overrides.control, &file.node.control) {
+            (Some(path), _) => flag("--control", socket_path(path.clone()))?,
+            (None, Some(path)) => source.at(path, socket_path(source.beside(path)?))?,
+            (None, None) => flag("[node] control", socket_path(paths::default_control(&name)))?,
+        };
         let metrics = optional(&file.node.metrics, |text| {
             source.text(text, |text| {
                 text.parse()

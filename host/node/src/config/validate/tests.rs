@@ -95,6 +95,7 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[[adapter]]\nname = \"e\"\nclass_of_service = \"\\u202e\"\n", ":3: ", "printable"),
         ("[[responsibility]]\nname = \"x\"\nrequires = { site = \"\\u0007\" }\n", ":3: ", "printable"),
         ("[node]\nname = \"a\"\nstate_dir = \"\"\n", ":3: ", "the path is empty"),
+        ("[node]\nname = \"a\"\ncontrol = \"a\\u0000\"\n", ":3: ", "can't be the path of a socket"),
         ("[node]\nname=\"a\"\ncongestion = \"reno\"", ":3: ", "cubic"),
         ("[node]\nname=\"a\"\nbusy_poll = \"always\"", ":3: ", "true, false or \"adaptive\""),
         (
@@ -174,6 +175,22 @@ fn a_value_of_another_type_names_its_key_and_what_is_allowed() {
             assert!(error.contains("; it must be "), "{error}");
         }
     }
+}
+
+#[test]
+fn a_control_path_is_refused_where_it_stands() {
+    let long = "x".repeat(108);
+    let refused = |text: &str, overrides: Overrides| {
+        let error = Config::parse(text, Path::new("node.toml"), &overrides).unwrap_err().to_string();
+        assert!(error.contains("107 bytes"), "{error}");
+        error
+    };
+    let text = format!("[node]\nname = \"a\"\ncontrol = \"{long}\"\n[cluster]\nkey_file = \"k\"\n");
+    assert!(refused(&text, Overrides::default()).starts_with("node.toml:3: "));
+    let overrides = Overrides { control: Some(long.into()), ..Default::default() };
+    assert!(
+        refused("[node]\nname = \"a\"\n[cluster]\nkey_file = \"k\"\n", overrides).starts_with("--control: ")
+    );
 }
 
 #[test]
