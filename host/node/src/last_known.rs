@@ -1,5 +1,5 @@
-//! The addresses of the other members on the disk, for the next start: `last-known` in the state directory, a line each,
-//! `left` behind those that said farewell.
+//! The addresses of the other members on the disk, for the next start: `last-known` in the state directory, a line each with
+//! the member's id, and `left` where it said farewell.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,16 +20,16 @@ const LEFT: &str = "left";
 pub(crate) fn parse(text: &str) -> Vec<LastKnown> {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
-        let address = words.next()?.parse().ok()?;
-        Some(LastKnown { address, left: words.next() == Some(LEFT) })
+        let (address, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(LastKnown { id, address, left: words.next() == Some(LEFT) })
     };
     text.lines().filter_map(line).collect()
 }
 
 fn text(known: &[LastKnown]) -> String {
     let line = |last: &LastKnown| match last.left {
-        true => format!("{} {LEFT}\n", last.address),
-        false => format!("{}\n", last.address),
+        true => format!("{} {} {LEFT}\n", last.address, last.id),
+        false => format!("{} {}\n", last.address, last.id),
     };
     known.iter().map(line).collect()
 }
@@ -54,17 +54,20 @@ pub(crate) async fn keep(path: PathBuf, mut newest: watch::Receiver<Vec<LastKnow
 
 #[cfg(test)]
 mod tests {
+    use overlan_wire::NodeId;
+
     use super::*;
 
     fn last(address: &str, left: bool) -> LastKnown {
-        LastKnown { address: address.parse().expect("an address"), left }
+        LastKnown { id: NodeId([7; 16]), address: address.parse().expect("an address"), left }
     }
 
     #[test]
     fn what_is_written_is_read_and_nonsense_is_passed_over() {
         let known = [last("10.0.0.2:7400", false), last("[fd00::2]:7400", true)];
-        assert_eq!(text(&known), "10.0.0.2:7400\n[fd00::2]:7400 left\n");
-        assert_eq!(parse(&format!("\0\u{fffd}\n\n10.0.0.2\n{}", text(&known))), known);
+        let id = "07".repeat(16);
+        assert_eq!(text(&known), format!("10.0.0.2:7400 {id}\n[fd00::2]:7400 {id} left\n"));
+        assert_eq!(parse(&format!("\0\u{fffd}\n\n10.0.0.2\n10.0.0.2:7400 0\n{}", text(&known))), known);
     }
 
     #[tokio::test]
@@ -74,9 +77,10 @@ mod tests {
         let (newest, receiver) = watch::channel(Vec::new());
         let keeper = tokio::spawn(keep(path.clone(), receiver));
         newest.send_replace(vec![last("10.0.0.2:7400", false)]);
-        newest.send_replace(vec![last("10.0.0.3:7400", false)]);
+        let known = vec![last("10.0.0.3:7400", false)];
+        newest.send_replace(known.clone());
         drop(newest);
         keeper.await.expect("it ends");
-        assert_eq!(std::fs::read_to_string(&path).expect("it was written"), "10.0.0.3:7400\n");
+        assert_eq!(parse(&std::fs::read_to_string(&path).expect("it was written")), known);
     }
 }

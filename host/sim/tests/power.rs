@@ -1,10 +1,12 @@
 //! Power failures: what members remember of each other brings them together again, whether or not their seeds come back.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use overlan_contract::Attributes;
 use overlan_contract::assignment::Responsibility;
 use overlan_core::Config;
+use overlan_core::config::Quorum;
 use overlan_sim::{Network, World};
 use overlan_wire::BootId;
 
@@ -13,8 +15,12 @@ const DUTIES: usize = 24;
 /// The only seed of all; it has none.
 const SEED: usize = 0;
 
-/// So many members, each configured with the duties.
 fn cluster(seed: u64, members: usize) -> World {
+    cluster_with(seed, members, Quorum::None)
+}
+
+/// So many members, each configured with the duties.
+fn cluster_with(seed: u64, members: usize, quorum: Quorum) -> World {
     let mut world = World::new(seed, Network::with_delay(Duration::from_millis(1)));
     let duty = |n| Responsibility {
         name: format!("duty-{n}"),
@@ -25,6 +31,7 @@ fn cluster(seed: u64, members: usize) -> World {
     for member in 0..members {
         let mut config = Config::new(format!("m{member}"), BootId::default(), [0; 32]);
         config.responsibilities = (0..DUTIES).map(duty).collect();
+        config.quorum = quorum;
         if member != SEED {
             config.seeds = vec!["10.0.0.100:7400".parse().expect("an address")];
         }
@@ -99,7 +106,7 @@ fn who_is_left_alone_takes_over_and_forgets_who_was_forgotten() {
     world.forget(2, 1);
     let core = world.members[2].core.as_ref().expect("it runs");
     let left: Vec<_> = core.last_known().iter().map(|last| last.address.ip().to_string()).collect();
-    assert_eq!(left, [""; 0], "who was not met in a minute with others is not waited for");
+    assert_eq!(left, ["10.0.0.100"], "it was not met since the start, so none could forget it");
 }
 
 /// Its past life still counted when it came back at another address, and whoever refused it for that died.
@@ -116,4 +123,46 @@ fn who_was_refused_once_takes_over_when_it_is_alone() {
     assert!(world.run_until(5 * SECOND, refused));
     world.kill(SEED);
     assert!(world.run_until(90 * SECOND, |world| duties(world, 1) == DUTIES));
+}
+
+fn address(member: usize) -> IpAddr {
+    format!("10.0.0.{}", 100 + member).parse().expect("an address")
+}
+
+/// What a table that is empty after a start does not tell: how many members there are.
+#[test]
+fn a_minority_that_restarts_is_no_majority() {
+    for seed in 1..=4 {
+        let mut world = cluster_with(seed, 5, Quorum::Majority);
+        world.network.partition(&[0, 1, 2].map(address), &[3, 4].map(address));
+        world.run_for(20 * SECOND);
+        for member in [3, 4] {
+            world.kill(member);
+            world.start(member);
+        }
+        let owns = |world: &World| [3, 4].iter().any(|&member| duties(world, member) > 0);
+        assert!(!world.run_until(120 * SECOND, owns), "seed {seed}: a minority owns");
+        let core = world.members[3].core.as_ref().expect("it runs");
+        let problems = core.status(world.now).problems;
+        assert!(
+            problems.iter().any(|problem| problem.starts_with("3 of the members of before")),
+            "{problems:?}"
+        );
+        world.network.heal();
+        assert!(world.run_until(30 * SECOND, |world| world.converged() && owns(world)), "seed {seed}");
+    }
+}
+
+#[test]
+fn islands_that_formed_without_a_seed_find_each_other() {
+    for seed in 1..=4 {
+        let mut world = cluster(seed, 5);
+        (0..5).for_each(|member| world.kill(member));
+        world.network.partition(&[1, 2].map(address), &[3, 4].map(address));
+        (1..5).for_each(|member| world.start(member));
+        world.run_for(150 * SECOND);
+        assert!(!world.converged(), "seed {seed}");
+        world.network.heal();
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}: they stay apart");
+    }
 }

@@ -194,7 +194,7 @@ impl<C: Crypto> Core<C> {
             me: self.id,
             nodes: nodes.collect(),
             live: live.map(|entry| (entry.id, entry.boot)).collect(),
-            members: self.table.entries().filter(|entry| !entry.left).count(),
+            members: self.table.entries().filter(|entry| !entry.left).count() + self.missing_members(),
             table_digest: self.table.digest(),
             plugin_digest: self.plugin_digests[Kind::Assignment as usize],
             plugin_pending: self.config.assignment_pending,

@@ -1,11 +1,15 @@
-//! Where members were in an earlier life of this node: they are greeted like seeds, so that a cluster that lost its power
-//! finds together though no seed came back (as Serf's snapshot and Cassandra's `system.peers` do).
+//! Members of an earlier life of this node: they are greeted like seeds, so that a cluster that lost its power finds together
+//! though no seed came back (as Serf's snapshot and Cassandra's `system.peers` do), and they count where a majority is
+//! asked for, so that a part of the cluster that restarts does not take itself for the whole.
 
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::Entry;
+use overlan_wire::{Entry, NodeId};
 use rand::Rng;
 
 use super::Core;
@@ -13,14 +17,18 @@ use crate::crypto::Crypto;
 use crate::event::Event;
 use crate::table::socket_address;
 
-/// They are greeted for so long after a member was met: two that found each other are no cluster yet.
+/// After so long with others, those who had left are forgotten, and the rest is greeted one by one.
 const GREETED: Duration = Duration::from_secs(60);
-/// Greeted at once.
-const AT_ONCE: usize = 4;
+/// Greeted at once, until then.
+const AT_ONCE: usize = 8;
+/// Addresses that a problem names.
+const NAMED: usize = 4;
 
 /// An address of a member, as the table last had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LastKnown {
+    /// Whose it was.
+    pub id: NodeId,
     /// Where it listened.
     pub address: SocketAddr,
     /// It had said farewell.
@@ -29,17 +37,14 @@ pub struct LastKnown {
 
 impl<C: Crypto> Core<C> {
     /// What [`Config::last_known`](crate::Config::last_known) should be at the next start: the addresses of all other
-    /// members in the table, and those of before that are still greeted. It changes with
-    /// [`Event::Routes`](crate::Event::Routes) and when a member leaves.
+    /// members in the table, and of those that were not met since the start. It changes with
+    /// [`Event::Routes`](crate::Event::Routes).
     pub fn last_known(&self) -> Vec<LastKnown> {
         let others = self.table.entries().filter(|entry| entry.id != self.id);
         let known = |entry: &Entry| {
-            let left = entry.left;
-            entry
-                .adapters
-                .iter()
-                .map(move |adapter| LastKnown { address: socket_address(adapter), left })
-                .collect::<Vec<_>>()
+            let (id, left) = (entry.id, entry.left);
+            let addresses = entry.adapters.iter().map(socket_address);
+            addresses.map(|address| LastKnown { id, address, left }).collect::<Vec<_>>()
         };
         let mut all: Vec<_> = others.flat_map(known).chain(self.config.last_known.iter().copied()).collect();
         all.sort_unstable();
@@ -47,33 +52,78 @@ impl<C: Crypto> Core<C> {
         all
     }
 
-    /// Who has been a member for a while knows those that matter by the table.
+    /// The table tells of this member now, or that it was forgotten.
+    pub(super) fn met(&mut self, id: NodeId) {
+        self.config.last_known.retain(|last| last.id != id);
+    }
+
+    /// Who had left and was not met in a minute with others is not waited for.
     pub(super) fn forget_last_known(&mut self) {
-        let joined = self.hellos.joined.is_some_and(|since| self.now.since(since) >= GREETED);
-        if joined && !self.config.last_known.is_empty() {
-            self.config.last_known.clear();
+        let before = self.config.last_known.len();
+        if self.is_settled() {
+            self.config.last_known.retain(|last| !last.left);
+        }
+        if self.config.last_known.len() < before {
             self.events.push_back(Event::Routes);
         }
     }
 
-    /// The table tells of this member now.
-    pub(super) fn met(&mut self, entry: &Entry) {
-        let known = |address| entry.adapters.iter().any(|adapter| socket_address(adapter) == address);
-        self.config.last_known.retain(|last| !known(last.address));
+    fn is_settled(&self) -> bool {
+        self.hellos.joined.is_some_and(|since| self.now.since(since) >= GREETED)
     }
 
-    /// Some to greet now.
+    /// Addresses to greet now.
     pub(super) fn some_missing(&mut self) -> Vec<SocketAddr> {
+        let most = if self.is_settled() { 1 } else { AT_ONCE };
         let mut addresses: Vec<_> = self.config.last_known.iter().map(|last| last.address).collect();
-        while addresses.len() > AT_ONCE {
+        while addresses.len() > most {
             addresses.swap_remove(self.rng.next_u64() as usize % addresses.len());
         }
         addresses
     }
 
+    /// Members of before that had not left, and were not met since the start.
+    pub(super) fn missing_members(&self) -> usize {
+        let missing = self.config.last_known.iter().filter(|last| !last.left);
+        missing.map(|last| last.id).collect::<BTreeSet<_>>().len()
+    }
+
     /// This node was told of others, and has met none of them.
     pub(super) fn awaits_others(&self) -> bool {
-        let expected = !self.config.seeds.is_empty() || self.config.last_known.iter().any(|last| !last.left);
+        let expected = !self.config.seeds.is_empty() || self.missing_members() > 0;
         self.hellos.joined.is_none() && expected
     }
+
+    /// That nobody answers whom this node was told of, or knew when it last ran.
+    pub(super) fn nobody_answers(&self, seeds: &[String]) -> Option<String> {
+        let who = match (seeds, self.missing_addresses(seeds)) {
+            ([], None) => return None,
+            (seeds, None) => format!("no seed answers ({})", seeds.join(", ")),
+            ([], Some(before)) => format!("no member of before answers ({before})"),
+            (seeds, Some(before)) => {
+                format!("no seed answers ({}), and no member of before ({before})", seeds.join(", "))
+            }
+        };
+        let gone = if self.config.last_known.is_empty() { "" } else { GONE };
+        Some(format!("{who}: check addresses, routes and that the others run; still trying{gone}"))
+    }
+
+    /// That some of before are missing, though others were met.
+    pub(super) fn some_do_not_answer(&self) -> Option<String> {
+        let (count, before) = (self.missing_members(), self.missing_addresses(&[])?);
+        (self.is_settled() && count > 0).then(|| {
+            format!("{count} of the members of before were not met since this node started ({before}); still trying{GONE}")
+        })
+    }
+
+    fn missing_addresses(&self, but: &[String]) -> Option<String> {
+        let all = self.config.last_known.iter().map(|last| format!("{}", last.address));
+        let all: Vec<_> = all.filter(|address| !but.contains(address)).collect();
+        let more = if all.len() > NAMED { ", ..." } else { "" };
+        (!all.is_empty()).then(|| all[..all.len().min(NAMED)].join(", ") + more)
+    }
 }
+
+/// What to do about members that will not come back.
+const GONE: &str = "; of those that are gone for good, remove the lines from `last-known` in the state directory, and start \
+                    the node anew";

@@ -236,9 +236,7 @@ impl<C: Crypto> Core<C> {
         self.events.push_back(Event::Table { digest: self.table.digest() });
         self.boots = self.table.entries().map(|entry| (entry.boot, entry.id)).collect();
         self.membership.broadcast(self.now, &record);
-        if let Record::Entry(entry) = &record.record {
-            self.met(entry);
-        }
+        self.met(id);
         if id != self.id {
             match &record.record {
                 Record::Entry(entry) => self.entry_changed(entry),

@@ -52,28 +52,6 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    /// That none of those answers whom this node was told of, or knew when it last ran.
-    fn nobody_answers(&self, seeds: &[String]) -> Option<String> {
-        let before = self.config.last_known.iter().map(|last| last.address.to_string());
-        let before: Vec<_> = before.filter(|address| !seeds.contains(address)).collect();
-        let who = match (seeds, &before[..]) {
-            ([], []) => return None,
-            (seeds, []) => format!("no seed answers ({})", seeds.join(", ")),
-            ([], before) => format!("no member of before answers ({})", before.join(", ")),
-            (seeds, before) => format!(
-                "no seed answers ({}), and no member of before ({})",
-                seeds.join(", "),
-                before.join(", ")
-            ),
-        };
-        let gone = if before.is_empty() {
-            ""
-        } else {
-            "; of those that are gone for good, remove the lines from `last-known` in the state directory, and start the node anew"
-        };
-        Some(format!("{who}: check addresses, routes and that the others run; still trying{gone}"))
-    }
-
     fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(refused) = self.hellos.refused {
@@ -95,6 +73,7 @@ impl<C: Crypto> Core<C> {
         {
             problems.extend(self.nobody_answers(&seeds));
         }
+        problems.extend(self.some_do_not_answer());
         if let Some(((from, key), times)) = self.wrong_key.zip(self.unknown_keys.lasting(now)) {
             problems.push(format!(
                 "{times} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key \
