@@ -346,3 +346,29 @@ fn sessions_open_where_paths_work_one_way_each() {
         }
     }
 }
+
+/// As above from the first hello on, with nobody between, and after restarts.
+#[test]
+fn members_meet_where_paths_work_one_way_each() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, lan());
+        let address = |text: &str| text.parse().unwrap();
+        let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
+        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
+        let open = [(a[0], b[0]), (b[1], a[1])];
+        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
+        world.network.cut.extend(cut);
+        world.add("a", &a, &b);
+        world.add("b", &b, &a);
+        for restart in 0..3 {
+            assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}, restart {restart}");
+            assert!(world.send(0, 1, mode(restart), payload(restart), restart), "seed {seed}");
+            let told = |world: &World| world.members[0].fates.contains_key(&restart);
+            assert!(world.run_until(10 * SECOND, told), "seed {seed}, restart {restart}: no session");
+            let at = restart as usize % 2;
+            world.kill(at);
+            world.start(at);
+            world.run_for(SECOND);
+        }
+    }
+}

@@ -14,6 +14,7 @@ use overlan_wire::{Adapter, Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
 use super::cluster::{Origin, ROOM};
+use super::session::{DETOUR_AFTER, Ends, MAX_DETOURS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
@@ -43,7 +44,8 @@ const MAX_ANSWERED: usize = 256;
 pub(super) struct Hellos {
     next: Instant,
     pause: Duration,
-    sent: BTreeMap<u64, Instant>,
+    /// By token, with the way they went.
+    sent: BTreeMap<u64, (Instant, Ends)>,
     answered: BTreeMap<u64, (SignedRecord, Instant)>,
     /// Since when a member has been known.
     pub(super) joined: Option<Instant>,
@@ -150,22 +152,14 @@ impl<C: Crypto> Core<C> {
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
         let digest = self.table.digest();
         for seed in self.hello_targets() {
-            let locals: Vec<SocketAddr> = self
-                .adapters
-                .iter()
-                .filter(|adapter| adapter.status == overlan_wire::AdapterStatus::Up)
-                .map(socket_address)
-                .filter(|local| {
-                    local.is_ipv4() == seed.is_ipv4() && local.ip().is_loopback() == seed.ip().is_loopback()
-                })
-                .collect();
-            for local in locals {
+            for local in self.locals_for(seed) {
                 let token = self.rng.next_u64();
                 while self.hellos.sent.len() >= MAX_SENT {
-                    let oldest = self.hellos.sent.iter().min_by_key(|(_, at)| **at).map(|(&token, _)| token);
+                    let oldest =
+                        self.hellos.sent.iter().min_by_key(|(_, (at, _))| *at).map(|(&token, _)| token);
                     self.hellos.sent.remove(&oldest.unwrap_or_default());
                 }
-                self.hellos.sent.insert(token, now);
+                self.hellos.sent.insert(token, (now, (local, seed)));
                 self.counters.hellos_sent += 1;
                 self.queue_cluster(local, seed, None, |out| {
                     Frame::Hello { token, digest, record: &own }.emit(out);
@@ -174,6 +168,33 @@ impl<C: Crypto> Core<C> {
                 });
             }
         }
+    }
+
+    /// Own addresses from which there may be a way to another.
+    fn locals_for(&self, remote: SocketAddr) -> Vec<SocketAddr> {
+        let up = self.adapters.iter().filter(|adapter| adapter.status == overlan_wire::AdapterStatus::Up);
+        let may_reach = |local: &SocketAddr| {
+            local.is_ipv4() == remote.is_ipv4() && local.ip().is_loopback() == remote.ip().is_loopback()
+        };
+        up.map(socket_address).filter(may_reach).collect()
+    }
+
+    /// Other ways to one that goes on greeting though it was answered: none may work both ways. Its signed entry names
+    /// them, and all that a hello is answered with is no longer than three times as much (RFC 9000 section 8.1).
+    fn hello_detours(&mut self, origin: Origin, entry: &Entry) -> Vec<Ends> {
+        let now = self.now;
+        let mut unheard = self.hellos.answered.values().filter(|(_, at)| now.since(*at) >= DETOUR_AFTER);
+        if !unheard.any(|(held, _)| held.record.id() == entry.id) {
+            return Vec::new();
+        }
+        let remotes = entry.adapters.iter().map(socket_address);
+        let ways =
+            remotes.flat_map(|remote| self.locals_for(remote).into_iter().map(move |local| (local, remote)));
+        let mut others: Vec<Ends> = ways.filter(|&ways| ways != (origin.local, origin.remote)).collect();
+        while others.len() > MAX_DETOURS {
+            others.swap_remove(self.rng.next_u64() as usize % others.len());
+        }
+        others
     }
 
     pub(super) fn handle_hello(&mut self, origin: Origin, token: u64, record: &[u8]) {
@@ -209,13 +230,16 @@ impl<C: Crypto> Core<C> {
         }
         let reply = self.rng.next_u64();
         let now = self.now;
+        let detours = self.hello_detours(origin, entry);
         self.hellos.answered.retain(|_, (_, at)| now.since(*at) < NEWCOMER);
         self.hellos.answered.insert(reply, (record, now));
         self.events.push_back(Event::Routes);
         let digest = self.table.digest();
-        self.answer(origin, |out| {
-            Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(out);
-        });
+        for (local, remote) in detours.into_iter().chain([(origin.local, origin.remote)]) {
+            self.queue_cluster(local, remote, Some(origin.boot), |out| {
+                Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(out);
+            });
+        }
     }
 
     /// A live member of another id has the name.
@@ -251,10 +275,10 @@ impl<C: Crypto> Core<C> {
         digest: Digest,
         record: &[u8],
     ) {
-        if self.hellos.sent.remove(&echo).is_none() {
+        let Some((_, (local, remote))) = self.hellos.sent.remove(&echo) else {
             self.counters.dropped_replayed += 1;
             return;
-        }
+        };
         let Some(record) = self.verify(record) else { return };
         let id = record.record.id();
         if let Record::Entry(entry) = &record.record
@@ -265,6 +289,12 @@ impl<C: Crypto> Core<C> {
             return;
         }
         self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
+        if (local, remote) != (origin.local, origin.remote) {
+            // The way that the hello went works.
+            self.queue_cluster(local, remote, Some(origin.boot), |out| {
+                Frame::HelloDone { echo: token }.emit(out)
+            });
+        }
         self.joined();
         self.merge(record);
         self.membership.announce(self.now, id);

@@ -37,16 +37,16 @@ const IN_VAIN: u32 = 7;
 /// Proofs sent in vain after which the handshake starts over.
 const MAX_PROOFS: u32 = 5;
 /// An opening that comes again so long after it was answered is answered by other paths as well.
-const DETOUR_AFTER: Duration = Duration::from_millis(250);
+pub(super) const DETOUR_AFTER: Duration = Duration::from_millis(250);
 /// And by so many of them.
-const MAX_DETOURS: usize = 2;
+pub(super) const MAX_DETOURS: usize = 2;
 /// Answers tried on one sending of an opening: each costs the products of a handshake.
 const MAX_ANSWERS: u32 = 8;
 /// Paths on which an opening goes out at once while none is known to work.
 const MAX_ROUTES: usize = 4;
 
 /// Local and remote address.
-type Ends = (SocketAddr, SocketAddr);
+pub(super) type Ends = (SocketAddr, SocketAddr);
 
 /// All handshakes under way.
 pub(super) struct Handshakes<H> {
