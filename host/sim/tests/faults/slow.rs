@@ -223,7 +223,7 @@ fn nobody_dies_behind_a_slow_link() {
             assert!(seen.suspected <= 4, "{slow:?}: {} suspected", seen.suspected);
             world.kill(1);
             let id = world.members[1].id;
-            let found = world.run_until(40 * SECOND, |world| !core(world, 0).is_live(id));
+            let found = world.run_until(60 * SECOND, |world| !core(world, 0).is_live(id));
             assert!(found, "{slow:?}: the dead is not found");
         }
     }
