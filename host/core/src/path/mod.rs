@@ -137,7 +137,7 @@ impl Path {
         self.health.state()
     }
 
-    /// What the policy says; but no reply is late before it can be there, behind a few datagrams in a queue.
+    /// What the policy says; but no reply is late before it can be there, on a slow path behind a few datagrams in a queue.
     pub(crate) fn reply_timeout(&self) -> Duration {
         let policy = Duration::from_micros(self.timing.reply_timeout_us.into());
         let least = |(smoothed, ..): (Duration, Duration, Duration)| smoothed * 9 / 8 + self.queue();
@@ -152,11 +152,15 @@ impl Path {
     /// What the policy says; but a slow path is not filled with probes, and a queue that they meet not made longer.
     pub(crate) fn probe_interval(&self) -> Duration {
         let policy = Duration::from_micros(self.timing.probe_interval_us.into());
-        let Some((smoothed, _, min)) = self.rtt.measured() else {
+        let Some((smoothed, ..)) = self.rtt.measured() else {
             // Nobody knows how slow it is, or whether there is anyone.
             return policy * (1 << (self.pings.len() / PATIENT_PINGS).min(3));
         };
-        policy.max(PROBE_PART * self.rtt.passage()) + PROBE_QUEUES * smoothed.saturating_sub(min)
+        let passage = self.rtt.passage();
+        if passage.is_zero() {
+            return policy;
+        }
+        policy.max(PROBE_PART * passage) + PROBE_QUEUES * smoothed.saturating_sub(self.rtt.base())
     }
 
     /// How often it went down in the last ten minutes.
@@ -167,6 +171,10 @@ impl Path {
     /// Applies an event to the health; returns whether the state changed.
     pub(crate) fn apply(&mut self, event: HealthEvent, now: Instant) -> bool {
         let before = self.state();
+        if event == HealthEvent::AdapterUp && before != PathState::Up {
+            // What it did not answer before tells nothing.
+            self.pings.clear();
+        }
         self.health.apply(event, &self.timing, now);
         let after = self.state();
         if after == before {

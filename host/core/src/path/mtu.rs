@@ -22,6 +22,8 @@ const BLACK_HOLE_PROBES: u8 = 10;
 const RAISE: Duration = Duration::from_secs(600);
 /// A confirmed size above the base is confirmed again this often, to notice a black hole.
 const CONFIRM: Duration = Duration::from_secs(15);
+/// What one probe of the size in use seems to tell of the path is asked of another so long after: short ones are between.
+const AGAIN: Duration = Duration::from_secs(3);
 /// The search ends when the open interval is this small.
 const PRECISION: u16 = 16;
 /// The base datagram as sizes are kept.
@@ -168,9 +170,15 @@ impl MtuSearch {
         sent.filter(|_| size == self.confirmed)
     }
 
-    /// The size in use is to be probed once more.
+    /// The size in use is to be probed once more soon.
     pub(crate) fn probe_again(&mut self, now: Instant) {
-        self.next = Some(now);
+        let soon = now + AGAIN;
+        self.next = Some(self.next.map_or(soon, |next| next.min(soon)));
+    }
+
+    /// A probe waits for its pong.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.outstanding.is_some()
     }
 
     /// A packet of this size was acknowledged: what is in use passes.

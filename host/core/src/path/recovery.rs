@@ -31,6 +31,10 @@ const REORDERS_FOR: Duration = Duration::from_secs(10);
 const MAX_PATIENCE: (u32, Duration) = (8, Duration::from_millis(200));
 /// Lost packets in a row that span so many probe timeouts are persistent congestion (RFC 9002 section 7.6.1).
 const PERSISTENT_TIMEOUTS: u32 = 3;
+/// Full datagrams that a slow path may carry before the next answer comes: those of others, too.
+const NEXT_ANSWER: u32 = 4;
+/// A full datagram is whole blocks of the cipher.
+const CIPHER_BLOCK: usize = 16;
 /// Datagrams that a slow path may queue at first.
 const FIRST_QUEUE: usize = 2;
 /// Loss is averaged over about this many packets.
@@ -262,9 +266,9 @@ impl Recovery {
         }
     }
 
-    /// Nothing waits for an acknowledgement.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.flight.is_empty()
+    /// Nothing has waited for an acknowledgement since.
+    pub(crate) fn is_idle_since(&self, since: Instant) -> bool {
+        self.flight.is_empty() && self.delivered.at.max(self.last_sent) <= since
     }
 
     /// A ping was answered: the path works both ways, and what it carries needs no longer patience than at first.
@@ -310,7 +314,11 @@ impl Recovery {
         let Some(&(_, PacketNumber(largest))) = ack.ranges.first() else { return };
         let mut sample = None;
         if let Some(packet) = self.flight.get(largest).filter(|packet| self.measures(packet.at)) {
-            sample = Some(rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now));
+            let taken = rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now);
+            if packet.size.saturating_add(CIPHER_BLOCK) > datagram {
+                rtt.bound_passage(taken);
+            }
+            sample = Some(taken);
         }
         if let Some(overtaken) = &mut self.overtaken {
             let (came, undone) = overtaken.take(&ack.ranges, now);
@@ -349,7 +357,11 @@ impl Recovery {
             round,
             rtt: sample,
             smoothed,
-            min_rtt: rtt.base(),
+            min_rtt: match self.controller {
+                Controller::Cubic(_) => rtt.base(),
+                // It empties the queue itself to see it.
+                Controller::Bbr(_) => rtt.recent_min(),
+            },
             passage: rtt.passage(),
             rate: delivery_rate(
                 self.delivered.bytes - delivered.bytes,
@@ -428,14 +440,18 @@ impl Recovery {
         has_alternate: bool,
     ) -> Option<Instant> {
         let late = has_alternate.then(|| self.flight.from(self.late_below).next()).flatten();
-        let late = late.map(|packet| packet.at.max(self.delivered.at) + reply_timeout);
+        let late = late.map(|packet| (packet.at + reply_timeout).max(self.answered_until(rtt)));
         let probe = (!self.flight.is_empty()).then(|| self.probe_deadline(rtt));
         [self.loss_time, late, probe, self.pacer.next_deadline()].into_iter().flatten().min()
     }
 
-    /// RFC 9002 section 6.2.1: each acknowledgement starts the timeout anew.
     fn probe_deadline(&self, rtt: &RttEstimator) -> Instant {
-        self.last_sent.max(self.delivered.at) + rtt.probe_timeout() * (1 << self.backoff)
+        (self.last_sent + rtt.probe_timeout() * (1 << self.backoff)).max(self.answered_until(rtt))
+    }
+
+    /// While answers to others come on a slow path, a packet waits in the same queue; and where it was lost, they tell.
+    fn answered_until(&self, rtt: &RttEstimator) -> Instant {
+        self.delivered.at + NEXT_ANSWER * rtt.passage()
     }
 
     /// Time has passed: what is lost, late (its reply timeout is over; it matters only where
@@ -457,12 +473,11 @@ impl Recovery {
             self.detect_loss(rtt, datagram, now, outcome);
         }
         if has_alternate {
-            // While answers to others come, it waits in the same queue; and where it was lost, they tell.
-            let answered = self.delivered.at;
+            let answered = self.answered_until(rtt);
             let late = self
                 .flight
                 .from(self.late_below)
-                .take_while(|packet| packet.at.max(answered) + reply_timeout <= now);
+                .take_while(|packet| (packet.at + reply_timeout).max(answered) <= now);
             for packet in late {
                 self.late_below = packet.number + 1;
                 outcome.note_missed(packet.size, packet.at);
@@ -549,7 +564,11 @@ mod tests {
     #[test]
     fn what_waits_in_a_queue_is_not_late() {
         let (mut recovery, mut rtt) = (Recovery::new(Congestion::Cubic), RttEstimator::default());
-        rtt.sample(Duration::from_millis(40), Duration::ZERO, Instant::ZERO);
+        let (short, full) = (Duration::from_millis(40), Duration::from_millis(160));
+        rtt.sample(short, Duration::ZERO, Instant::ZERO);
+        (0..8).for_each(|_| rtt.note_short(short, Instant::ZERO));
+        (0..4).for_each(|_| _ = rtt.note_full(full, Instant::ZERO));
+        assert_eq!(rtt.passage(), full - short);
         let mut numbers = Vec::new();
         for _ in 0..8 {
             let number = recovery.next_number();

@@ -86,12 +86,13 @@ impl<A: Aead> Peer<A> {
         let path = &mut self.paths[at];
         let before = path.mtu.confirmed();
         if let Some(sent) = path.mtu.handle_pong(token, now)
-            && path.recovery.is_idle()
+            && path.recovery.is_idle_since(sent)
             && path.recovery.measures(sent)
         {
-            if path.rtt.note_full(now.since(sent)) {
+            if path.rtt.note_full(now.since(sent), now) {
                 path.mtu.probe_again(now);
             }
+            path.ping_due |= path.rtt.doubts(now.since(sent));
             path.recovery.note_full(&path.rtt, path.datagram());
         }
         if path.mtu.confirmed() != before {
@@ -105,6 +106,9 @@ impl<A: Aead> Peer<A> {
         path.pings.drain(..=ping);
         if path.recovery.measures(sent) {
             path.rtt.sample(now.since(sent), Duration::ZERO, now);
+            if path.recovery.is_idle_since(sent) && !path.mtu.is_probing() {
+                path.rtt.note_short(now.since(sent), sent);
+            }
         }
         path.recovery.note_pong();
         self.handle_reply(at, now, env);

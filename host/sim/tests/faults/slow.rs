@@ -107,6 +107,10 @@ impl Seen {
     }
 }
 
+/// So long after they meet, members know how slow their paths are, though what they tell each other at first makes them vary:
+/// it takes four probes in a row beside steadier short ones, and these come each 15 s.
+const LEARNT: Duration = Duration::from_secs(120);
+
 /// A datagram on the link, and what it carries of a message.
 const DATAGRAM: (usize, usize) = (1_472 + HEADERS, 1_393);
 /// A small message, each 200 ms, and what it takes in a datagram with others.
@@ -116,7 +120,7 @@ const SMALL: (usize, usize) = (64, 90);
 fn run(slow: Slow, seed: u64, bulk: usize) -> Seen {
     let mut world = slow.world(seed);
     assert!(world.run_until(120 * SECOND, World::converged), "{slow:?}: no convergence");
-    world.run_for(20 * SECOND);
+    world.run_for(LEARNT);
     let counted = |world: &World| -> u64 {
         let counters = (0..slow.members).map(|member| core(world, member).status(world.now).counters);
         counters.map(|counters| counters.retransmissions + counters.fragments_duplicate).sum()
@@ -171,7 +175,8 @@ fn bulk_on_a_slow_link_leaves_room_for_small_messages() {
         check(slow, seed, 1_600 * MS);
     }
     check(Slow { bits: 256_000, ..SLOW }, 5, SECOND);
-    check(Slow { bits: 64_000, queue: 8_000, ..SLOW }, 6, 2_500 * MS);
+    // Its few packets are no measure of less than a few datagrams, of 185 ms each.
+    check(Slow { bits: 64_000, queue: 8_000, ..SLOW }, 6, 3_200 * MS);
 }
 
 fn check(slow: Slow, seed: u64, longest: Duration) {
@@ -188,7 +193,8 @@ fn paths_that_share_a_slow_link_do_not_fill_it_with_copies() {
         for queue in [12_000, 30_000] {
             let slow = Slow { queue, adapters: 2, shared, ..SLOW };
             let seen = run(slow, seed, 200_000);
-            assert!(seen.goodput > 0.8, "{slow:?}: {:.2} of what is possible", seen.goodput);
+            // Probes of eight paths take some.
+            assert!(seen.goodput > 0.75, "{slow:?}: {:.2} of what is possible", seen.goodput);
             assert!(seen.p99() < 2 * SECOND, "{slow:?}: small messages take {:?}", seen.p99());
             assert!(seen.again < 10, "{slow:?}: {} fragments went again", seen.again);
         }
@@ -212,7 +218,7 @@ fn nobody_dies_behind_a_slow_link() {
             let slow = Slow { members, adapters, queue, shared: Shared::All, ..SLOW };
             let mut world = slow.world(seed);
             assert!(world.run_until(120 * SECOND, World::converged), "{slow:?}: no convergence");
-            world.run_for(20 * SECOND);
+            world.run_for(LEARNT);
             let mut seen = Seen::default();
             let message = Outgoing::new(MessageMode::Reliable, vec![7; 2 << 20], 0);
             assert!(world.send_batch(0, 1, message));

@@ -420,7 +420,7 @@ mod tests {
                 round,
                 rtt: Some(sample),
                 smoothed,
-                min_rtt: self.rtt.base(),
+                min_rtt: self.rtt.recent_min(),
                 passage: Duration::ZERO,
                 rate: 0,
                 datagram: DATAGRAM,
