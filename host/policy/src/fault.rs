@@ -29,7 +29,7 @@ pub enum Fault {
     )]
     OutOfFuel(u64),
     /// It failed after asking for more memory, tables or instances than it may have.
-    #[error("the policy ran out of what it may use: {0} (limits memory_bytes and table_elements)")]
+    #[error("the policy ran out of what it may use: {0}")]
     MemoryLimit(String),
     /// It handed over more data in one call than the host copies; nothing was copied.
     #[error("the policy handed over more than {0} bytes in one call (limit answer_bytes)")]

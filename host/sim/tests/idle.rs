@@ -86,6 +86,6 @@ fn ten_members_wake_little_more_often_than_two() {
 fn an_idle_peer_takes_little_memory() {
     for (few, many) in [(2, 8), (10, 20)] {
         let peer = (heap(many, 1) - heap(few, 1)) / (many - few);
-        assert!(peer < 7 << 10, "each of {many} peers takes {peer} bytes");
+        assert!(peer < 7_500, "each of {many} peers takes {peer} bytes");
     }
 }
