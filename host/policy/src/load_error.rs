@@ -37,9 +37,7 @@ pub enum LoadError {
     #[error("the file is damaged or uses WebAssembly features this host lacks ({0}); copy or build it again")]
     Malformed(String),
     /// Its tables, memories or modules are more than an instance may have.
-    #[error(
-        "the policy wants more from the start than it may have: {0} (limits memory_bytes and table_elements)"
-    )]
+    #[error("the policy wants more from the start than it may have: {0}")]
     TooMuch(String),
     /// The engine could not compile it, map its code or start it; the file may be sound.
     #[error("the WebAssembly engine fails here: {0}; then load the policy again")]
