@@ -263,6 +263,16 @@ fn a_paused_observer_accuses_nobody() {
     assert!(world.run_until(10 * SECOND, World::converged));
 }
 
+/// Leaves each way between two members one path of its own; these.
+fn cut_crosswise<'a>(world: &mut World, a: [&'a str; 2], b: [&'a str; 2]) -> [(&'a str, &'a str); 2] {
+    let address = |text: &str| text.parse().unwrap();
+    let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
+    let open = [(a[0], b[0]), (b[1], a[1])];
+    let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
+    world.network.cut.extend(cut);
+    open
+}
+
 /// Each way works by one pair of addresses, and not by the same.
 #[test]
 fn paths_that_work_one_way_each_carry_messages_until_one_works_both_ways() {
@@ -284,10 +294,7 @@ fn paths_that_work_one_way_each_carry_messages_until_one_works_both_ways() {
         send(&mut world, 20);
         let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
         let address = |text: &str| text.parse().unwrap();
-        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
-        let open = [(a[0], b[0]), (b[1], a[1])];
-        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
-        world.network.cut.extend(cut);
+        let open = cut_crosswise(&mut world, a, b);
         send(&mut world, 60);
         let paths = |world: &World, of: usize| world.members[of].core.as_ref().unwrap().paths(world.now);
         for (at, (local, remote)) in open.into_iter().enumerate() {
@@ -317,12 +324,8 @@ fn sessions_open_where_paths_work_one_way_each() {
     for seed in 0..6 {
         let mut world = World::new(seed, lan());
         world.add("c", &["10.3.1.2"], &[]);
-        let address = |text: &str| text.parse().unwrap();
         let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
-        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
-        let open = [(a[0], b[0]), (b[1], a[1])];
-        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
-        world.network.cut.extend(cut);
+        cut_crosswise(&mut world, a, b);
         for (name, addresses) in [("a", a), ("b", b)] {
             let mut config = Config::new(name, BootId::default(), [0; 32]);
             config.seeds = vec!["10.3.1.2:7400".parse().unwrap()];
@@ -352,12 +355,8 @@ fn sessions_open_where_paths_work_one_way_each() {
 fn members_meet_where_paths_work_one_way_each() {
     for seed in 0..6 {
         let mut world = World::new(seed, lan());
-        let address = |text: &str| text.parse().unwrap();
         let (a, b) = (["10.1.1.2", "10.1.2.2"], ["10.2.1.2", "10.2.2.2"]);
-        let all = a.iter().flat_map(|a| b.iter().flat_map(move |b| [(*a, *b), (*b, *a)]));
-        let open = [(a[0], b[0]), (b[1], a[1])];
-        let cut = all.filter(|way| !open.contains(way)).map(|(from, to)| (address(from), address(to)));
-        world.network.cut.extend(cut);
+        cut_crosswise(&mut world, a, b);
         world.add("a", &a, &b);
         world.add("b", &b, &a);
         for restart in 0..3 {
