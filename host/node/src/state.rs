@@ -7,10 +7,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use overlan_contract::assignment::MAX_NODES;
 use overlan_core::LastKnown;
 use overlan_core::document::SignedDocument;
 use overlan_seal::{Identity, IdentityError};
-use overlan_wire::limits::{MAX_DOCUMENT, MAX_VERSION};
+use overlan_wire::limits::{MAX_ADAPTERS, MAX_DOCUMENT, MAX_VERSION};
 
 use crate::last_known;
 
@@ -22,8 +23,8 @@ const MAX_TEXT_FILE: usize = 64 << 10;
 const DOCUMENT: &str = "document";
 /// The file of the other members' addresses.
 const LAST_KNOWN: &str = "last-known";
-/// Largest of it: the addresses of a full table.
-const MAX_LAST_KNOWN: usize = 2 << 20;
+/// Largest of it: the addresses of a full table, a line each of at most so many bytes.
+const MAX_LAST_KNOWN: usize = MAX_NODES * MAX_ADAPTERS * 96;
 
 /// Why a state directory cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
