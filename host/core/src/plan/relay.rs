@@ -123,6 +123,8 @@ impl Planner {
             if self.passed.len() < MAX_VOTES || self.passed.contains_key(&node) {
                 news |= self.hands_on(&vote) && is_news(known, &vote);
                 self.passed.insert(node, vote);
+            } else {
+                self.counters.votes_dropped += 1;
             }
         }
         if news {
