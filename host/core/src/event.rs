@@ -211,8 +211,8 @@ pub enum Event {
     /// The own entry is published under this version: store it and give it as
     /// [`Config::last_version`](crate::Config::last_version) at the next start.
     Version(u64),
-    /// The addresses that host routes are wanted for changed; see
-    /// [`Core::remote_addresses`](crate::Core::remote_addresses).
+    /// The addresses that host routes are wanted for changed, and those to remember; see
+    /// [`Core::remote_addresses`](crate::Core::remote_addresses) and [`Core::last_known`](crate::Core::last_known).
     Routes,
     /// Another node runs with this node's identity, and this one has not run for long: stop it. Nothing but a copied
     /// state directory does that.

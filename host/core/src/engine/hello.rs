@@ -190,11 +190,16 @@ impl<C: Crypto> Core<C> {
         let remotes = entry.adapters.iter().map(socket_address);
         let ways =
             remotes.flat_map(|remote| self.locals_for(remote).into_iter().map(move |local| (local, remote)));
-        let mut others: Vec<Ends> = ways.filter(|&ways| ways != (origin.local, origin.remote)).collect();
-        while others.len() > MAX_DETOURS {
-            others.swap_remove(self.rng.next_u64() as usize % others.len());
+        let others = ways.filter(|&ways| ways != (origin.local, origin.remote)).collect();
+        self.some(others, MAX_DETOURS)
+    }
+
+    /// So many of these, by chance.
+    pub(super) fn some<T>(&mut self, mut all: Vec<T>, most: usize) -> Vec<T> {
+        while all.len() > most {
+            all.swap_remove(self.rng.next_u64() as usize % all.len());
         }
-        others
+        all
     }
 
     pub(super) fn handle_hello(&mut self, origin: Origin, token: u64, record: &[u8]) {

@@ -10,7 +10,6 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_wire::{Entry, NodeId};
-use rand::Rng;
 
 use super::Core;
 use crate::crypto::Crypto;
@@ -75,11 +74,7 @@ impl<C: Crypto> Core<C> {
     /// Addresses to greet now.
     pub(super) fn some_missing(&mut self) -> Vec<SocketAddr> {
         let most = if self.is_settled() { 1 } else { AT_ONCE };
-        let mut addresses: Vec<_> = self.config.last_known.iter().map(|last| last.address).collect();
-        while addresses.len() > most {
-            addresses.swap_remove(self.rng.next_u64() as usize % addresses.len());
-        }
-        addresses
+        self.some(self.config.last_known.iter().map(|last| last.address).collect(), most)
     }
 
     /// Members of before that had not left, and were not met since the start.

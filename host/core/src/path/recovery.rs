@@ -33,8 +33,8 @@ const MAX_PATIENCE: (u32, Duration) = (8, Duration::from_millis(200));
 const PERSISTENT_TIMEOUTS: u32 = 3;
 /// Full datagrams that a slow path may carry before the next answer comes: those of others, too.
 const NEXT_ANSWER: u32 = 4;
-/// A full datagram is whole blocks of the cipher.
-const CIPHER_BLOCK: usize = 16;
+/// Ciphers take whole blocks of so many bytes fastest: a full datagram is filled with no part of one.
+pub(crate) const CIPHER_BLOCK: usize = 16;
 /// Datagrams that a slow path may queue at first.
 const FIRST_QUEUE: usize = 2;
 /// Loss is averaged over about this many packets.

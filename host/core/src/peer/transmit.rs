@@ -15,7 +15,7 @@ use crate::crypto::Aead;
 use crate::delivery::Content;
 use crate::delivery::outbox::{MIN_FRAGMENT, Next, Space, Take};
 use crate::event::Transmit;
-use crate::path::recovery::Contents;
+use crate::path::recovery::{CIPHER_BLOCK, Contents};
 use crate::time::Instant;
 
 /// Segments in one offloaded send (the kernel's UDP_MAX_SEGMENTS is 64 on older kernels).
@@ -26,8 +26,6 @@ const MAX_CROSS_ACKS: usize = 3;
 const CROSS_ACK_MEMORY: Duration = Duration::from_secs(1);
 /// Room that the frames of a little content take in a datagram.
 const MIN_DATAGRAM: usize = DATA_HEADER + TAG + FRAGMENT_HEADER + MIN_FRAGMENT;
-/// Ciphers take whole blocks of so many bytes fastest: a full datagram is filled with no part of one.
-const CIPHER_BLOCK: usize = 16;
 /// Shares of paths are counted in this fraction of a byte per weight.
 const SHARE_SCALE: u128 = 1_000_000;
 
