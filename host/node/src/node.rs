@@ -15,9 +15,11 @@ use overlan_wire::limits::{BENCH_STREAMS, COMPONENT_STREAM};
 use rustix::io::Errno;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::bench;
 use crate::config::{BusyPoll, Config, PluginSource, Security};
+use crate::control;
 use crate::document::{self, Stored};
 use crate::driver::{self, Driver, ListenOptions, MAX_COMMANDS, MAX_EVENTS, Ports};
 use crate::handle::{IdentityTaken, NodeHandle, Shared};
@@ -245,7 +247,7 @@ async fn start(
     identity: Identity,
     plugins: Vec<Candidate>,
 ) -> Result<(NodeHandle, impl Future<Output = ()>), StartError> {
-    let control = crate::control::bind(&config).await?;
+    let control = control::bind(&config).await?;
     let (commands, command_receiver) = mpsc::channel(MAX_COMMANDS);
     let (answers, answer_receiver) = mpsc::unbounded_channel();
     let policies = Policies::start(
@@ -264,9 +266,11 @@ async fn start(
     let (problems_sender, problems) = watch::channel(Vec::new());
     let (document, documents) = watch::channel(None);
     let (stored_sender, stored) = watch::channel(Stored::loaded(state.document()));
-    let storing = tokio::spawn(document::keep_stored(state.document_path(), documents, stored_sender));
     let (last_known_sender, last_known) = watch::channel(Vec::new());
-    let remembering = tokio::spawn(last_known::keep(state.last_known_path(), last_known));
+    let keepers = [
+        tokio::spawn(document::keep_stored(state.document_path(), documents, stored_sender)),
+        tokio::spawn(last_known::keep(state.last_known_path(), last_known)),
+    ];
     let (kernel_sender, kernel) = watch::channel(Kernel::default());
     let (report_sender, report) = watch::channel(Report::default());
     let (stop, stop_receiver) = watch::channel(false);
@@ -287,13 +291,9 @@ async fn start(
     let pending = restoring.contains(&Kind::Assignment);
     let (runtime, driver) = spawn_driver(&config, keyring, state, identity, ports, pending).await?;
     let adapters = tokio::spawn(kernel::watch_adapters(config.clone(), commands.downgrade(), kernel_sender));
-    let routes = tokio::spawn(kernel::keep_routes(
-        config.clone(),
-        remotes.clone(),
-        kernel.clone(),
-        report_sender,
-        stop_receiver,
-    ));
+    let routes =
+        kernel::keep_routes(config.clone(), remotes.clone(), kernel.clone(), report_sender, stop_receiver);
+    let routes = tokio::spawn(routes);
     let handle = NodeHandle {
         shared: Arc::new(Shared {
             id,
@@ -315,6 +315,14 @@ async fn start(
             config,
         }),
     };
+    listen_for_members(&handle).await;
+    tokio::spawn(crate::problems::log(handle.clone()));
+    let tasks = Tasks { driver, keepers, adapters, routes, control, stopped: stopped_sender };
+    Ok((handle.clone(), tasks.run(handle)))
+}
+
+/// Answers what members ask each other beside the applications' messages: measurements, and components of policies.
+async fn listen_for_members(handle: &NodeHandle) {
     let measurements = ListenOptions { streams: BENCH_STREAMS.collect(), ..Default::default() };
     if let Ok(listener) = handle.listen_with(measurements).await {
         handle.spawn_beside(bench::respond(handle.clone(), listener));
@@ -324,29 +332,42 @@ async fn start(
         tokio::spawn(rollout::serve(handle.clone(), listener));
         tokio::spawn(rollout::keep_policies(handle.clone(), handle.watch()));
     }
-    let streams = control.streams();
-    let control = crate::control::serve(control, handle.clone());
-    tokio::spawn(crate::problems::log(handle.clone()));
-    let served = handle.clone();
-    let service = async move {
+}
+
+/// What runs as long as the node does.
+struct Tasks {
+    /// Ends when the driver's thread does: the node left.
+    driver: oneshot::Receiver<Result<(), IdentityTaken>>,
+    /// Write what is to survive a restart; they end after the driver.
+    keepers: [JoinHandle<()>; 2],
+    adapters: JoinHandle<()>,
+    /// Removes the routes when it is told to stop.
+    routes: JoinHandle<()>,
+    control: control::Bound,
+    /// Where it is told how the node ended.
+    stopped: watch::Sender<Option<Result<(), IdentityTaken>>>,
+}
+
+impl Tasks {
+    /// Serves until the node stops, and leaves nothing behind.
+    async fn run(self, node: NodeHandle) {
+        let streams = self.control.streams();
         let end = tokio::select! {
-            // The driver's thread ended: the node left.
-            end = driver => {
-                drop(tokio::join!(storing, remembering));
-                crate::control::drain(&streams).await;
+            end = self.driver => {
+                futures_util::future::join_all(self.keepers).await;
+                control::drain(&streams).await;
                 end.unwrap_or(Ok(()))
             }
-            () = control => Ok(()),
+            () = control::serve(self.control, node.clone()) => Ok(()),
         };
-        adapters.abort();
-        served.shared.stop.send_replace(true);
-        let _ = routes.await;
-        if let Some(path) = &served.shared.config.control {
+        self.adapters.abort();
+        node.shared.stop.send_replace(true);
+        let _ = self.routes.await;
+        if let Some(path) = &node.shared.config.control {
             let _ = std::fs::remove_file(path);
         }
-        stopped_sender.send_replace(Some(end));
-    };
-    Ok((handle, service))
+        self.stopped.send_replace(Some(end));
+    }
 }
 
 async fn spawn_driver(
