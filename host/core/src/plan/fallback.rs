@@ -26,21 +26,25 @@ pub fn fallback_assignment(question: &Question) -> Answer {
     let alike = nodes.iter().all(|(.., capacity)| nodes.first().is_some_and(|first| first.3 == *capacity));
     let owners = question.responsibilities.iter().map(|duty| {
         let name = hash(duty.name.as_bytes(), 1);
-        let mut ranked: Vec<(Reverse<(u64, u64)>, u32)> = nodes
-            .iter()
-            .filter(|(_, node, ..)| node.meets(&duty.requires))
-            .map(|&(index, _, id, capacity)| {
-                let draw = mix(id ^ name);
-                let score = if alike { 0 } else { score(draw, capacity) };
-                (Reverse((score, draw)), index)
-            })
-            .collect();
         let wanted = duty.replicas.min(MAX_REPLICAS) as usize;
-        if ranked.len() > wanted {
-            ranked.select_nth_unstable(wanted);
+        // The highest so far, in order.
+        let mut ranked: Vec<(Reverse<(u64, u64)>, u32)> = Vec::with_capacity(wanted.min(nodes.len()));
+        for &(index, node, id, capacity) in &nodes {
+            let draw = mix(id ^ name);
+            let most = if alike { (0, draw) } else { (score_ceiling(draw, capacity), u64::MAX) };
+            let full = ranked.len() == wanted;
+            // Nearly all are out of the race by a bound of their score.
+            if full && ranked.last().is_none_or(|(lowest, _)| Reverse(most) > *lowest) {
+                continue;
+            }
+            if !node.meets(&duty.requires) {
+                continue;
+            }
+            let score = if alike { 0 } else { score(draw, capacity) };
+            let entry = (Reverse((score, draw)), index);
+            ranked.insert(ranked.partition_point(|other| *other < entry), entry);
             ranked.truncate(wanted);
         }
-        ranked.sort_unstable();
         ranked.into_iter().map(|(_, index)| index).collect()
     });
     Answer { owners: owners.collect() }
@@ -58,10 +62,16 @@ fn score(draw: u64, capacity: u64) -> u64 {
     (capacity << 40) / minus_log2(draw).max(1)
 }
 
-/// `-log2(x / 2^64)` with 20 binary places: the whole part counts leading zeros, each squaring of the
-/// mantissa gives one more place.
+/// No score is above it: `1 - u <= -log2(u)`.
+fn score_ceiling(draw: u64, capacity: u64) -> u64 {
+    (capacity << 40) / (!draw >> (64 - PLACES)).max(1)
+}
+
+/// Binary places of a logarithm.
+const PLACES: u32 = 20;
+
+/// `-log2(x / 2^64)` with [`PLACES`]: the whole part counts leading zeros, each squaring of the mantissa gives one more place.
 fn minus_log2(x: u64) -> u64 {
-    const PLACES: u32 = 20;
     let x = x.max(1);
     let zeros = x.leading_zeros();
     let mut mantissa = x << zeros;
@@ -90,4 +100,41 @@ fn mix(mut h: u64) -> u64 {
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     h ^ (h >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::question;
+
+    #[test]
+    fn no_score_is_above_the_ceiling() {
+        for turn in 0..100_000_u64 {
+            let (draw, capacity) = (mix(turn) >> (turn % 64), 1 + mix(!turn) % MAX_CAPACITY);
+            for draw in [draw, !draw] {
+                assert!(score(draw, capacity) <= score_ceiling(draw, capacity), "{draw:#x}, {capacity}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_scores_own_a_duty() {
+        for alike in [false, true] {
+            let mut question = question(40, 60);
+            if alike {
+                question.nodes.iter_mut().for_each(|node| node.attributes.retain(|(key, _)| key != CAPACITY));
+            }
+            let answer = fallback_assignment(&question);
+            for (duty, owners) in question.responsibilities.iter().zip(answer.owners) {
+                let may = |(_, node): &(u32, &Node)| node.live && node.meets(&duty.requires);
+                let mut ranked: Vec<_> = (0..).zip(&question.nodes).filter(may).collect();
+                ranked.sort_by_key(|(_, node)| {
+                    let draw = mix(hash(node.id.as_bytes(), 0) ^ hash(duty.name.as_bytes(), 1));
+                    Reverse((score(draw, capacity(node)), draw))
+                });
+                let expected = ranked.iter().map(|&(index, _)| index).take(duty.replicas as usize);
+                assert_eq!(owners, expected.collect::<Vec<u32>>(), "{}", duty.name);
+            }
+        }
+    }
 }

@@ -140,7 +140,7 @@ fn ballots_order_by_epoch_then_lower_id() {
     assert!(ballot(2, 1, 2) > ballot(2, 1, 1));
 }
 
-fn question(nodes: u16, duties: usize) -> Question {
+pub(super) fn question(nodes: u16, duties: usize) -> Question {
     let fact = |n: u16| Node {
         id: node(n).to_string(),
         name: format!("n{n}"),
