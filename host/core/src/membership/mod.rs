@@ -1,41 +1,36 @@
 //! Membership: the crate `foca` (SWIM), with what it leaves to its user.
 //!
-//! Foca sends, asks for timers and notifies through [`Effects`]; the engine carries these out. Timers
-//! are stretched by the local-health factor of Lifeguard (Dadgar et al., 2018): an observer that
-//! runs late itself gives others more time.
-//!
-//! Probes keep the beat that all else of an idle node goes with (see [`Core`](crate::Core)): a member that is probed
-//! probes as well, with the same wake-up, where its own probe would be due soon. What foca's timers would do in vain
-//! wakes nobody.
+//! Foca sends, asks for timers and notifies through [`Effects`]; the engine carries these out, and [`timers`] says when.
 
 mod binding;
+mod identity;
+mod runtime;
+mod timers;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::convert::Infallible;
 use core::num::{NonZeroU8, NonZeroUsize};
 use core::time::Duration;
 
 use bytes::BufMut;
-use foca::{Codec, Foca, Header, Member, Message, Notification, PeriodicParams, PostcardCodec, State};
+use foca::{Codec, Foca, Header, Member, Message, PeriodicParams, PostcardCodec, State};
 use overlan_wire::limits::{BASE_DATAGRAM, TAG};
 use overlan_wire::{BootId, Entry, NodeId, SignedRecord};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::status::MemberState;
 use crate::time::Instant;
 use binding::{Binding, BoundCodec};
+pub(crate) use identity::Identity;
+use runtime::{Broadcasts, Effects};
 
 /// One member is probed this often.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// A probe unanswered for this long is tried through others, and once more by all paths. Longer where answers take longer.
 const PROBE_RTT: Duration = Duration::from_millis(200);
-/// And so much longer than half as much again as the answers took.
-const PROBE_SPARE: Duration = Duration::from_millis(50);
 /// Who was not woken by another's probe takes the lead: its next one goes this much earlier, and it wakes the others.
 /// (A probe that has no answer yet keeps its time.)
 const LEAD: Duration = Duration::from_millis(8);
@@ -45,8 +40,6 @@ const LEAD_SPREAD: Duration = Duration::from_millis(16);
 const GOSSIP: Duration = Duration::from_millis(100);
 /// A suspect has this long to object, in small clusters; more in larger ones.
 const SUSPICION: Duration = Duration::from_secs(2);
-/// One that answers probes of its paths meanwhile is given this much more, again and again: what it says is lost or late.
-const RESPITE: Duration = Duration::from_millis(500);
 /// A dead identity is remembered for this long, so that old news does not revive it.
 const REMEMBER_DOWN: Duration = Duration::from_secs(3_600);
 /// Members are announced to again when nobody is active.
@@ -56,128 +49,9 @@ const LONELY_ANNOUNCE: Duration = Duration::from_secs(1);
 const RENEWAL_PAUSE: Duration = Duration::from_millis(250);
 /// Datagrams that there is always room for.
 const FEW_SENDS: usize = 4;
-/// Timers that may be queued.
-const MAX_TIMERS: usize = 65_536;
-/// A timer that fires later than this says that the local node is slow.
-const SLOW: Duration = Duration::from_millis(100);
-/// Largest local-health factor (Lifeguard: 8).
-const MAX_HEALTH: u32 = 8;
 /// Largest membership datagram: what a base datagram holds.
 pub(crate) const MAX_PACKET: usize =
     BASE_DATAGRAM - overlan_wire::packet::CLUSTER_HEADER - TAG - overlan_wire::frame::FRAME_HEADER;
-
-/// A member as the membership protocol knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    id: [u8; 16],
-    boot: [u8; 16],
-    /// Orders the identities of a node: the version of its entry when it started, or when it was renewed after a
-    /// false death (the boot, and with it the message state, stays). Never above the version that the node has
-    /// signed: others take no such identity.
-    order: u64,
-}
-
-impl Identity {
-    pub(crate) fn new(id: NodeId, boot: BootId, order: u64) -> Self {
-        Identity { id: id.0, boot: boot.0, order }
-    }
-
-    pub(crate) fn node(&self) -> NodeId {
-        NodeId(self.id)
-    }
-
-    pub(crate) fn boot(&self) -> BootId {
-        BootId(self.boot)
-    }
-}
-
-impl foca::Identity for Identity {
-    type Addr = [u8; 16];
-
-    /// Not by itself: a new order takes a new version of the signed entry first.
-    fn renew(&self) -> Option<Self> {
-        None
-    }
-
-    fn addr(&self) -> [u8; 16] {
-        self.id
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        (self.order, self.boot) > (adversary.order, adversary.boot)
-    }
-}
-
-/// A record on its way through the gossip; a newer one of the same node replaces it.
-#[derive(Clone, Copy, Debug)]
-struct RecordKey {
-    id: NodeId,
-    precedence: (u64, bool),
-}
-
-impl foca::Invalidates for RecordKey {
-    fn invalidates(&self, other: &Self) -> bool {
-        self.id == other.id && self.precedence >= other.precedence
-    }
-}
-
-/// Records that arrived with gossip. They are spread further once the engine has verified them and
-/// adds them itself.
-#[derive(Clone, Debug, Default)]
-struct Broadcasts(Rc<RefCell<VecDeque<Vec<u8>>>>);
-
-/// Records that may wait to be verified; more are dropped, and anti-entropy brings them later.
-const MAX_WAITING: usize = 1_024;
-
-impl foca::BroadcastHandler<Identity> for Broadcasts {
-    type Key = RecordKey;
-    type Error = Infallible;
-
-    fn receive_item(
-        &mut self,
-        data: &[u8],
-        sender: Option<&Identity>,
-    ) -> Result<Option<RecordKey>, Infallible> {
-        if sender.is_some() {
-            let mut waiting = self.0.borrow_mut();
-            if waiting.len() < MAX_WAITING {
-                waiting.push_back(data.to_vec());
-            }
-            return Ok(None);
-        }
-        let parsed = SignedRecord::parse(data).ok();
-        Ok(parsed.map(|signed| RecordKey { id: signed.record.id(), precedence: signed.record.precedence() }))
-    }
-}
-
-/// What foca wants done.
-#[derive(Debug, Default)]
-struct Effects {
-    sends: VecDeque<(NodeId, Vec<u8>)>,
-    /// Probes that go out again, by all paths.
-    retries: VecDeque<(NodeId, Vec<u8>)>,
-    timers: Vec<(foca::Timer<Identity>, Duration)>,
-    defunct: bool,
-    changed: bool,
-    /// Somebody is active, and nobody was.
-    returned: bool,
-}
-
-impl foca::Runtime<Identity> for Effects {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
-        self.changed = true;
-        self.defunct |= notification == Notification::Defunct;
-        self.returned |= notification == Notification::Active;
-    }
-
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.sends.push_back((to.node(), data.to_vec()));
-    }
-
-    fn submit_after(&mut self, event: foca::Timer<Identity>, after: Duration) {
-        self.timers.push((event, after));
-    }
-}
 
 /// The membership protocol of one node.
 pub(crate) struct Membership {
@@ -404,137 +278,6 @@ impl Membership {
         self.settle(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let timer = self.timers.first_key_value().map(|(&(at, _), _)| at);
-        let indirect = self.indirect.as_ref().map(|&(at, _)| at);
-        let gossip = self.gossip_due();
-        let announce = self.is_lonely().then_some(self.next_announce);
-        let renewal = self.wants_renewal().then_some(self.next_renewal);
-        let timers = timer.into_iter().chain(indirect).chain(self.probe_due());
-        timers.chain(gossip).chain(announce).chain(renewal).min()
-    }
-
-    /// When it has something to do that others can be done together with.
-    pub(crate) fn beat_due(&self) -> Option<Instant> {
-        let announce = self.is_lonely().then_some(self.next_announce);
-        self.probe_due().into_iter().chain(announce).min()
-    }
-
-    /// When the next member is to be probed.
-    fn probe_due(&self) -> Option<Instant> {
-        let &(at, _) = self.probe.as_ref()?;
-        Some(if self.leads && self.binding.borrow().probes.answered { at - self.lead } else { at })
-    }
-
-    /// When gossip is to be sent, if there is any.
-    fn gossip_due(&self) -> Option<Instant> {
-        let backlog = self.foca.updates_backlog() + self.foca.custom_broadcast_backlog();
-        self.gossip.as_ref().filter(|_| backlog > 0).map(|&(at, _)| at)
-    }
-
-    /// Nobody is active, and somebody is wanted; or nobody has answered under the present identity: what two say that
-    /// take another at once goes to those that they were.
-    fn is_lonely(&self) -> bool {
-        !self.left && (self.foca.num_members() == 0 || self.probe.is_none())
-    }
-
-    /// Fires what is due. `candidate` is a member of the table to announce to when nobody is active; `answers` says
-    /// whether probes of the paths to a member's boot are answered.
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        candidate: Option<NodeId>,
-        answers: impl Fn(NodeId, BootId) -> bool,
-    ) {
-        while let Some(entry) = self.timers.first_entry() {
-            let (at, _) = *entry.key();
-            if at > now {
-                break;
-            }
-            let timer = entry.remove();
-            match &timer {
-                foca::Timer::ChangeSuspectToDown { member_id, incarnation, .. }
-                    if answers(member_id.node(), member_id.boot())
-                        && self.is_suspect(member_id, *incarnation) =>
-                {
-                    self.put_off(timer, now);
-                }
-                _ => self.fire(timer, now),
-            }
-        }
-        if let Some((_, timer)) = self.indirect.take_if(|&mut (at, _)| at <= now) {
-            self.effects.retries.extend(self.ping.take());
-            self.fire(timer, now);
-        }
-        if self.probe_due().is_some_and(|at| at <= now) {
-            self.probe(now, true);
-        }
-        if self.gossip_due().is_some_and(|at| at <= now)
-            && let Some((_, timer)) = self.gossip.take()
-        {
-            self.fire(timer, now);
-        }
-        if now >= self.next_announce && self.is_lonely() {
-            self.next_announce = now + LONELY_ANNOUNCE;
-            if let Some(node) = candidate {
-                self.announce(now, node);
-            }
-        }
-    }
-
-    /// Lets a suspect live on for a while. Each probe that it misses has a timer of its own: one is enough.
-    fn put_off(&mut self, timer: foca::Timer<Identity>, now: Instant) {
-        if !self.timers.values().any(|held| *held == timer) {
-            self.queue(now + RESPITE, timer);
-        }
-    }
-
-    /// Whether a member has not objected to a suspicion yet.
-    fn is_suspect(&self, identity: &Identity, incarnation: u16) -> bool {
-        let mut members = self.foca.iter_membership_state();
-        let member = members.find(|member| member.id() == identity);
-        member.is_some_and(|member| (member.state(), member.incarnation()) == (State::Suspect, incarnation))
-    }
-
-    /// The node is awake for something that can be done together with others: what would be due until `horizon` and
-    /// may well be earlier. `leads`: nobody else woke it.
-    pub(crate) fn handle_beat(&mut self, now: Instant, horizon: Instant, leads: bool) {
-        let announces = |_: &(Instant, u64), timer: &mut foca::Timer<Identity>| {
-            matches!(timer, foca::Timer::PeriodicAnnounce(_) | foca::Timer::PeriodicAnnounceDown(_))
-        };
-        let early: Vec<_> = self.timers.extract_if(..=(horizon, u64::MAX), announces).collect();
-        for (_, timer) in early {
-            self.fire(timer, now);
-        }
-        if self.is_lonely() && self.next_announce <= horizon {
-            self.next_announce = self.next_announce.min(now);
-        }
-        // A member that has not answered yet keeps its time to do so.
-        if self.binding.borrow().probes.answered && self.probe_due().is_some_and(|at| at <= horizon) {
-            self.probe(now, leads);
-        }
-    }
-
-    /// Lets foca judge the last probe and send the next.
-    fn probe(&mut self, now: Instant, leads: bool) {
-        let Some((at, timer)) = self.probe.take() else { return };
-        self.health = if now.since(at) > SLOW {
-            (self.health + 1).min(MAX_HEALTH)
-        } else {
-            self.health.saturating_sub(1)
-        };
-        self.leads = leads;
-        self.fire(timer, now);
-        let target = self.binding.borrow().probes.target();
-        self.ping = self.effects.sends.back().filter(|(to, _)| Some(*to) == target).cloned();
-        let suspect = self.suspects().find(|member| Some(member.id().node()) == target);
-        if let Some(told) = suspect.and_then(|suspect| self.suspicion(suspect)) {
-            // Before the probe, so that the answer objects.
-            self.effects.sends.push_front(told);
-        }
-    }
-
     fn suspects(&self) -> impl Iterator<Item = &Member<Identity>> {
         self.foca.iter_members().filter(|member| member.state() == State::Suspect)
     }
@@ -572,13 +315,6 @@ impl Membership {
             // What answers it carries the objection.
             self.announce(now, suspect);
         }
-    }
-
-    fn fire(&mut self, timer: foca::Timer<Identity>, now: Instant) {
-        self.binding.borrow_mut().now = now;
-        let result = self.foca.handle_timer(timer, &mut self.effects);
-        self.note(result);
-        self.settle(now);
     }
 
     /// The next membership datagram to send, and to whom.
@@ -665,42 +401,6 @@ impl Membership {
             let result = self.foca.set_config(config(size));
             self.note(result);
         }
-    }
-
-    fn queue(&mut self, at: Instant, timer: foca::Timer<Identity>) {
-        if self.timers.len() >= MAX_TIMERS {
-            self.errors += 1;
-            return;
-        }
-        self.timers.insert((at, self.next_timer), timer);
-        self.next_timer += 1;
-    }
-
-    /// Gives others more time where their answers take longer, and when this node is slow itself (Lifeguard's local
-    /// health).
-    fn stretch(&self, timer: &foca::Timer<Identity>, after: Duration) -> Duration {
-        let more = match timer {
-            foca::Timer::SendIndirectProbe { probed_id, .. } => self.far(probed_id.node()),
-            // An answer by way of others takes as long again.
-            foca::Timer::ProbeRandomMember(_) => 2 * self.far_target(),
-            // It hears of it, and its objection comes back.
-            foca::Timer::ChangeSuspectToDown { member_id, .. } => 2 * self.far(member_id.node()),
-            _ => return after,
-        };
-        // Not both at once: a slow node takes others for far, too.
-        after * (1 + self.health) + more
-    }
-
-    /// How much more than [`PROBE_RTT`] a member's answer is waited for.
-    fn far(&self, node: NodeId) -> Duration {
-        let trip = self.binding.borrow().trip(node);
-        (trip * 3 / 2 + PROBE_SPARE).saturating_sub(PROBE_RTT)
-    }
-
-    /// The same of the member that is probed.
-    fn far_target(&self) -> Duration {
-        let target = self.binding.borrow().probes.target();
-        target.map_or(Duration::ZERO, |node| self.far(node))
     }
 }
 
