@@ -15,7 +15,7 @@ use super::identity::Identity;
 use super::{LONELY_ANNOUNCE, Membership, PROBE_RTT};
 use crate::time::Instant;
 
-/// And so much longer than half as much again as the answers took.
+/// An answer is waited for half as much again as answers took, and this much longer.
 const PROBE_SPARE: Duration = Duration::from_millis(50);
 /// One that answers probes of its paths meanwhile is given this much more, again and again: what it says is lost or late.
 const RESPITE: Duration = Duration::from_millis(500);
