@@ -71,6 +71,11 @@ impl Table {
         self.records.values().map(Box::as_ref)
     }
 
+    /// Of all records, in ascending order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.records.keys().copied()
+    }
+
     pub(crate) fn entry(&self, id: NodeId) -> Option<&Entry> {
         match &self.records.get(&id)?.record {
             Record::Entry(entry) => Some(entry),

@@ -7,7 +7,9 @@ use arrayvec::ArrayVec;
 
 use crate::codec::{DecodeError, Reader, put_block};
 use crate::ids::{Ballot, BootId, Digest, DocumentId, MessageId, NodeId, PacketNumber, PathId, SessionId};
-use crate::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_MESSAGE, MAX_SUITES, MAX_VERSION};
+use crate::limits::{
+    MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_HEARD_BITMAP, MAX_MESSAGE, MAX_SUITES, MAX_VERSION,
+};
 
 /// A zero byte between frames is padding.
 pub const PADDING: u8 = 0;
@@ -265,6 +267,18 @@ pub enum Frame<'a> {
         /// The highest one that its leader has to outbid: a member follows a leader that did not propose it.
         above: Option<Ballot>,
     },
+    /// Whom the sender heard itself lately, for members that don't hear those. Goes with a summary, behind it. Bit `i` (least
+    /// significant first) is for the record at place `i` of the table: it says something where the receiver's is the same.
+    Heard {
+        /// The member with the lowest live id that says that all live members hold the sender's cluster document.
+        agreed_by: Option<NodeId>,
+        /// The sender knows live members that will not take each other's document.
+        contested: bool,
+        /// Who holds the sender's table; at most [`MAX_HEARD_BITMAP`] bytes.
+        tables: &'a [u8],
+        /// Who holds the sender's cluster document; at most [`MAX_HEARD_BITMAP`] bytes.
+        documents: &'a [u8],
+    },
     /// Hashes of consecutive buckets of the sender's table.
     Buckets {
         /// The first bucket.
@@ -347,6 +361,7 @@ mod code {
     pub(super) const SESSION_ACCEPT: u8 = 0x0c;
     pub(super) const SESSION_COOKIE: u8 = 0x0d;
     pub(super) const PLANS: u8 = 0x0e;
+    pub(super) const HEARD: u8 = 0x0f;
     pub(super) const PING: u8 = 0x20;
     pub(super) const PONG: u8 = 0x21;
     pub(super) const ACK: u8 = 0x22;
@@ -371,6 +386,7 @@ impl Frame<'_> {
             Frame::Membership(_) => code::MEMBERSHIP,
             Frame::Summary { .. } => code::SUMMARY,
             Frame::Plans { .. } => code::PLANS,
+            Frame::Heard { .. } => code::HEARD,
             Frame::Buckets { .. } => code::BUCKETS,
             Frame::Leaves { .. } => code::LEAVES,
             Frame::Want(_) => code::WANT,
@@ -420,6 +436,15 @@ impl Frame<'_> {
             }
             Frame::Plans { in_force, above } => {
                 [in_force, above].into_iter().for_each(|ballot| emit_ballot(*ballot, out));
+            }
+            Frame::Heard { agreed_by, contested, tables, documents } => {
+                out.extend_from_slice(&agreed_by.unwrap_or_default().0);
+                out.push(u8::from(*contested));
+                for bitmap in [tables, documents] {
+                    put_block(out, |out| {
+                        out.extend_from_slice(&bitmap[..bitmap.len().min(MAX_HEARD_BITMAP)])
+                    });
+                }
             }
             Frame::Buckets { first, hashes } => {
                 out.push(*first);
@@ -564,6 +589,7 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
             },
         },
         code::PLANS => Frame::Plans { in_force: parse_ballot(&mut body)?, above: parse_ballot(&mut body)? },
+        code::HEARD => parse_heard(&mut body)?,
         code::BUCKETS => parse_buckets(&mut body)?,
         code::LEAVES => parse_leaves(&mut body)?,
         code::WANT => Frame::Want(parse_all(&mut body, |body| Ok(NodeId(body.array("node id")?)))?),
@@ -637,6 +663,16 @@ fn parse_ballot(body: &mut Reader<'_>) -> Result<Option<Ballot>, DecodeError> {
     }
     let (proposer, boot) = (NodeId(body.array("proposer")?), BootId(body.array("proposer's boot")?));
     Ok(Some(Ballot { epoch, proposer, boot }))
+}
+
+fn parse_heard<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {
+    let agreed_by = Some(NodeId(body.array("leader")?)).filter(|leader| *leader != NodeId::default());
+    let contested = body.u8("heard flags")? & 1 != 0;
+    let (tables, documents) = (body.block("heard bitmap")?, body.block("heard bitmap")?);
+    if tables.len().max(documents.len()) > MAX_HEARD_BITMAP {
+        return Err(DecodeError::OutOfRange("heard bitmap"));
+    }
+    Ok(Frame::Heard { agreed_by, contested, tables, documents })
 }
 
 fn parse_buckets<'a>(body: &mut Reader<'a>) -> Result<Frame<'a>, DecodeError> {

@@ -57,3 +57,6 @@ pub const MESSAGE_WINDOW: u64 = 65_536;
 pub const MAX_SUITES: usize = 8;
 /// Most bytes of the bitmap in an [`Accepted`](crate::frame::Accepted) frame.
 pub const MAX_ACCEPT_BITMAP: usize = 512;
+/// Most bytes of each bitmap in a [`Heard`](crate::Frame::Heard) frame: both fit a datagram of [`BASE_DATAGRAM`] beside a
+/// summary. Of a table with more than 3,200 records, nothing is said of those behind these.
+pub const MAX_HEARD_BITMAP: usize = 400;

@@ -286,6 +286,9 @@ impl<C: Crypto> Core<C> {
             Frame::Plans { in_force, above } => {
                 self.handle_plans(origin, Plans { in_force: *in_force, above: *above });
             }
+            Frame::Heard { agreed_by, contested, tables, documents } => {
+                self.handle_heard(origin, (*agreed_by, *contested), tables, documents);
+            }
             Frame::Buckets { first, hashes } => self.handle_buckets(origin, *first, hashes),
             Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),
             Frame::Want(nodes) => self.handle_want(origin, nodes),

@@ -77,6 +77,8 @@ pub(super) struct Documents {
     pub(super) held: Option<SignedDocument>,
     /// The latest held here that the leader found with all live members.
     pub(super) agreed: DocumentId,
+    /// Who led when it said so last.
+    pub(super) agreed_by: Option<NodeId>,
     /// What the held one took the place of without being made from it.
     pub(super) displaced: Option<DocumentId>,
     /// What the others hold.
@@ -124,14 +126,13 @@ impl<C: Crypto> Core<C> {
 
     /// Whether all live members are known to hold the document that is held here.
     pub fn document_agreed(&self) -> bool {
-        self.documents.agreed == self.documents.id() && !self.contested()
+        self.documents.agreed == self.documents.id() && !self.contested() && !self.is_said_contested()
     }
 
     /// Live members that are not known to hold the document that is held here; none once all do.
     pub fn document_missing(&self) -> Vec<NodeId> {
-        let id = self.documents.id();
         let mut missing = if self.document_agreed() { Vec::new() } else { self.live_peers() };
-        missing.retain(|peer| self.documents.known.get(peer) != Some(&id));
+        missing.retain(|&peer| !self.holds_document(peer));
         missing
     }
 
@@ -233,9 +234,9 @@ impl<C: Crypto> Core<C> {
         self.refusals.outdate(id);
         self.facts_changed = true;
         self.events.push_back(Event::Document(id));
-        for peer in self.live_peers().into_iter().take(DIRECT) {
-            self.summarize_to(peer);
-        }
+        let mut peers = self.live_peers();
+        peers.truncate(DIRECT);
+        self.summarize_to(&peers);
         self.agreement.hurry(self.now);
         self.check_document_agreement();
     }
@@ -244,16 +245,17 @@ impl<C: Crypto> Core<C> {
     pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
         self.documents.known.insert(from, held);
         // Only the leader says so, and of another document than the own it need not be known.
-        let news = agreed == self.documents.id() && agreed != self.documents.agreed;
-        if news && from == self.leader() {
-            self.note_document_agreed();
-        } else if held == self.documents.agreed && agreed < held && self.leader() == self.id {
-            // A late comer that caught up learns at once that all hold it.
-            self.summarize_to(from);
+        let leader = self.leader();
+        if agreed == self.documents.id() && from == leader {
+            self.note_document_agreed(leader);
+        } else if held == self.documents.agreed && agreed < held && self.document_agreed_by() == Some(leader)
+        {
+            // A late comer that caught up learns at once that all hold it, also one that the leader does not reach.
+            self.summarize_to(&[from]);
         }
         if self.refusals.is_refused(held) {
             // Who holds what is refused here is to know.
-            self.summarize_to(from);
+            self.summarize_to(&[from]);
         } else if held > self.documents.id() {
             self.fetch_document(from);
         }
@@ -302,7 +304,7 @@ impl<C: Crypto> Core<C> {
                 known.filter(|id| **id > self.documents.id() && id.digest == document::digest(&bytes))
             {
                 self.refusals.note_unreadable(*id);
-                self.summarize_to(from);
+                self.summarize_to(&[from]);
             }
             return;
         };
@@ -313,7 +315,7 @@ impl<C: Crypto> Core<C> {
         if let Err(why) = self.check_document(&document) {
             self.counters.documents_refused += 1;
             self.refusals.note(document.id(), &why);
-            self.summarize_to(from);
+            self.summarize_to(&[from]);
             return;
         }
         self.hold(document);
@@ -326,16 +328,36 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let peers = self.live_peers();
-        if peers.iter().all(|peer| self.documents.known.get(peer) == Some(&id)) {
-            self.note_document_agreed();
-            for peer in peers {
-                self.summarize_to(peer);
-            }
+        if peers.iter().all(|&peer| self.holds_document(peer)) {
+            self.note_document_agreed(self.id);
+            self.summarize_to(&peers);
         }
     }
 
-    fn note_document_agreed(&mut self) {
-        self.documents.agreed = self.documents.id();
-        self.events.push_back(Event::DocumentAgreed(self.documents.agreed));
+    /// Who leads, as far as known here, and says that all hold the document held here.
+    pub(super) fn document_agreed_by(&self) -> Option<NodeId> {
+        let id = self.documents.id();
+        let by = if self.leader() == self.id { Some(self.id) } else { self.documents.agreed_by };
+        by.filter(|_| id.version > 0 && self.documents.agreed == id)
+    }
+
+    /// A member that holds this document has from another that all do.
+    pub(super) fn note_agreed_by(&mut self, document: DocumentId, leader: Option<NodeId>) {
+        let same = document == self.documents.id();
+        if let Some(leader) = leader.filter(|leader| same && *leader == self.leader() && *leader != self.id) {
+            self.note_document_agreed(leader);
+        }
+    }
+
+    fn note_document_agreed(&mut self, leader: NodeId) {
+        let id = self.documents.id();
+        if id.version == 0 {
+            return;
+        }
+        self.documents.agreed_by = Some(leader);
+        if self.documents.agreed != id {
+            self.documents.agreed = id;
+            self.events.push_back(Event::DocumentAgreed(id));
+        }
     }
 }

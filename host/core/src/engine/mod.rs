@@ -5,6 +5,7 @@ mod conflict;
 mod documents;
 mod facts;
 mod gate;
+mod hearsay;
 mod hello;
 mod inputs;
 mod last_known;
@@ -49,6 +50,7 @@ use cluster::{Draft, Senders};
 use conflict::{Conflict, Restarts};
 pub use documents::ApplyError;
 use documents::Documents;
+use hearsay::Hearsay;
 use hello::Hellos;
 pub use last_known::LastKnown;
 use own::OwnQueue;
@@ -104,6 +106,7 @@ pub struct Core<C: Crypto> {
     hellos: Hellos,
     senders: Senders<C::Aead>,
     agreement: Agreement,
+    hearsay: Hearsay,
     documents: Documents,
     refusals: Refusals,
     /// What this member owns and stands by for, as last told.
@@ -169,6 +172,7 @@ impl<C: Crypto> Core<C> {
             hellos: Hellos::new(now),
             senders: Senders::new(&crypto, config.boot),
             agreement: Agreement::new(now),
+            hearsay: Hearsay::default(),
             documents: Documents::default(),
             refusals: Refusals::default(),
             owned: BTreeMap::new(),

@@ -266,6 +266,7 @@ impl<C: Crypto> Core<C> {
                 self.share_window();
                 self.handshakes.forget(id);
                 self.retire(id, before);
+                self.forget_told(id);
             }
             Some(_) => {}
         }
@@ -287,6 +288,14 @@ impl<C: Crypto> Core<C> {
         self.peers.values_mut().for_each(|peer| peer.inbox.set_window(window));
     }
 
+    /// What a life of a member told is over with it.
+    fn forget_told(&mut self, id: NodeId) {
+        self.agreement.forget(id);
+        self.hearsay.forget(id);
+        self.documents.forget(id);
+        self.refusals.forget(id);
+    }
+
     fn entry_removed(&mut self, id: NodeId) {
         self.sessions.retain(|_, node| *node != id);
         self.handshakes.forget(id);
@@ -302,9 +311,7 @@ impl<C: Crypto> Core<C> {
             self.share_window();
         }
         self.seen.remove(&id);
-        self.agreement.forget(id);
-        self.documents.forget(id);
-        self.refusals.forget(id);
+        self.forget_told(id);
         self.to_schedule.insert(id);
         self.refresh_members();
     }

@@ -132,6 +132,11 @@ impl<C: Crypto> Core<C> {
             ));
         }
         problems.extend(self.refused_elsewhere());
+        if problems.is_empty() && self.is_said_contested() {
+            problems.push(format!(
+                "another member says that not all live members take the cluster document: its status says which; {MEND}"
+            ));
+        }
         if let Some(displaced) = self.documents.displaced {
             problems.push(format!(
                 "version {} of the cluster document ({}), which was in force here, gave way to version {} that was not made \
@@ -145,7 +150,7 @@ impl<C: Crypto> Core<C> {
         problems
     }
 
-    /// Whether live members hold what others refuse.
+    /// Whether live members hold what others refuse, as they say themselves.
     pub(super) fn contested(&self) -> bool {
         let mut refused = self.refusals.here.keys();
         refused.any(|document| self.holders(document).next().is_some()) || self.refusers().next().is_some()
@@ -160,8 +165,8 @@ impl<C: Crypto> Core<C> {
     /// Live members that refuse the document held here.
     fn refusers(&self) -> impl Iterator<Item = NodeId> {
         let own = self.documents.id();
-        let told = |peer: &NodeId| self.refusals.elsewhere.get(peer).map(|refused| refused.document);
-        self.live_peers().into_iter().filter(move |peer| told(peer) == Some(own))
+        let refused = self.refusals.elsewhere.iter().filter(move |(_, refused)| refused.document == own);
+        refused.map(|(&peer, _)| peer).filter(|&peer| self.is_live(peer))
     }
 
     /// Of documents that live members hold and this one will not take.

@@ -36,7 +36,8 @@ const BUCKETS: usize = 128;
 pub(super) struct Agreement {
     pub(super) epoch: u64,
     pub(super) digest: Digest,
-    digests: BTreeMap<NodeId, Digest>,
+    /// The tables of members as they told it last, and when.
+    pub(super) told: BTreeMap<NodeId, (Digest, Instant)>,
     next: Instant,
     changed_at: Instant,
     pub(super) took: Option<Duration>,
@@ -49,7 +50,7 @@ impl Agreement {
         Agreement {
             epoch: 0,
             digest: Digest::default(),
-            digests: BTreeMap::new(),
+            told: BTreeMap::new(),
             next: now + PERIOD,
             changed_at: now,
             took: None,
@@ -80,7 +81,7 @@ impl Agreement {
     }
 
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.digests.remove(&node);
+        self.told.remove(&node);
     }
 }
 
@@ -97,21 +98,20 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let leader = self.leader();
-        let other = peers[self.rng.next_u64() as usize % peers.len()];
-        let mut targets = alloc::vec![other];
+        let other = self.any_of(&peers);
+        let mut targets = vec![other];
         if leader != self.id && leader != other {
             targets.push(leader);
         }
-        for target in targets {
-            self.summarize_to(target);
-        }
+        self.summarize_to(&targets);
         self.check_agreement();
         self.check_document_agreement();
     }
 
     /// The lowest live node id.
     pub(super) fn leader(&self) -> NodeId {
-        self.live_peers().first().map_or(self.id, |&first| first.min(self.id))
+        let mut lower = self.peers.range(..self.id).map(|(&id, _)| id);
+        lower.find(|&id| self.is_live(id)).unwrap_or(self.id)
     }
 
     fn summary(&self) -> Frame<'static> {
@@ -124,14 +124,25 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    pub(super) fn summarize_to(&mut self, to: NodeId) {
-        let summary = self.summary();
+    /// One of these, of those that something from here may reach, if there are any.
+    fn any_of(&mut self, peers: &[NodeId]) -> NodeId {
+        let may_hear = |id: &NodeId| self.peers.get(id).is_some_and(|peer| !peer.is_out_of_reach());
+        let near: Vec<NodeId> = peers.iter().copied().filter(may_hear).collect();
+        let among = if near.is_empty() { peers } else { &near };
+        among[self.rng.next_u64() as usize % among.len()]
+    }
+
+    pub(super) fn summarize_to(&mut self, to: &[NodeId]) {
+        let mut frames = Vec::new();
+        self.summary().emit(&mut frames);
         let Plans { in_force, above } = self.planner.plans();
-        let plans = (in_force.is_some() || above.is_some()).then_some(Frame::Plans { in_force, above });
-        self.send_cluster(to, |out| {
-            summary.emit(out);
-            plans.iter().for_each(|plans| plans.emit(out));
-        });
+        if in_force.is_some() || above.is_some() {
+            Frame::Plans { in_force, above }.emit(&mut frames);
+        }
+        self.emit_heard(&mut frames);
+        for &to in to {
+            self.send_cluster(to, |out| out.extend_from_slice(&frames));
+        }
     }
 
     pub(super) fn send_summary(&mut self, to: Origin) {
@@ -149,7 +160,8 @@ impl<C: Crypto> Core<C> {
     ) {
         if let Some(&from) = self.boots.get(&origin.boot) {
             self.refusals.note_elsewhere(from, refused);
-            self.agreement.digests.insert(from, digest);
+            self.agreement.told.insert(from, (digest, self.now));
+            self.hearsay.forget(from);
             // Two that both took themselves for the leader may have agreed as often: one of the two counts
             // everywhere, and where that is not the table, the leader says so in the next.
             if (epoch, agreed) > (self.agreement.epoch, self.agreement.digest) {
@@ -160,7 +172,7 @@ impl<C: Crypto> Core<C> {
             self.check_agreement();
             // It may have missed what all were told. Whoever holds more takes nothing from here, so that this ends.
             let behind = (epoch, agreed) < (self.agreement.epoch, self.agreement.digest);
-            if behind && digest == self.agreement.digest && self.leader() == self.id {
+            if behind && digest == self.agreement.digest {
                 self.send_summary(origin);
             }
             self.handle_document_summary(from, documents);
@@ -184,25 +196,28 @@ impl<C: Crypto> Core<C> {
 
     /// As the leader: does everybody hold this table?
     pub(super) fn check_agreement(&mut self) {
-        let digest = self.table.digest();
         // The cheap question first: the leader hears every member each second.
-        let agreed = self.agreement.digest == digest;
-        if agreed && !self.agreement.untold || self.left || self.leader() != self.id {
+        if !self.awaits_agreement() || self.left || self.leader() != self.id {
             return;
         }
         let peers = self.live_peers();
-        if !peers.iter().all(|peer| self.agreement.digests.get(peer) == Some(&digest)) {
+        if !peers.iter().all(|&peer| self.holds_table(peer)) {
             return;
         }
-        if !agreed {
+        let digest = self.table.digest();
+        if self.agreement.digest != digest {
             self.agreement.epoch = self.agreement.epoch.saturating_add(1);
             self.agreement.digest = digest;
             self.note_agreement();
         }
         self.agreement.untold = false;
-        for peer in peers {
-            self.summarize_to(peer);
-        }
+        self.summarize_to(&peers);
+    }
+
+    /// Nothing was agreed on the table as it is, or by another than this member, which leads.
+    pub(super) fn awaits_agreement(&self) -> bool {
+        let untold = self.agreement.untold && self.leader() == self.id;
+        self.agreement.digest != self.table.digest() || untold
     }
 
     /// What an answer of the sync protocol changes shows two round trips later: until then another would say the same.

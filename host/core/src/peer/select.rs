@@ -142,6 +142,11 @@ impl<A: Aead> Peer<A> {
         self.open_routes()
     }
 
+    /// Whether all its paths are known to be down. One that nothing was ever heard on may work.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.paths.iter().all(|path| path.state() == PathState::Down)
+    }
+
     /// Addresses to try, whatever is known of them: a few that are not down at this end.
     pub(crate) fn open_routes(&self) -> alloc::vec::Vec<usize> {
         let open = |at: &usize| !self.paths[*at].health.adapter_down();

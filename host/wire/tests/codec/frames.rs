@@ -1,9 +1,11 @@
 //! Frames inside the seal.
 
 use overlan_wire::frame::{Accepted, FRAGMENT_HEADER, Frames, RunWriter};
-use overlan_wire::limits::{MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_MESSAGE, MAX_SUITES};
+use overlan_wire::limits::{
+    MAX_ACCEPT_BITMAP, MAX_ACK_RANGES, MAX_EPOCH, MAX_HEARD_BITMAP, MAX_MESSAGE, MAX_SUITES,
+};
 use overlan_wire::{
-    Ack, Ballot, BootId, DecodeError, Fragment, Frame, MessageId, MessageMode, PacketNumber, PathId,
+    Ack, Ballot, BootId, DecodeError, Fragment, Frame, MessageId, MessageMode, NodeId, PacketNumber, PathId,
     RefusedDocument, SessionId,
 };
 use proptest::collection::vec;
@@ -99,6 +101,13 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         ),
         [option::of(ballot()), option::of(ballot())]
             .prop_map(|[in_force, above]| Frame::Plans { in_force, above }),
+        (option::of(node_id()), any::<bool>(), [leaked(MAX_HEARD_BITMAP + 1), leaked(MAX_HEARD_BITMAP + 1)])
+            .prop_map(|(agreed_by, contested, [tables, documents])| Frame::Heard {
+                agreed_by: agreed_by.filter(|id| *id != NodeId::default()),
+                contested,
+                tables,
+                documents
+            }),
         (0..=200u8, vec(any::<u64>(), 0..=56)).prop_map(|(first, hashes)| Frame::Buckets { first, hashes }),
         (any::<u8>(), vec((node_id(), any::<u64>(), any::<bool>()), 0..40))
             .prop_map(|(bucket, leaves)| Frame::Leaves { bucket, leaves }),
@@ -216,6 +225,21 @@ proptest! {
         let reversed = Ack { ranges: ack.ranges.iter().rev().copied().collect(), ..ack };
         prop_assert!(parse(&emit(&[Frame::Ack(reversed)])).is_err());
     }
+}
+
+/// What it says is for the first 3,200 members; a longer one is no frame of this version.
+#[test]
+fn longer_heard_bitmaps_are_refused() {
+    let heard = |len: usize| {
+        let mut bytes = vec![0x0f];
+        bytes.extend_from_slice(&((16 + 1 + 2 + len + 2) as u16).to_be_bytes());
+        bytes.extend_from_slice(&[0; 17]);
+        bytes.extend_from_slice(&(len as u16).to_be_bytes());
+        bytes.resize(bytes.len() + len + 2, 0);
+        bytes
+    };
+    assert!(parse(&heard(MAX_HEARD_BITMAP)).is_ok());
+    assert_eq!(parse(&heard(MAX_HEARD_BITMAP + 1)), Err(DecodeError::OutOfRange("heard bitmap")));
 }
 
 #[test]
