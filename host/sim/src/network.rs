@@ -1,6 +1,6 @@
 //! What happens to a datagram between two addresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,6 +30,10 @@ pub struct Network {
     pub dead: BTreeSet<IpAddr>,
     /// Largest UDP payload that passes; 0: any.
     pub mtu: usize,
+    /// Directed pairs of addresses between which no larger UDP payload passes, whatever others do.
+    pub holes: BTreeMap<(IpAddr, IpAddr), usize>,
+    /// Addresses whose own link carries no larger UDP payload: their kernel refuses it and says so (EMSGSIZE).
+    pub refused: BTreeMap<IpAddr, usize>,
     /// Links that carry so much and no more. A datagram passes the first that is on its way.
     pub links: Vec<Link>,
 }
@@ -109,7 +113,9 @@ impl Network {
     ) -> Vec<(Duration, bool)> {
         let dead = self.dead.contains(&from) || self.dead.contains(&to) || self.cut.contains(&(from, to));
         let mut hits = |ppm: u32| ppm > 0 && rng.random_ratio(ppm.min(1_000_000), 1_000_000);
-        if dead || self.mtu > 0 && len > self.mtu || hits(self.loss_ppm) {
+        let too_large =
+            self.mtu > 0 && len > self.mtu || self.holes.get(&(from, to)).is_some_and(|&most| len > most);
+        if dead || too_large || hits(self.loss_ppm) {
             return Vec::new();
         }
         let link = self.links.iter_mut().find(|link| link.pairs.contains(&(from, to)));

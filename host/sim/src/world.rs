@@ -418,6 +418,18 @@ impl World {
                 busy = true;
                 for datagram in buffer.chunks(transmit.segment) {
                     self.members[index].sent += 1;
+                    if self
+                        .network
+                        .refused
+                        .get(&transmit.local.ip())
+                        .is_some_and(|&most| datagram.len() > most)
+                    {
+                        if let Some(core) = &mut self.members[index].core {
+                            core.handle_too_large(now, transmit.local, transmit.remote, datagram.len());
+                        }
+                        // The kernel takes none of them.
+                        break;
+                    }
                     self.transmit(transmit.local, transmit.remote, datagram);
                 }
             }

@@ -103,6 +103,21 @@ fn a_document_reaches_everybody_and_the_plan_follows() {
     }
 }
 
+/// Paths stop to carry what is larger than 600 bytes while a document and the plan for it are on their way.
+#[test]
+fn a_hole_in_the_middle_of_a_change_does_not_hold_it_up() {
+    let mut world = world(1, Network::with_delay(Duration::from_millis(1)), |_| {});
+    for (by, wait) in [(0, 0), (2, 3), (1, 9)] {
+        let id = world.apply(by, unsigned(&next(&world, by, 1_000, "shard"))).expect("nothing is in its way");
+        world.run_for(Duration::from_millis(wait));
+        world.network.mtu = 600;
+        assert!(world.run_until(2 * SECOND, |world| settled(world, id)), "after {wait} ms");
+        assert!(world.converged());
+        world.network.mtu = 0;
+        world.run_for(5 * SECOND);
+    }
+}
+
 #[test]
 fn before_a_plan_it_is_not_known_what_the_members_are_responsible_for() {
     let mut world = World::new(1, Network::with_delay(Duration::from_millis(1)));

@@ -80,8 +80,16 @@ pub struct Ack {
 impl Ack {
     /// Bytes of the frame, frame header included.
     pub fn encoded_len(&self) -> usize {
-        FRAME_HEADER + 4 + 4 + 8 + 16 * self.ranges.len()
+        Self::HEADER + Self::RANGE * self.ranges.len()
     }
+
+    /// Ranges that so many bytes have room for, at least one.
+    pub fn ranges_in(bytes: usize) -> usize {
+        (bytes.saturating_sub(Self::HEADER) / Self::RANGE).max(1)
+    }
+
+    const HEADER: usize = FRAME_HEADER + 4 + 4 + 8;
+    const RANGE: usize = 16;
 }
 
 /// Whole messages with consecutive numbers, and consecutive places where they are ordered.

@@ -6,6 +6,9 @@ pub const VERSION: u8 = 1;
 pub const MAX_DATAGRAM: usize = 65_507;
 /// The datagram that every path is assumed to carry, in bytes of UDP payload (RFC 8899 BASE_PLPMTU).
 pub const BASE_DATAGRAM: usize = 1_200;
+/// What is sent where a path turned out not to carry that, in bytes of UDP payload: with headers less than the 576 that every
+/// IPv4 host takes (RFC 791 section 3.1; RFC 8899 MIN_PLPMTU).
+pub const LEAST_DATAGRAM: usize = 512;
 /// Bytes of authentication tag at the end of every datagram.
 pub const TAG: usize = 16;
 /// Largest encoded table record, in bytes, signature included: it must fit a membership broadcast.

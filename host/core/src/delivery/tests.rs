@@ -60,7 +60,7 @@ fn deliver(inbox: &mut Inbox, datagram: &[u8]) {
 /// Tells the sender what was accepted.
 fn accept(inbox: &mut Inbox, outbox: &mut Outbox) {
     while let Some(stream) = inbox.changed() {
-        inbox.tell_accepted(stream, |accepted| outbox.handle_accepted(&accepted));
+        inbox.tell_accepted(stream, usize::MAX, |accepted| outbox.handle_accepted(&accepted));
     }
 }
 

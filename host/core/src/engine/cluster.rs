@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use overlan_wire::frame::Frames;
-use overlan_wire::limits::{BASE_DATAGRAM, TAG};
+use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
@@ -27,6 +27,8 @@ const OLD_BOOT_FADES: Duration = Duration::from_secs(30);
 
 /// Frame bytes in one cluster datagram.
 pub(super) const ROOM: usize = BASE_DATAGRAM - CLUSTER_HEADER - TAG;
+/// The same in the least that is sent where a path does not carry the base datagram.
+pub(super) const LEAST_ROOM: usize = LEAST_DATAGRAM - CLUSTER_HEADER - TAG;
 /// How many of the latest drafts are looked through for one that more frames may go into.
 const OPEN_DRAFTS: usize = 8;
 
@@ -35,6 +37,8 @@ pub(super) struct Draft {
     local: SocketAddr,
     remote: SocketAddr,
     to: Option<BootId>,
+    /// Nothing joins it.
+    alone: bool,
     frames: Vec<u8>,
 }
 
@@ -44,6 +48,8 @@ pub(super) struct Origin {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) boot: BootId,
+    /// Bytes of its frames.
+    pub(super) len: usize,
 }
 
 /// One boot that has sent authentic datagrams.
@@ -121,13 +127,16 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_limit += 1;
             return;
         }
-        let fits =
-            |draft: &&mut Draft| to.is_some() && (draft.local, draft.remote, draft.to) == (local, remote, to);
+        let room = self.room_by(local, remote, to);
+        let fits = |draft: &&mut Draft| {
+            let same = (draft.local, draft.remote, draft.to) == (local, remote, to);
+            to.is_some() && same && !draft.alone
+        };
         let frames = match self.cluster_drafts.iter_mut().rev().take(OPEN_DRAFTS).find(fits) {
             Some(draft) => {
                 let before = draft.frames.len();
                 emit(&mut draft.frames);
-                if draft.frames.len() <= ROOM {
+                if draft.frames.len() <= room {
                     return;
                 }
                 draft.frames.split_off(before)
@@ -138,12 +147,39 @@ impl<C: Crypto> Core<C> {
                 frames
             }
         };
-        self.cluster_drafts.push(Draft { local, remote, to, frames });
+        self.cluster_drafts.push(Draft { local, remote, to, alone: false, frames });
+    }
+
+    /// Queues frames, if there are any, for a datagram of their own.
+    pub(super) fn queue_cluster_alone(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        to: BootId,
+        frames: Vec<u8>,
+    ) {
+        if frames.is_empty() {
+            return;
+        }
+        if self.cluster_queue.len() + self.cluster_drafts.len() >= MAX_CLUSTER_QUEUE {
+            self.counters.dropped_limit += 1;
+            return;
+        }
+        self.cluster_drafts.push(Draft { local, remote, to: Some(to), alone: true, frames });
+    }
+
+    /// Frame bytes in one cluster datagram on this path: what is known to be narrow is not sent what it drops. (One frame that
+    /// is larger goes alone.)
+    fn room_by(&self, local: SocketAddr, remote: SocketAddr, to: Option<BootId>) -> usize {
+        let peer = to.and_then(|boot| self.boots.get(&boot)).and_then(|id| self.peers.get(id));
+        let path =
+            peer.and_then(|peer| peer.paths.iter().find(|path| (path.local, path.remote) == (local, remote)));
+        path.map_or(ROOM, |path| path.datagram().min(BASE_DATAGRAM) - CLUSTER_HEADER - TAG)
     }
 
     /// Seals what was queued: before it is sent, and before keys or boot change.
     pub(super) fn seal_drafts(&mut self) {
-        for Draft { local, remote, to, frames } in core::mem::take(&mut self.cluster_drafts) {
+        for Draft { local, remote, to, frames, .. } in core::mem::take(&mut self.cluster_drafts) {
             let (boot, counter) = (self.config.boot, self.senders.counter);
             let Some(cipher) = &self.senders.own else { return };
             self.senders.counter += 1;
@@ -206,7 +242,7 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let Some(len) = self.open_cluster(header.key, boot, counter, to, remote, datagram) else { return };
-        let origin = Origin { local, remote, boot };
+        let origin = Origin { local, remote, boot, len };
         // The frames borrow the datagram, the handlers the core.
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
         for frame in Frames::new(&text) {

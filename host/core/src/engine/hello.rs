@@ -13,7 +13,7 @@ use overlan_wire::frame::{refusal, refusal_text};
 use overlan_wire::{Adapter, Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
-use super::cluster::{Origin, ROOM};
+use super::cluster::{LEAST_ROOM, Origin, ROOM};
 use super::session::{DETOUR_AFTER, Ends, MAX_DETOURS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
@@ -27,6 +27,8 @@ use crate::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause while nobody has answered.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Sizes of hellos, in turn: a path may not carry the largest, and no reply is longer than its hello.
+const SIZES: [usize; 3] = [ROOM, LEAST_ROOM, (ROOM + LEAST_ROOM) / 2];
 /// Hellos sent and not yet answered.
 const MAX_SENT: usize = 64;
 /// An answered hello is good for this long.
@@ -44,6 +46,8 @@ const MAX_ANSWERED: usize = 256;
 pub(super) struct Hellos {
     next: Instant,
     pause: Duration,
+    /// Which of the sizes the next ones have.
+    turn: usize,
     /// By token, with the way they went.
     sent: BTreeMap<u64, (Instant, Ends)>,
     answered: BTreeMap<u64, (SignedRecord, Instant)>,
@@ -66,6 +70,7 @@ impl Hellos {
         Hellos {
             next: now,
             pause: FIRST_PAUSE,
+            turn: 0,
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
             joined: None,
@@ -151,6 +156,8 @@ impl<C: Crypto> Core<C> {
         self.hellos.pause = (self.hellos.pause * 2).min(LONGEST_PAUSE);
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
         let digest = self.table.digest();
+        let size = SIZES[self.hellos.turn % SIZES.len()];
+        self.hellos.turn += 1;
         for seed in self.hello_targets() {
             for local in self.locals_for(seed) {
                 let token = self.rng.next_u64();
@@ -164,7 +171,7 @@ impl<C: Crypto> Core<C> {
                 self.queue_cluster(local, seed, None, |out| {
                     Frame::Hello { token, digest, record: &own }.emit(out);
                     // Padding: the reply is never longer.
-                    out.resize(ROOM, 0);
+                    out.resize(size.max(out.len()), 0);
                 });
             }
         }
@@ -228,21 +235,26 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
+        let (reply, digest) = (self.rng.next_u64(), self.table.digest());
+        let mut frame = Vec::new();
+        Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(&mut frame);
+        if frame.len() > origin.len {
+            // A longer one comes.
+            return;
+        }
         if self.hellos.answered.len() >= MAX_ANSWERED {
             // The smallest token is as good as any: they are random.
             self.hellos.answered.pop_first();
             self.counters.dropped_limit += 1;
         }
-        let reply = self.rng.next_u64();
         let now = self.now;
         let detours = self.hello_detours(origin, entry);
         self.hellos.answered.retain(|_, (_, at)| now.since(*at) < NEWCOMER);
         self.hellos.answered.insert(reply, (record, now));
         self.events.push_back(Event::Routes);
-        let digest = self.table.digest();
         for (local, remote) in detours.into_iter().chain([(origin.local, origin.remote)]) {
             self.queue_cluster(local, remote, Some(origin.boot), |out| {
-                Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(out);
+                out.extend_from_slice(&frame);
             });
         }
     }

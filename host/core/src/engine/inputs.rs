@@ -12,7 +12,7 @@ use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
 use super::records::{FAREWELL_PAUSE, FAREWELL_ROUNDS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
-use crate::peer::{Packet, Surroundings};
+use crate::peer::{Packet, Peer, Surroundings};
 use crate::sighting::Sighting;
 use crate::time::Instant;
 
@@ -145,17 +145,35 @@ impl<C: Crypto> Core<C> {
     /// The socket refused to send on this path (for example with ENETUNREACH or EPERM): counts as a late
     /// reply.
     pub fn handle_send_failure(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+        let ends = (local, remote);
+        self.for_path(now, ends, |peer, env| peer.handle_send_failure(now, ends, env));
+    }
+
+    /// The kernel refused a datagram of this size (EMSGSIZE): this path's link carries no such, and is not asked whether it
+    /// does.
+    pub fn handle_too_large(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, size: usize) {
+        let ends = (local, remote);
+        self.for_path(now, ends, |peer, env| peer.handle_too_large(now, ends, size, env));
+    }
+
+    /// Does something to the peers that have a path between these ends.
+    fn for_path(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        mut each: impl FnMut(&mut Peer<C::Aead>, &mut Surroundings<'_>),
+    ) {
         self.now = now;
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            if peer.paths.iter().any(|path| (path.local, path.remote) == (local, remote)) {
+            if peer.paths.iter().any(|path| (path.local, path.remote) == ends) {
                 let mut env = Surroundings {
                     counters: &mut self.counters,
                     events: &mut self.events,
                     fates: &mut self.fates,
                 };
-                peer.handle_send_failure(now, (local, remote), &mut env);
+                each(peer, &mut env);
                 self.touch(id);
             }
         }

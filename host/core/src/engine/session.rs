@@ -279,7 +279,8 @@ impl<C: Crypto> Core<C> {
     }
 
     fn send_opening(&mut self, id: NodeId, ends: Ends) {
-        let Some(Own { boot, stage: Stage::Opening(opening), .. }) = self.handshakes.own.get(&id) else {
+        let Some(Own { boot, stage: Stage::Opening(opening), tries, .. }) = self.handshakes.own.get(&id)
+        else {
             return;
         };
         let cookie = opening.cookie.filter(|(held, _)| *held == ends).map(|(_, cookie)| cookie);
@@ -290,16 +291,25 @@ impl<C: Crypto> Core<C> {
             suites: self.crypto.suites(),
             request: opening.request,
         };
-        let mut frames = Vec::new();
+        let (mut entry, mut open) = (Vec::new(), Vec::new());
         // Who has no session with us may not know our entry either.
         if self.peers.get(&id).is_some_and(|peer| !peer.is_open())
             && let Some(own) = self.table.record(self.id)
         {
-            Frame::Record(own.bytes()).emit(&mut frames);
+            Frame::Record(own.bytes()).emit(&mut entry);
         }
-        frame.emit(&mut frames);
-        let boot = *boot;
-        self.queue_cluster(ends.0, ends.1, Some(boot), |out| out.extend_from_slice(&frames));
+        frame.emit(&mut open);
+        let (boot, again) = (*boot, *tries > 1);
+        if again {
+            // What the path may not carry together goes apart.
+            self.queue_cluster_alone(ends.0, ends.1, boot, entry);
+            self.queue_cluster_alone(ends.0, ends.1, boot, open);
+        } else {
+            self.queue_cluster(ends.0, ends.1, Some(boot), |out| {
+                out.extend_from_slice(&entry);
+                out.extend_from_slice(&open);
+            });
+        }
     }
 
     /// A peer opens a session.

@@ -169,7 +169,8 @@ impl Health {
         }
     }
 
-    fn hold_down(&mut self, timing: &Timing, now: Instant) {
+    /// It is not trusted for a while.
+    pub(crate) fn hold_down(&mut self, timing: &Timing, now: Instant) {
         self.held_until = Some(now + Duration::from_millis(timing.hold_down_ms.into()));
     }
 

@@ -19,12 +19,12 @@ use core::time::Duration;
 use overlan_contract::failover::{PathState, Timing};
 use overlan_contract::sizing;
 use overlan_wire::PathId;
-use overlan_wire::limits::{BASE_DATAGRAM, MAX_DATAGRAM};
+use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, MAX_DATAGRAM};
 
 use crate::config::Congestion;
 use crate::time::Instant;
 use health::{Health, HealthEvent};
-use mtu::MtuSearch;
+use mtu::{MtuSearch, Waits};
 use recovery::Recovery;
 use rtt::RttEstimator;
 
@@ -61,8 +61,12 @@ pub(crate) struct Path {
     pub(crate) rtt: RttEstimator,
     pub(crate) recovery: Recovery,
     pub(crate) mtu: MtuSearch,
+    /// It carries less than the base datagram, as last looked.
+    narrow: bool,
     pub(crate) next_probe: Instant,
     pub(crate) pings: VecDeque<(u32, Instant)>,
+    /// When the last of them went out that was answered.
+    pub(crate) answered: Option<Instant>,
     /// Pings to answer on this path.
     pub(crate) pongs_due: VecDeque<u32>,
     /// A ping is to be sent now.
@@ -98,8 +102,10 @@ impl Path {
             rtt: RttEstimator::default(),
             recovery: Recovery::new(congestion),
             mtu: MtuSearch::new(),
+            narrow: false,
             next_probe: now,
             pings: VecDeque::new(),
+            answered: None,
             pongs_due: VecDeque::new(),
             ping_due: false,
             flaps: VecDeque::new(),
@@ -108,6 +114,7 @@ impl Path {
             spread_share: 0,
         };
         path.mtu.set_limit(path.largest_datagram(), now);
+        path.narrow = path.mtu.is_narrow();
         path
     }
 
@@ -120,17 +127,49 @@ impl Path {
     /// by what was discovered.
     pub(crate) fn largest_datagram(&self) -> usize {
         let link = self.local_adapter.mtu.min(self.remote_adapter.mtu).saturating_sub(self.overhead());
-        (link as usize).clamp(BASE_DATAGRAM, MAX_DATAGRAM)
+        (link as usize).clamp(LEAST_DATAGRAM, MAX_DATAGRAM)
     }
 
     /// Largest datagram that policy and both links allow.
     pub(crate) fn datagram_limit(&self) -> usize {
-        self.largest_datagram().min(self.sizing.datagram as usize).max(BASE_DATAGRAM)
+        self.largest_datagram().min((self.sizing.datagram as usize).max(BASE_DATAGRAM))
     }
 
     /// Largest datagram to send now.
     pub(crate) fn datagram(&self) -> usize {
         self.mtu.usable().min(self.datagram_limit())
+    }
+
+    /// Whether it carries less than the base datagram.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.narrow
+    }
+
+    /// Looks whether it carries the base datagram; whether that changed. One that does again must prove itself, as one that
+    /// came back.
+    pub(crate) fn note_width(&mut self, now: Instant) -> bool {
+        if self.mtu.is_narrow() == self.narrow {
+            return false;
+        }
+        self.narrow = !self.narrow;
+        if self.narrow {
+            self.note_flap(now);
+        } else {
+            self.health.hold_down(&self.timing, now);
+        }
+        true
+    }
+
+    fn note_flap(&mut self, now: Instant) {
+        if self.flaps.len() == MAX_FLAPS {
+            self.flaps.pop_front();
+        }
+        self.flaps.push_back(now);
+    }
+
+    /// How long probes of sizes wait for their pongs.
+    pub(crate) fn probe_waits(&self) -> Waits {
+        Waits::new(&self.rtt, self.reply_timeout())
     }
 
     pub(crate) fn state(&self) -> PathState {
@@ -182,10 +221,7 @@ impl Path {
         }
         // A first contact that never came is not a flap, and may come late: nobody knows yet how long the path is.
         if after == PathState::Down && before != PathState::Unverified {
-            if self.flaps.len() == MAX_FLAPS {
-                self.flaps.pop_front();
-            }
-            self.flaps.push_back(now);
+            self.note_flap(now);
             self.pings.clear();
         }
         true
@@ -206,10 +242,8 @@ impl Path {
         let late = self.health.waiting_since().map(|since| since + self.reply_timeout());
         let recovery = self.recovery.next_deadline(&self.rtt, self.reply_timeout(), has_alternate);
         // Sizes are probed only where small packets pass.
-        let mtu = self
-            .mtu
-            .next_deadline(mtu::probe_wait(&self.rtt))
-            .filter(|_| open && self.state() == PathState::Up);
+        let mtu =
+            self.mtu.next_deadline(self.probe_waits()).filter(|_| open && self.state() == PathState::Up);
         [late, recovery, mtu].into_iter().flatten().min()
     }
 }

@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use overlan_wire::limits::BASE_DATAGRAM;
+use overlan_wire::limits::LEAST_DATAGRAM;
 use overlan_wire::{Ack, PacketNumber};
 
 use super::congestion::{Controller, Delivery, Sign, bbr::delivery_rate};
@@ -52,7 +52,7 @@ pub(crate) struct Outcome {
     pub(crate) late: Vec<Content>,
     /// Whether anything was newly acknowledged.
     pub(crate) progress: bool,
-    /// Packets above the base datagram that were lost or late.
+    /// Packets above the least datagram that were lost or late.
     pub(crate) large: Option<Large>,
     /// Size of the largest packet newly acknowledged.
     pub(crate) largest_acked: usize,
@@ -69,7 +69,7 @@ pub(crate) struct Large {
 
 impl Outcome {
     fn note_missed(&mut self, size: usize, sent: Instant) {
-        if size > BASE_DATAGRAM {
+        if size > LEAST_DATAGRAM {
             let others = self.large.unwrap_or(Large { size, sent });
             self.large = Some(Large { size: size.min(others.size), sent: sent.max(others.sent) });
         }

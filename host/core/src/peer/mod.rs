@@ -248,6 +248,7 @@ impl<A: Aead> Peer<A> {
             path.local_adapter = local;
             path.remote_adapter = remote;
             path.mtu.set_limit(path.largest_datagram(), now);
+            path.note_width(now);
         }
         let up = overlan_wire::AdapterStatus::Up;
         let event = if ours.status != up {

@@ -10,7 +10,6 @@ use crate::crypto::Aead;
 use crate::delivery::outbox::Via;
 use crate::path::Path;
 use crate::path::health::HealthEvent;
-use crate::path::mtu::probe_wait;
 use crate::path::receive::MAX_ACK_DELAY;
 use crate::path::recovery::Outcome;
 use crate::time::Instant;
@@ -98,12 +97,14 @@ impl<A: Aead> Peer<A> {
         if path.mtu.confirmed() != before {
             self.ask_sizing.push(path.id);
         }
+        self.look_at_width(at, now, env);
         let path = &mut self.paths[at];
         let Some(ping) = path.pings.iter().position(|&(sent, _)| sent == token) else {
             return self.handle_detoured_pong(now, token, env);
         };
         let (_, sent) = path.pings[ping];
         path.pings.drain(..=ping);
+        path.answered = path.answered.max(Some(sent));
         if path.recovery.measures(sent) {
             path.rtt.sample(now.since(sent), Duration::ZERO, now);
             if path.recovery.is_idle_since(sent) && !path.mtu.is_probing() {
@@ -112,6 +113,32 @@ impl<A: Aead> Peer<A> {
         }
         path.recovery.note_pong();
         self.handle_reply(at, now, env);
+    }
+
+    /// Traffic leaves a path that carries less than the base datagram, and comes back to one that does again.
+    fn look_at_width(&mut self, at: usize, now: Instant, env: &mut Surroundings<'_>) {
+        if self.paths[at].note_width(now) {
+            self.ask_failover = true;
+            self.choose_active(now, env);
+        }
+    }
+
+    /// The kernel refused a datagram as larger than its link carries. That is no sign of trouble on the path.
+    pub(crate) fn handle_too_large(
+        &mut self,
+        now: Instant,
+        ends: (SocketAddr, SocketAddr),
+        size: usize,
+        env: &mut Surroundings<'_>,
+    ) {
+        let Some(at) = self.path_between(ends) else { return };
+        let path = &mut self.paths[at];
+        let before = path.mtu.confirmed();
+        path.mtu.refuse(size, now);
+        if path.mtu.confirmed() != before {
+            self.ask_sizing.push(path.id);
+        }
+        self.look_at_width(at, now, env);
     }
 
     /// A pong for another path's ping. That path keeps the ping: its own pong may be on its way.
@@ -229,10 +256,11 @@ impl<A: Aead> Peer<A> {
         path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now, &mut outcome);
         let alive = path.state() == PathState::Up;
         let before = path.mtu.confirmed();
-        path.mtu.handle_timeout(now, probe_wait(&path.rtt), alive);
+        path.mtu.handle_timeout(now, path.probe_waits(), alive, path.answered);
         if path.mtu.confirmed() != before {
             self.ask_sizing.push(id);
         }
+        self.look_at_width(at, now, env);
         self.settle(at, &outcome, now);
         env.counters.retransmissions += outcome.late.len() as u64;
         self.requeue(outcome.late.iter().copied(), Via::Not(id));

@@ -19,6 +19,8 @@ enum Fitness {
     Good,
     /// It answers again but must prove itself first.
     HeldDown,
+    /// It carries less than the base datagram, which some of what members send needs.
+    Narrow,
     /// What it carries is answered by other paths.
     OneWay,
     /// Nothing is known of it: better than nothing.
@@ -31,6 +33,7 @@ fn fitness(path: &Path, now: Instant) -> Option<Fitness> {
     }
     match path.state() {
         PathState::Up | PathState::Suspect if path.health.one_way() => Some(Fitness::OneWay),
+        PathState::Up | PathState::Suspect if path.is_narrow() => Some(Fitness::Narrow),
         PathState::Up | PathState::Suspect if path.health.held_down(now) => Some(Fitness::HeldDown),
         PathState::Up | PathState::Suspect => Some(Fitness::Good),
         PathState::Unverified => Some(Fitness::Untried),
@@ -91,7 +94,8 @@ impl<A: Aead> Peer<A> {
         self.ranked(now)
             .filter(|&at| {
                 let path = &self.paths[at];
-                path.weight > 0 && path.state() == PathState::Up && !path.health.held_down(now)
+                let whole = !path.health.held_down(now) && !path.is_narrow();
+                path.weight > 0 && path.state() == PathState::Up && whole
             })
             .min_by_key(|&at| self.paths[at].spread_share)
     }

@@ -8,7 +8,7 @@ use overlan_contract::failover::{Mode, PathState};
 use overlan_wire::frame::{ACCEPTED_HEADER, FRAGMENT_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Frame, PathId};
+use overlan_wire::{Ack, Frame, PathId};
 
 use super::Peer;
 use crate::crypto::Aead;
@@ -71,8 +71,9 @@ impl<A: Aead> Peer<A> {
                 continue;
             }
             if path.state() == PathState::Up
-                && let Some(size) = path.mtu.due(now)
+                && let Some((size, paired)) = path.mtu.due(now)
             {
+                path.ping_due |= paired;
                 return Some(self.mtu_probe(at, size, now, buffer));
             }
             let path = &self.paths[at];
@@ -270,7 +271,8 @@ impl<A: Aead> Peer<A> {
             return false;
         }
         let room = draft.room(buffer);
-        let told = self.inbox.tell_accepted(stream, |accepted| {
+        let most = (draft.limit - DATA_HEADER - TAG).saturating_sub(ACCEPTED_HEADER);
+        let told = self.inbox.tell_accepted(stream, most, |accepted| {
             let fits = ACCEPTED_HEADER + accepted.bitmap.len() <= room;
             if fits {
                 Frame::Accepted(accepted).emit(buffer);
@@ -286,8 +288,11 @@ impl<A: Aead> Peer<A> {
 
     /// Acknowledgements owed on this path, and a few recent ones of others. One that does not fit stays owed.
     fn put_acks(&mut self, draft: &Draft, now: Instant, buffer: &mut Vec<u8>) {
+        // What an empty datagram of a narrow path holds.
+        let most_ranges = Ack::ranges_in(draft.limit - DATA_HEADER - TAG);
         let mut put = |space: &super::Space, id: &PathId| {
-            let Some(ack) = space.received.ack(*id, now) else { return true };
+            let Some(mut ack) = space.received.ack(*id, now) else { return true };
+            ack.ranges.truncate(most_ranges);
             let fits = draft.room(buffer) >= ack.encoded_len();
             if fits {
                 Frame::Ack(ack).emit(buffer);

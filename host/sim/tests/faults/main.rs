@@ -4,6 +4,7 @@ mod common;
 mod delivery;
 mod far;
 mod flow;
+mod holes;
 mod jitter;
 mod large;
 mod membership;

@@ -118,7 +118,7 @@ impl Intrusion {
     fn pass_time(&mut self) {
         self.now = self.now + Duration::from_millis(self.dice.below(3_000));
         while let Some(stream) = self.inbox.changed() {
-            self.inbox.tell_accepted(stream, |_| true);
+            self.inbox.tell_accepted(stream, usize::MAX, |_| true);
         }
         match self.dice.below(10) {
             0 => self.inbox.shrink(),

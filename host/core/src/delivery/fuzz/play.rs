@@ -282,7 +282,7 @@ impl Play {
         while told && let Some(stream) = self.inbox.changed() {
             let arrives = self.ending || !self.dice.one_in(4);
             let (outbox, reports, hostile) = (&mut self.outbox, &mut self.reports, self.hostile);
-            self.inbox.tell_accepted(stream, |accepted| {
+            self.inbox.tell_accepted(stream, usize::MAX, |accepted| {
                 reports.push(Report::of(&accepted));
                 assert!(!arrives || outbox.handle_accepted(&accepted) || hostile, "the truth is refused");
                 arrives

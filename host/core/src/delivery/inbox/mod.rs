@@ -402,7 +402,13 @@ impl Inbox {
     }
 
     /// Gives what to tell the sender of a stream to `tell`, which says whether it did.
-    pub(crate) fn tell_accepted(&mut self, id: u16, tell: impl FnOnce(Accepted<'_>) -> bool) -> bool {
+    /// `most`: bytes of the bitmap at most.
+    pub(crate) fn tell_accepted(
+        &mut self,
+        id: u16,
+        most: usize,
+        tell: impl FnOnce(Accepted<'_>) -> bool,
+    ) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let mut buffer = [0; MAX_ACCEPT_BITMAP];
         let told = tell(Accepted {
@@ -410,7 +416,7 @@ impl Inbox {
             floor: MessageId(stream.floor),
             credit: stream.granted,
             credit_in_all: self.granted,
-            bitmap: stream.bitmap(&mut buffer),
+            bitmap: stream.bitmap(&mut buffer[..most.min(MAX_ACCEPT_BITMAP)]),
         });
         stream.changed &= !told;
         told

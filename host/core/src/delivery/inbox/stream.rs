@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use overlan_wire::MessageMode;
 use overlan_wire::frame::Run;
-use overlan_wire::limits::{CLUSTER_STREAM, MAX_ACCEPT_BITMAP, MESSAGE_WINDOW};
+use overlan_wire::limits::{CLUSTER_STREAM, MESSAGE_WINDOW};
 
 use super::assembly::Partial;
 use super::{Ready, Taken};
@@ -217,7 +217,7 @@ impl InStream {
     }
 
     /// Which messages above the floor were accepted, as the wire has it.
-    pub(super) fn bitmap<'a>(&self, buffer: &'a mut [u8; MAX_ACCEPT_BITMAP]) -> &'a [u8] {
+    pub(super) fn bitmap<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
         if self.accepted == 0 {
             return &[];
         }
@@ -225,7 +225,7 @@ impl InStream {
         for (index, _) in self
             .states
             .iter()
-            .take(8 * MAX_ACCEPT_BITMAP)
+            .take(8 * buffer.len())
             .enumerate()
             .filter(|(_, state)| **state == State::Accepted)
         {
