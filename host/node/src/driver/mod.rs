@@ -41,7 +41,7 @@ pub use mailbox::{ListenOptions, Listener};
 pub(crate) use outbox::{BatchId, MAX_BATCH, Outbox, Outgoing, Queued};
 pub use outbox::{MemberOutcome, SendFailure, SendOptions};
 use polling::Polling;
-use sockets::{Arrived, Sockets};
+use sockets::{Arrived, Refused, Sockets};
 pub use streams::Streams;
 use timer::Alarm;
 
@@ -340,8 +340,11 @@ impl Driver {
             self.tell(now);
             let Some(transmit) = transmit else { return retried };
             self.work += self.buffer.len().div_ceil(transmit.segment);
-            if !self.sockets.send(&transmit, &self.buffer) {
-                self.core.handle_send_failure(now, transmit.local, transmit.remote);
+            let (local, remote) = (transmit.local, transmit.remote);
+            match self.sockets.send(&transmit, &self.buffer) {
+                Ok(()) => {}
+                Err(Refused::Path) => self.core.handle_send_failure(now, local, remote),
+                Err(Refused::Size) => self.core.handle_too_large(now, local, remote, transmit.segment),
             }
         }
         true

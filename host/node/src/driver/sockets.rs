@@ -182,9 +182,9 @@ impl Sockets {
         ready
     }
 
-    /// Sends; `false` where the path refuses.
-    pub(super) fn send(&mut self, transmit: &Transmit, datagrams: &[u8]) -> bool {
-        let Some(open) = self.open.iter_mut().find(|open| open.local == transmit.local) else { return false };
+    /// Sends, now or once there is room.
+    pub(super) fn send(&mut self, transmit: &Transmit, datagrams: &[u8]) -> Result<(), Refused> {
+        let open = self.open.iter_mut().find(|open| open.local == transmit.local).ok_or(Refused::Path)?;
         if let Err(error) = open.socket.set_dscp(transmit.dscp) {
             tracing::debug!(%error, "setting the DSCP");
         }
@@ -194,7 +194,7 @@ impl Sockets {
             send_all(&open.socket, datagrams, transmit.segment, transmit.remote)
         };
         match sent {
-            Ok(()) => true,
+            Ok(()) => Ok(()),
             Err(Stop::Blocked(sent)) => {
                 if !open.is_blocked() {
                     open.since = Instant::now();
@@ -203,12 +203,11 @@ impl Sockets {
                     let (remote, segment) = (transmit.remote, transmit.segment);
                     open.waiting.push_back(Waiting { remote, segment, rest: datagrams[sent..].to_vec() });
                 }
-                true
+                Ok(())
             }
             Err(Stop::Failed(error)) => {
                 tracing::debug!(%error, local = %transmit.local, remote = %transmit.remote, "sending");
-                // Too large is no word against the path: path MTU discovery sees the probe missing.
-                matches!(error, SendError::TooLarge)
+                Err(if matches!(error, SendError::TooLarge) { Refused::Size } else { Refused::Path })
             }
         }
     }
@@ -248,6 +247,15 @@ impl Open {
     fn is_blocked(&self) -> bool {
         !self.waiting.is_empty()
     }
+}
+
+/// Why the kernel did not take a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is no way there from here.
+    Path,
+    /// The link carries none as large: no word against the path.
+    Size,
 }
 
 enum Stop {
