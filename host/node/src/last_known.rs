@@ -16,14 +16,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Written behind the address of a member that said farewell.
 const LEFT: &str = "left";
 
-/// What a file says; lines that say nothing are passed over: the next change writes it anew.
-pub(crate) fn parse(text: &str) -> Vec<LastKnown> {
+/// What a file says.
+///
+/// # Errors
+/// The number of the first line that says something else.
+pub(crate) fn parse(text: &str) -> Result<Vec<LastKnown>, usize> {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
         let (address, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some(LastKnown { id, address, left: words.next() == Some(LEFT) })
+        let left = match words.next() {
+            None => false,
+            Some(word) => (word == LEFT).then_some(true)?,
+        };
+        words.next().is_none().then_some(LastKnown { id, address, left })
     };
-    text.lines().filter_map(line).collect()
+    let lines = (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty());
+    lines.map(|(number, text)| line(text).ok_or(number)).collect()
 }
 
 fn text(known: &[LastKnown]) -> String {
@@ -63,11 +71,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_nonsense_is_passed_over() {
+    fn what_is_written_is_read_and_nonsense_is_refused() {
         let known = [last("10.0.0.2:7400", false), last("[fd00::2]:7400", true)];
         let id = "07".repeat(16);
         assert_eq!(text(&known), format!("10.0.0.2:7400 {id}\n[fd00::2]:7400 {id} left\n"));
-        assert_eq!(parse(&format!("\0\u{fffd}\n\n10.0.0.2\n10.0.0.2:7400 0\n{}", text(&known))), known);
+        assert_eq!(parse(&format!("\n{}", text(&known))), Ok(known.to_vec()));
+        let last = format!("10.0.0.2:7400 {id}");
+        for line in
+            ["\0\u{fffd}", "10.0.0.2", "10.0.0.2:7400 0", &format!("{last} lost"), &format!("{last} left x")]
+        {
+            assert_eq!(parse(&format!("{}{line}\n", text(&known))), Err(3), "{line}");
+        }
     }
 
     #[tokio::test]
@@ -81,6 +95,6 @@ mod tests {
         newest.send_replace(known.clone());
         drop(newest);
         keeper.await.expect("it ends");
-        assert_eq!(parse(&std::fs::read_to_string(&path).expect("it was written")), known);
+        assert_eq!(parse(&std::fs::read_to_string(&path).expect("it was written")), Ok(known));
     }
 }

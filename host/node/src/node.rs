@@ -164,10 +164,10 @@ fn keyring(security: &Security) -> Result<Keyring, StartError> {
             Ok(Keyring::public_lab())
         }
         Security::KeyFile(path) => {
-            let why = "other users may read the cluster key; `chmod 600` it, and replace it if they have";
-            warn_of_others(path, 0o077, why);
             let text = crate::keyring::read_key_file(path)
                 .map_err(|source| StartError::KeyFile { path: path.clone(), source })?;
+            let why = "other users may read the cluster key; `chmod 600` it, and replace it if they have";
+            warn_of_others(path, 0o077, why);
             Keyring::parse(&text).map_err(|source| StartError::Keyring { path: path.clone(), source })
         }
     }
@@ -380,7 +380,7 @@ async fn spawn_driver(
 ) -> Result<(Handle, oneshot::Receiver<Result<(), IdentityTaken>>), StartError> {
     let mut core_config = overlan_core::Config::new(config.name.clone(), BootId(random()), random());
     core_config.seeds.clone_from(&config.seeds);
-    core_config.last_known = state.last_known();
+    core_config.last_known = state.last_known().to_vec();
     core_config.attributes.clone_from(&config.attributes);
     core_config.responsibilities.clone_from(&config.responsibilities);
     core_config.quorum = config.quorum;

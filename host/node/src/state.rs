@@ -61,6 +61,17 @@ pub enum StateError {
         "{0} holds no cluster document; restore it from a backup, or remove it: the other members have it"
     )]
     Document(PathBuf),
+    /// The addresses of the other members can't be read.
+    #[error(
+        "{path}: line {line} is no `ADDRESS:PORT ID` (and `left` behind it, of a member that left); correct or remove it. A \
+         member that is not named there is not counted for a majority until it is met"
+    )]
+    LastKnown {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
 }
 
 /// An opened and locked state directory.
@@ -68,6 +79,7 @@ pub enum StateError {
 pub(crate) struct StateDir {
     path: PathBuf,
     document: Option<SignedDocument>,
+    last_known: Vec<LastKnown>,
     stored_version: u64,
     _lock: Flock<File>,
 }
@@ -84,8 +96,6 @@ impl StateDir {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         warn_of_others(path, 0o022, "other users may change what the node keeps there; `chmod go-w` it");
-        let identity_path = path.join("identity");
-        warn_of_others(&identity_path, 0o077, "other users may read the node's identity; `chmod 600` it");
         let lock_path = path.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -118,7 +128,15 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(at(&document_path)(source)),
         };
-        Ok((StateDir { path: path.to_owned(), document, stored_version, _lock: lock }, identity))
+        let last_known_path = path.join(LAST_KNOWN);
+        let last_known = match read_bounded(&last_known_path, MAX_LAST_KNOWN) {
+            Ok(text) => last_known::parse(&String::from_utf8_lossy(&text))
+                .map_err(|line| StateError::LastKnown { path: last_known_path, line })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(at(&last_known_path)(source)),
+        };
+        let path = path.to_owned();
+        Ok((StateDir { path, document, last_known, stored_version, _lock: lock }, identity))
     }
 
     /// No version above this one was published before.
@@ -131,16 +149,9 @@ impl StateDir {
         self.document.as_ref()
     }
 
-    /// The addresses of the other members in the life before: none where there is no telling, as seeds are there as well.
-    pub(crate) fn last_known(&self) -> Vec<LastKnown> {
-        let path = self.last_known_path();
-        let text = read_bounded(&path, MAX_LAST_KNOWN).unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!("{}: {error}; only the seeds are greeted", path.display());
-            }
-            Vec::new()
-        });
-        last_known::parse(&String::from_utf8_lossy(&text))
+    /// The addresses of the other members in the life before.
+    pub(crate) fn last_known(&self) -> &[LastKnown] {
+        &self.last_known
     }
 
     /// Where the addresses of the other members are stored for the next start.
@@ -161,7 +172,7 @@ impl StateDir {
         if version <= self.stored_version && self.stored_version > 0 {
             return Ok(());
         }
-        let ahead = version.saturating_add(VERSION_MARGIN);
+        let ahead = version.saturating_add(VERSION_MARGIN).min(MAX_VERSION - 1);
         let path = self.path.join("version");
         write_private(&path, format!("{ahead}\n").as_bytes())
             .map_err(|source| StateError::Io { path, source })?;
@@ -180,8 +191,11 @@ pub(crate) fn warn_of_others(path: &Path, rights: u32, why: &str) {
 fn identity(dir: &Path) -> Result<Identity, StateError> {
     let path = dir.join("identity");
     match read_bounded(&path, MAX_TEXT_FILE) {
-        Ok(text) => Identity::parse(&String::from_utf8_lossy(&text))
-            .map_err(|source| StateError::Identity { path, source }),
+        Ok(text) => {
+            warn_of_others(&path, 0o077, "other users may read the node's identity; `chmod 600` it");
+            Identity::parse(&String::from_utf8_lossy(&text))
+                .map_err(|source| StateError::Identity { path, source })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity::generate(random());
             write_private(&path, identity.to_text().as_bytes())
@@ -292,11 +306,23 @@ mod tests {
         // As large as a disk: read no further than a version could go.
         File::create(dir.path().join("version")).unwrap().set_len(1 << 40).unwrap();
         assert!(matches!(StateDir::open(dir.path()), Err(StateError::Version(_))));
+        fs::remove_file(dir.path().join("version")).unwrap();
+        fs::write(dir.path().join(LAST_KNOWN), "\n\0\0\n").unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(StateError::LastKnown { line: 2, .. })));
+    }
+
+    #[test]
+    fn a_stored_version_is_one_to_start_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, _) = StateDir::open(dir.path()).unwrap();
+        state.store_version(MAX_VERSION - 2).unwrap();
+        drop(state);
+        assert_eq!(StateDir::open(dir.path()).unwrap().0.last_version(), MAX_VERSION - 1);
     }
 
     #[test]
     fn what_is_no_file_is_not_waited_for() {
-        for name in ["lock", "identity", "version", DOCUMENT] {
+        for name in ["lock", "identity", "version", DOCUMENT, LAST_KNOWN] {
             let dir = tempfile::tempdir().unwrap();
             nix::unistd::mkfifo(&dir.path().join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
             let error = StateDir::open(dir.path()).unwrap_err();

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::components::digest;
-use super::message::RolloutMessage;
+use super::message::{PIECE, RolloutMessage};
 use super::{Awaited, Rollout};
 use crate::handle::NodeHandle;
 
@@ -73,7 +73,8 @@ impl Rollout {
                 return None;
             }
             let piece = timeout(PIECE_WAIT, answer).await.ok()?.ok()?;
-            if piece.is_empty() || wasm.len() + piece.len() > size {
+            // All pieces but the last are whole: one that gives little each time would hold up this and other rollouts.
+            if piece.len() != PIECE.min(size - wasm.len()) {
                 return None;
             }
             wasm.extend_from_slice(&piece);

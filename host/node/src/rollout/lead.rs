@@ -10,15 +10,13 @@ use overlan_core::document::SignedDocument;
 use overlan_wire::{Digest, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Rollout;
 use super::message::{Outcome, RolloutMessage};
 use super::prepare::changed;
+use super::{DEADLINE, Rollout};
 use crate::document::ApplyFailure;
 use crate::handle::NodeHandle;
 use crate::state::random;
 
-/// All members must have fetched, compiled and tested by then.
-const DEADLINE: Duration = Duration::from_secs(180);
 /// Who has not answered is asked again after this long.
 const REPEAT: Duration = Duration::from_secs(5);
 /// How often it is looked who is alive still, and those are asked again that could not begin yet.

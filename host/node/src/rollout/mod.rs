@@ -57,6 +57,8 @@ use reconcile::Followed;
 pub(crate) use lead::{Undertaking, prepare_everywhere};
 pub(crate) use reconcile::keep_policies;
 
+/// All members must have fetched, compiled and tested by then; nobody works on it longer.
+const DEADLINE: Duration = Duration::from_secs(180);
 /// Components that clients offered and no document names yet.
 const MAX_OFFERED: usize = 3;
 /// One whose queue is full for longer is passed over.
@@ -96,6 +98,8 @@ pub(crate) struct Rollout {
     /// One rollout is prepared at a time.
     preparing: Arc<Semaphore>,
     answering: Arc<Semaphore>,
+    /// A rollout of another was abandoned.
+    abandoned: Notify,
     /// An answer to a rollout of ours came.
     answered: Notify,
     /// One download at a time.
@@ -168,6 +172,7 @@ impl Rollout {
             state: Mutex::new(state),
             preparing: Arc::new(Semaphore::new(1)),
             answering: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            abandoned: Notify::new(),
             answered: Notify::new(),
             downloading: tokio::sync::Mutex::default(),
         }

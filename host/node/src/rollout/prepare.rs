@@ -5,9 +5,10 @@ use overlan_core::ApplyError;
 use overlan_core::document::{PolicyChoice, SignedDocument};
 use overlan_wire::{Digest, NodeId};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::message::{Outcome, RolloutMessage};
-use super::{Current, Ready, Rollout, State};
+use super::{Current, DEADLINE, Ready, Rollout, State};
 use crate::driver::NodeCore;
 use crate::handle::NodeHandle;
 use crate::policy::{Candidate, PolicyStatus, Priority};
@@ -48,6 +49,19 @@ impl Rollout {
         if let Some(current) = state.current.as_mut().filter(|current| current.is(from, token)) {
             current.outcome = Some(Outcome::Refused("the change was abandoned".to_owned()));
             state.ready.clear();
+            self.abandoned.notify_waiters();
+        }
+    }
+
+    /// Waits until a rollout is not the one to prepare any more.
+    async fn until_abandoned(&self, from: NodeId, token: u64) {
+        let goes_on = |current: &Current| current.is(from, token) && current.outcome.is_none();
+        loop {
+            let abandoned = self.abandoned.notified();
+            if !self.lock().current.as_ref().is_some_and(goes_on) {
+                return;
+            }
+            abandoned.await;
         }
     }
 
@@ -78,9 +92,16 @@ impl Rollout {
             Begun::Known(outcome) => return Some(outcome),
         };
         node.collect_components().await;
-        let (outcome, ready) = match self.prepare_all(node, from, version, policies).await {
-            Ok((digests, ready)) => (Outcome::Ready(digests), ready),
-            Err(why) => (Outcome::Refused(why), Vec::new()),
+        let prepared = tokio::select! {
+            prepared = timeout(DEADLINE, self.prepare_all(node, from, version, policies)) => prepared.ok(),
+            () = self.until_abandoned(from, token) => None,
+        };
+        let (outcome, ready) = match prepared {
+            Some(Ok((digests, ready))) => (Outcome::Ready(digests), ready),
+            Some(Err(why)) => (Outcome::Refused(why), Vec::new()),
+            None => {
+                (Outcome::Refused(format!("it was not ready within {} s", DEADLINE.as_secs())), Vec::new())
+            }
         };
         let outcome = self.finish(from, token, outcome, ready);
         drop(working);
@@ -95,8 +116,16 @@ impl Rollout {
         }
         let Ok(working) = self.preparing.clone().try_acquire_owned() else {
             // Perhaps one that was abandoned; whichever it is, it ends by itself.
-            let busy = || Outcome::NotYet("it prepares another change of the policies still".to_owned());
-            return known.map_or_else(|| Begun::Known(busy()), |_| Begun::Going);
+            let busy = |other: &Current| {
+                let asker = other.from.short();
+                Outcome::NotYet(format!(
+                    "it prepares another change of the policies still, for member {asker}"
+                ))
+            };
+            return match &state.current {
+                Some(other) if !other.is(from, token) => Begun::Known(busy(other)),
+                _ => Begun::Going,
+            };
         };
         state.current = Some(Current { from, token, outcome: None });
         state.ready.clear();
