@@ -24,9 +24,19 @@ pub struct Selected {
     /// As the table carries it.
     pub adapter: Adapter,
     /// The interface to bind the socket to; none for loopback addresses.
-    pub device: Option<String>,
+    pub device: Option<Device>,
     /// The configured router.
     pub gateway: Option<IpAddr>,
+}
+
+/// An interface. One that was replaced has the name of the one before, and another index: a socket that was bound to that
+/// one carries nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The kernel's index of it.
+    pub index: u32,
 }
 
 impl Selected {
@@ -136,7 +146,7 @@ fn selected(choice: &AdapterChoice, found: &Found, port: u16) -> Selected {
             status: if found.up { AdapterStatus::Up } else { AdapterStatus::Down },
             gateways,
         },
-        device: (!found.loopback).then(|| found.name.clone()),
+        device: (!found.loopback).then(|| Device { name: found.name.clone(), index: found.index }),
         gateway,
     }
 }
@@ -244,7 +254,7 @@ mod tests {
         assert_eq!(names(&selection), ["10.2.0.2", "10.1.0.2"]);
         assert_eq!(selection.adapters[0].adapter.dscp, 46);
         assert_eq!(selection.adapters[0].adapter.gateways, [router]);
-        assert_eq!(selection.adapters[0].device.as_deref(), Some("eth1"));
+        assert_eq!(selection.adapters[0].device.as_ref().map(|device| &*device.name), Some("eth1"));
         assert!(selection.problems.is_empty());
     }
 
@@ -257,6 +267,16 @@ mod tests {
         let selection = select(&choices, &host(), 7400);
         assert!(selection.adapters.is_empty());
         assert!(selection.problems[0].contains("eth7") && selection.problems[1].contains("10.9.0.1"));
+    }
+
+    #[test]
+    fn an_interface_that_was_replaced_is_another_selection() {
+        let before = select(&[], &host(), 7400);
+        let replaced: Vec<Found> =
+            host().into_iter().map(|found| Found { index: found.index + 1, ..found }).collect();
+        let after = select(&[], &replaced, 7400);
+        assert_eq!(names(&before), names(&after));
+        assert_ne!(before, after);
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl Sockets {
     }
 
     fn bind(want: &Selected) -> Result<Open, String> {
-        let options =
-            Options { device: want.device.as_deref(), dscp: want.adapter.dscp, ..Options::default() };
+        let device = want.device.as_ref().map(|device| device.name.as_str());
+        let options = Options { device, dscp: want.adapter.dscp, ..Options::default() };
         let socket = Socket::bind(want.local(), &options).map_err(|error| match error {
             BindError::InUse(_) => format!("the address is in use: {error}"),
             _ => error.to_string(),
