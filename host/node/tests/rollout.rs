@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use overlan_node::config::{PluginSource, PolicyChoice};
 use overlan_node::document::{Applied, ApplyFailure, Content, compose};
 use overlan_node::policy_host::{BreakerConfig, Limits, ProbationConfig};
 use overlan_node::{DocumentId, Kind, Node, NodeHandle, OperatorKey, PolicyStatus, plugins};
+use overlan_seal::Identity;
 
 fn status(node: &NodeHandle, kind: Kind) -> PolicyStatus {
     node.policy_list().into_iter().find(|status| status.kind == kind).unwrap()
@@ -151,6 +153,41 @@ async fn a_roll_back_after_a_restart_names_what_answers() {
     eventually("what is kept", || async {
         let kept = std::fs::read_to_string(folder.path().join("state-1/rolled-back.json"));
         kept.is_ok_and(|kept| kept.contains("traps gave way: ") && !kept.contains("native"))
+    })
+    .await;
+    for node in [first, second] {
+        node.leave().await;
+    }
+}
+
+/// It leads as soon as it is there, and is configured with another policy than the document's: it makes no plan with that one.
+#[tokio::test]
+async fn a_newcomer_that_leads_waits_for_the_policy_of_the_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut identities = [1, 2].map(|seed| Identity::generate([seed; 64]));
+    identities.sort_by_key(|identity| Reverse(identity.node_id()));
+    for (member, identity) in (1..).zip(identities) {
+        let state_dir = folder.path().join(format!("state-{member}"));
+        std::fs::create_dir(&state_dir).unwrap();
+        std::fs::write(state_dir.join("identity"), identity.to_text()).unwrap();
+    }
+    let first = Node::start(config(folder.path(), 94, 1, port)).await.unwrap();
+    let duties = "[[responsibility]]\nname = \"shard-{0..15}\"\n";
+    apply(&first, &format!("{duties}[policy.assignment]\nplugin = \"builtin:balanced\"\n")).await.unwrap();
+    let of_the_document = async |node: &NodeHandle| {
+        let plan = node.plan().await.unwrap();
+        (plan.plugin == status(&first, Kind::Assignment).digest).then_some(plan)
+    };
+    eventually("its plan", || async { of_the_document(&first).await.is_some() }).await;
+
+    let second = Node::start(config(folder.path(), 94, 2, port)).await.unwrap();
+    eventually("a plan of the newcomer's by the document's policy", || async {
+        let plan = first.plan().await.unwrap();
+        let others = plan.duties.iter().any(|duty| duty.owners != ["m1"]);
+        let by_the_document = of_the_document(&first).await.is_some();
+        assert!(by_the_document || !others, "{plan:?}");
+        by_the_document && plan.proposer == "m2"
     })
     .await;
     for node in [first, second] {

@@ -127,6 +127,20 @@ impl<C: Crypto> Core<C> {
         self.pump();
     }
 
+    /// The digest of the plugin that answers a kind.
+    pub fn policy_digest(&self, kind: Kind) -> Digest {
+        self.plugin_digests[kind as usize]
+    }
+
+    /// Whether the assignment policy is being made ready: see [`Config`](crate::Config::assignment_pending).
+    pub fn set_assignment_pending(&mut self, now: Instant, pending: bool) {
+        if core::mem::replace(&mut self.config.assignment_pending, pending) != pending {
+            self.now = now;
+            self.facts_changed = true;
+            self.pump();
+        }
+    }
+
     /// Asks what changed facts call for.
     pub(super) fn pump_questions(&mut self) {
         while let Some((planner, question)) = self.planner.poll_question() {

@@ -394,6 +394,7 @@ impl Driver {
                 event => {
                     if let Event::Document(_) = event {
                         self.ports.document.send_replace(self.core.document().cloned());
+                        self.await_assignment(now);
                     }
                     log(&event);
                     if let Event::Plan { .. } = event {
@@ -408,6 +409,16 @@ impl Driver {
             }
         }
         told
+    }
+
+    /// Where the document names another assignment policy than the one that answers, that one makes no plan for it: the other
+    /// is made ready.
+    fn await_assignment(&mut self, now: Instant) {
+        let named = self.core.document().and_then(|held| held.document().policy(Kind::Assignment));
+        let answers = self.core.policy_digest(Kind::Assignment);
+        if named.is_some_and(|named| self.ports.policies.digest(named) != answers) {
+            self.core.set_assignment_pending(now, true);
+        }
     }
 
     /// Waits for something to do; `false` where there was some at once.

@@ -88,7 +88,10 @@ pub(crate) async fn keep_policies(node: NodeHandle, mut events: broadcast::Recei
         }
         match &held {
             Some(held) => rollout.follow(&node, held.document(), begun.elapsed() < RESTORE_WAIT).await,
-            None => drop(join_all(Kind::ALL.map(|kind| rollout.give_up_restoring(&node, kind))).await),
+            None => {
+                join_all(Kind::ALL.map(|kind| rollout.give_up_restoring(&node, kind))).await;
+                end_pending(&node, None).await;
+            }
         }
         node.collect_components().await;
         let (settled, restores) = {
@@ -147,6 +150,9 @@ impl Rollout {
             let lacks = |policy: &PolicyChoice| !self.components.has(policy.sha256);
             if followed.is_ok() || !patient || !document.policy(kind).is_some_and(lacks) {
                 self.give_up_restoring(node, kind).await;
+                if kind == Kind::Assignment {
+                    end_pending(node, Some(document.version)).await;
+                }
             }
             followed.err().map(|why| {
                 format!(
@@ -201,7 +207,7 @@ impl Rollout {
             Some(ready) => ready.prepared,
             None => {
                 let candidate = self.candidate(node, policy, None).await?;
-                let prepared = policies.prepare(candidate, Priority::Background).await;
+                let prepared = policies.prepare(candidate, urgency(node, policy.kind)).await;
                 prepared.map_err(|error| error.to_string())?
             }
         };
@@ -268,6 +274,23 @@ impl State {
     }
 }
 
+/// The assignment policy of the document of this version answers now, or does not for the time being: what answers makes plans.
+async fn end_pending(node: &NodeHandle, version: Option<u64>) {
+    let end = node.inspect(move |core, now| {
+        if core.document().map(|held| held.document().version) == version {
+            core.set_assignment_pending(now, false);
+        }
+    });
+    // It fails only as the node stops.
+    let _ = end.await;
+}
+
+/// How urgent it is that the wanted plugin of a kind answers: plans wait for it, and where nothing but the native fallback
+/// answers, all else does.
+fn urgency(node: &NodeHandle, kind: Kind) -> Priority {
+    if kind == Kind::Assignment || is_native(node, kind) { Priority::Normal } else { Priority::Background }
+}
+
 fn is_native(node: &NodeHandle, kind: Kind) -> bool {
     node.policy_list().iter().any(|status| status.kind == kind && status.digest.is_empty())
 }
@@ -275,7 +298,7 @@ fn is_native(node: &NodeHandle, kind: Kind) -> bool {
 /// The plugin that this member is configured with answers again.
 async fn configured(node: &NodeHandle, kind: Kind) -> Result<(), String> {
     let candidate = configured_plugin(node.config(), kind).map_err(|error| error.to_string())?;
-    let set = node.shared.policies.set(candidate, Priority::Background).await;
+    let set = node.shared.policies.set(candidate, urgency(node, kind)).await;
     set.map(drop).map_err(|error| error.to_string())
 }
 
