@@ -166,3 +166,49 @@ fn islands_that_formed_without_a_seed_find_each_other() {
         assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}: they stay apart");
     }
 }
+
+/// Started with a copy of the seed's state directory while all start, a node does not take the seed's place: the others
+/// remember where that was.
+#[test]
+fn a_copy_that_starts_with_all_others_displaces_nobody() {
+    for (seed, at) in (1..=6).flat_map(|seed| ["10.0.0.77", "10.0.0.177"].map(|at| (seed, at))) {
+        let mut world = cluster(seed, 5);
+        (0..5).for_each(|member| world.kill(member));
+        world.run_for(SECOND);
+        let copy = world.add_copy(SEED, &[at]);
+        (1..5).for_each(|member| world.start(member));
+        // Or the seed takes longer to come up.
+        world.run_for(SECOND * (seed as u32 % 3) * 3);
+        world.start(SEED);
+        let (mut both, mut alone) = (false, false);
+        for _ in 0..1_500 {
+            world.run_for(SECOND / 50);
+            both |= duties(&world, SEED) > 0 && duties(&world, copy) > 0;
+            alone |= duties(&world, copy) == DUTIES;
+        }
+        let runs = |member: usize| world.members[member].core.is_some();
+        assert!(world.converged() && runs(SEED) && !runs(copy), "seed {seed}, {at}");
+        assert!(!both && !alone, "seed {seed}, {at}: the copy owned something, {both}");
+    }
+}
+
+/// One that moved while all were down is waited for where it was, and let in then; one that is not back after that, too.
+#[test]
+fn who_moved_while_all_were_down_is_let_in() {
+    for seed in 1..=4 {
+        let mut world = cluster(seed, 5);
+        (0..5).for_each(|member| world.kill(member));
+        for moved in [SEED, 2] {
+            world.change_adapters(moved, |adapters| {
+                adapters[0].address = format!("10.0.0.{}", 200 + moved).parse().expect("an address");
+            });
+        }
+        (0..5).for_each(|member| world.start(member));
+        assert!(world.run_until(20 * SECOND, World::converged), "seed {seed}");
+        world.run_for(30 * SECOND);
+        assert!(world.converged() && duties(&world, SEED) + duties(&world, 2) > 0, "seed {seed}");
+        let problems =
+            |at: usize| world.members[at].core.as_ref().map(|core| core.status(world.now).problems);
+        assert!((0..5).all(|at| problems(at).is_some_and(|problems| problems.is_empty())), "seed {seed}");
+    }
+}

@@ -837,6 +837,8 @@ pub mod refusal {
     pub const NOT_ALLOWED: u8 = 2;
     /// A live member elsewhere has the id.
     pub const IDENTITY_TAKEN: u8 = 3;
+    /// The id was elsewhere when the member that was asked last ran, which started a moment ago and waits for it there.
+    pub const AWAITED_ELSEWHERE: u8 = 4;
 }
 
 /// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text
@@ -848,6 +850,10 @@ pub fn refusal_text(code: u8) -> &'static str {
         refusal::IDENTITY_TAKEN => {
             "a node with this node's identity is a live member: give each node a state_dir of its own; a copied one \
              brings the identity with it"
+        }
+        refusal::AWAITED_ELSEWHERE => {
+            "members that have just started wait some seconds for this node where it was when they last ran: nothing is to be \
+             done if it moved; a copied state_dir brings another's identity with it"
         }
         _ => "refused for a reason this version does not know",
     }

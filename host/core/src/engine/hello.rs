@@ -226,6 +226,8 @@ impl<C: Crypto> Core<C> {
         } else if self.identity_is_taken(entry) {
             self.conflict.note_refused(self.now, entry);
             Some(refusal::IDENTITY_TAKEN)
+        } else if self.is_awaited_elsewhere(entry) {
+            Some(refusal::AWAITED_ELSEWHERE)
         } else {
             None
         };
@@ -298,12 +300,15 @@ impl<C: Crypto> Core<C> {
         };
         let Some(record) = self.verify(record) else { return };
         let id = record.record.id();
-        if let Record::Entry(entry) = &record.record
-            && self.identity_is_taken(entry)
-        {
-            self.conflict.note_refused(self.now, entry);
-            self.counters.hellos_refused += 1;
-            return;
+        if let Record::Entry(entry) = &record.record {
+            let taken = self.identity_is_taken(entry);
+            if taken {
+                self.conflict.note_refused(self.now, entry);
+            }
+            if taken || self.is_awaited_elsewhere(entry) {
+                self.counters.hellos_refused += 1;
+                return;
+            }
         }
         self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
         if (local, remote) != (origin.local, origin.remote) {
@@ -338,15 +343,18 @@ impl<C: Crypto> Core<C> {
         self.hellos.sent.clear();
     }
 
-    /// Alone, and told that a live member has this node's identity: it was started from a copied state directory, until a
-    /// member lets it in or it gives way. One that sees others alive is a member, whoever else has its identity.
+    /// Alone, and told that a member elsewhere has this node's identity, or may: it was started from a copied state directory,
+    /// until a member lets it in or it gives way. One that sees others alive is a member, whoever else has its identity.
     pub(super) fn is_barred(&self) -> bool {
-        let taken = self.hellos.refused.is_some_and(|refused| refused.code == refusal::IDENTITY_TAKEN);
+        let elsewhere = [refusal::IDENTITY_TAKEN, refusal::AWAITED_ELSEWHERE];
+        let taken = self.hellos.refused.is_some_and(|refused| elsewhere.contains(&refused.code));
         taken && self.live_peers().is_empty()
     }
 
     pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8) {
-        if self.hellos.sent.remove(&echo).is_none() {
+        // Of a member, one that starts anew knows no better.
+        let passing = code == refusal::AWAITED_ELSEWHERE && !self.live_peers().is_empty();
+        if self.hellos.sent.remove(&echo).is_none() || passing {
             return;
         }
         let same = self.hellos.refused.filter(|before| before.code == code);

@@ -18,6 +18,9 @@ use crate::table::socket_address;
 
 /// After so long with others, those who had left are forgotten, and the rest is greeted one by one.
 const GREETED: Duration = Duration::from_secs(60);
+/// After a start, members are waited for so long where they were before: of two that start with one identity as all do, as
+/// after a power failure, the one that is still there is the member. One that moved while all were down is let in then.
+const AWAITED: Duration = Duration::from_secs(10);
 /// Greeted at once, until then.
 const AT_ONCE: usize = 8;
 /// Addresses that a problem names.
@@ -54,6 +57,15 @@ impl<C: Crypto> Core<C> {
     /// The table tells of this member now, or that it was forgotten.
     pub(super) fn met(&mut self, id: NodeId) {
         self.config.last_known.retain(|last| last.id != id);
+    }
+
+    /// A member that was elsewhere when this node last ran, and may come back there.
+    pub(super) fn is_awaited_elsewhere(&self, entry: &Entry) -> bool {
+        let mut before =
+            self.config.last_known.iter().filter(|last| last.id == entry.id && !last.left).peekable();
+        let is_there =
+            |last: &LastKnown| entry.adapters.iter().any(|new| socket_address(new) == last.address);
+        self.now.since(self.started) < AWAITED && before.peek().is_some() && !before.any(is_there)
     }
 
     /// Who had left and was not met in a minute with others is not waited for.
