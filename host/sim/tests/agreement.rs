@@ -267,6 +267,7 @@ fn holes_that_come_and_go_make_nobody_say_what_is_not_so() {
         cluster.world.network.cut.clear();
         let order = cluster.order();
         cluster.hole(order[0], order[count - 1]);
+        cluster.apply(order[1], "last");
         cluster.agrees();
     }
 }
