@@ -64,8 +64,11 @@ impl<C: Crypto> Core<C> {
         (self.now.since(*at) < LATELY).then_some(*digest)
     }
 
-    /// Tells whom this member heard itself.
+    /// Tells whom this member heard itself. Of two there is no third to tell of.
     pub(super) fn emit_heard(&self, out: &mut Vec<u8>) {
+        if self.peers.len() < 2 {
+            return;
+        }
         let (table, document) = (self.table.digest(), self.documents.id());
         let (mut tables, mut documents) = (Vec::new(), Vec::new());
         for (place, id) in self.table.ids().enumerate().take(8 * MAX_HEARD_BITMAP) {
