@@ -62,7 +62,7 @@ impl Seen {
             let mut payload = vec![0; size.max(8)];
             payload[..8].copy_from_slice(&token.to_be_bytes());
             let stream = (token % SIZES.len() as u64) as u16;
-            let mode = if token % 5 == 0 { MessageMode::Ordered } else { MessageMode::Reliable };
+            let mode = if token.is_multiple_of(5) { MessageMode::Ordered } else { MessageMode::Reliable };
             let message = Outgoing { stream, ..Outgoing::new(mode, payload, token) };
             assert!(world.send_batch(0, 1, message));
             self.open.insert(token, (Duration::from_nanos(world.now.as_nanos()), size));
