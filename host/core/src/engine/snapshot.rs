@@ -103,8 +103,8 @@ impl<C: Crypto> Core<C> {
                 "two members are named {name}: rename one, or `overlan forget {name}` where one is dead"
             ));
         }
-        for (name, why) in self.out_of_reach(now) {
-            problems.push(format!("{name} lives, as other members say, and {why}"));
+        for (id, why) in self.out_of_reach(now) {
+            problems.push(format!("{} lives, as other members say, and {why}", self.name_of(id)));
         }
         problems.extend(self.planner.problems(|id| self.name_of(id)));
         if self.adapters.is_empty() {
@@ -113,8 +113,13 @@ impl<C: Crypto> Core<C> {
         problems
     }
 
-    /// Names of live members that nothing from here has led to for a while, and what to do.
-    fn out_of_reach(&self, now: Instant) -> impl Iterator<Item = (String, &'static str)> {
+    /// Live members that nothing from here has led to for a while.
+    pub fn unreachable(&self, now: Instant) -> Vec<NodeId> {
+        self.out_of_reach(now).map(|(id, _)| id).collect()
+    }
+
+    /// Live members that nothing from here has led to for a while, and what to do.
+    fn out_of_reach(&self, now: Instant) -> impl Iterator<Item = (NodeId, &'static str)> {
         let down = |path: &Path| path.state() == PathState::Down;
         let lost = move |path: &Path| down(path) && now.since(path.health.since()) >= OUT_OF_REACH;
         let lives = |peer: &&Peer<C::Aead>| self.state_of(peer.id) == MemberState::Alive;
@@ -127,7 +132,7 @@ impl<C: Crypto> Core<C> {
                 let in_vain = !peer.is_open() && self.handshakes.in_vain(peer.id) && settled(peer.id);
                 (in_vain || peer.paths.iter().all(lost)).then_some(NO_ANSWER)
             };
-            Some((self.name_of(peer.id), why?))
+            Some((peer.id, why?))
         })
     }
 

@@ -19,8 +19,15 @@ use crate::state::random;
 
 /// Who has not answered is asked again after this long.
 const REPEAT: Duration = Duration::from_secs(5);
+/// A live member that nothing from here reaches has so long to come into reach: what is asked of it can't be passed on.
+const REACH: Duration = Duration::from_secs(30);
 /// How often it is looked who is alive still, and those are asked again that could not begin yet.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Of a member that is out of reach of the one that was asked.
+const UNREACHABLE: &str = "it lives, as other members say, and nothing that is sent from here is answered, so that it can't \
+                           make the policies ready: ask a member that reaches all others (one whose `overlan status` names \
+                           no such problem)";
 
 /// A rollout that every live member is ready for. Dropped before it is [settled](Self::settle), nothing comes of it, on
 /// no member.
@@ -116,11 +123,13 @@ impl Rollout {
         let prepare = RolloutMessage::Prepare { token, document: document.clone() };
         let prepare = Bytes::from(prepare.emit());
         let mut asked: BTreeMap<NodeId, (String, Instant)> = BTreeMap::new();
+        let reach_until = Instant::now() + REACH;
         loop {
-            let names = node.inspect(|core, _| {
-                core.live_peers().into_iter().map(|id| (id, core.name_of(id))).collect::<BTreeMap<_, _>>()
+            let names = node.inspect(|core, now| {
+                let live = core.live_peers().into_iter().map(|id| (id, core.name_of(id)));
+                (live.collect::<BTreeMap<_, _>>(), core.unreachable(now))
             });
-            let live = names.await?;
+            let (live, unreachable) = names.await?;
             let answers = self.lock().answers.get(&token).cloned().unwrap_or_default();
             let (mut waits, mut due) = (None, Vec::new());
             let now = Instant::now();
@@ -128,6 +137,9 @@ impl Rollout {
                 let Some(why) = missing(answers.get(&peer), own).map_err(|why| refused(name, why))? else {
                     continue;
                 };
+                if now >= reach_until && !answers.contains_key(&peer) && unreachable.contains(&peer) {
+                    return Err(refused(name, UNREACHABLE.to_owned()));
+                }
                 waits.get_or_insert((name, why));
                 let pause = if answers.contains_key(&peer) { LOOK } else { REPEAT };
                 if asked.get(&peer).is_none_or(|(_, at)| now.duration_since(*at) >= pause) {
