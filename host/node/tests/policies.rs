@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{config, eventually, free_port};
-use overlan_guests::{self as guests, sizing};
-use overlan_node::config::PluginSource;
+use overlan_guests::{self as guests, assignment, sizing};
+use overlan_node::config::{PluginSource, PolicyChoice};
+use overlan_node::policy_host::{BreakerConfig, Limits, ProbationConfig};
 use overlan_node::{
     Fate, Kind, MessageMode, Node, NodeHandle, PolicyError, PolicyStatus, Responsibility, WatchEvent,
 };
@@ -224,4 +227,42 @@ fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Nothing else changes: what it did not answer is put to it again, after longer and longer pauses.
+#[tokio::test]
+async fn a_policy_that_failed_is_asked_again_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let traps = [
+        (Kind::Assignment, assignment().decide("unreachable").component()),
+        (Kind::Sizing, sizing(1_472, 0, 65_536).decide("unreachable").component()),
+    ];
+    let mut failing = config(folder.path(), 95, 1, port);
+    failing.policies = traps
+        .map(|(kind, wasm)| {
+            let path = folder.path().join(format!("{kind}.wasm"));
+            std::fs::write(&path, wasm).unwrap();
+            let first_backoff = Duration::from_millis(10);
+            PolicyChoice {
+                kind,
+                source: PluginSource::File(path),
+                config: Vec::new(),
+                limits: Limits::default(),
+                probation: ProbationConfig::default(),
+                breaker: BreakerConfig { faults_to_open: 1, first_backoff, ..BreakerConfig::default() },
+            }
+        })
+        .into();
+    let first = Node::start(failing).await.unwrap();
+    let second = Node::start(config(folder.path(), 95, 2, port)).await.unwrap();
+    for kind in [Kind::Assignment, Kind::Sizing] {
+        eventually("one failure after another", || async {
+            status(&first, kind).totals.faults.values().sum::<u64>() >= 8
+        })
+        .await;
+    }
+    for node in [first, second] {
+        node.leave().await;
+    }
 }

@@ -111,20 +111,33 @@ impl<C: Crypto> Core<C> {
         self.now = now;
         self.plugin_digests[kind as usize] = digest;
         self.events.push_back(Event::Policy { kind, digest });
-        match kind {
-            Kind::Assignment => {
-                self.config.assignment_pending = false;
-                self.facts_changed = true;
+        if kind == Kind::Assignment {
+            self.config.assignment_pending = false;
+            self.facts_changed = true;
+        }
+        self.ask_paths(kind);
+        self.pump();
+    }
+
+    /// A policy may answer again: what it gave no answer to is asked once more.
+    pub fn ask_again(&mut self, now: Instant, kind: Kind) {
+        self.now = now;
+        if kind == Kind::Assignment {
+            self.planner.ask_again(now);
+        }
+        self.ask_paths(kind);
+        self.pump();
+    }
+
+    fn ask_paths(&mut self, kind: Kind) {
+        for peer in self.peers.values_mut() {
+            match kind {
+                Kind::Assignment => {}
+                Kind::Sizing => peer.ask_sizing = peer.paths.iter().map(|path| path.id).collect(),
+                Kind::Failover => peer.ask_failover = true,
             }
-            Kind::Sizing => {
-                for peer in self.peers.values_mut() {
-                    peer.ask_sizing = peer.paths.iter().map(|path| path.id).collect();
-                }
-            }
-            Kind::Failover => self.peers.values_mut().for_each(|peer| peer.ask_failover = true),
         }
         self.to_schedule.extend(self.peers.keys());
-        self.pump();
     }
 
     /// The digest of the plugin that answers a kind.

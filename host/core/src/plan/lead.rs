@@ -71,6 +71,11 @@ impl Lead {
         self.unsent = true;
     }
 
+    /// What the plan in force was made for is to be decided once more.
+    pub(super) fn make_anew(&mut self) {
+        self.made_for = None;
+    }
+
     /// A live member has this ballot in force, or knows of one that has.
     pub(super) fn note_rival(&mut self, ballot: Ballot, node: NodeId) {
         self.rival = self.rival.max(Some((ballot, node)));

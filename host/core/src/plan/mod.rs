@@ -296,6 +296,21 @@ impl Planner {
         self.react(now);
     }
 
+    /// The own policy may answer again: the plan in force is put to it once more where it gave no answer.
+    pub fn ask_again(&mut self, now: Instant) {
+        let proposes = self.proposes_in_force();
+        let Some(plan) = &mut self.in_force else { return };
+        if proposes {
+            if !plan.proposal.fault.is_empty() {
+                self.lead.make_anew();
+            }
+        } else if matches!(plan.opinion, wire::Opinion::Fault(_)) {
+            plan.asked_plugin = None;
+            self.recheck(now);
+        }
+        self.react(now);
+    }
+
     /// Call when [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.lead_timeout(now);

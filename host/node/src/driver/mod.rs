@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Impair(IpAddr, Impairment, oneshot::Sender<bool>),
     /// Another plugin answers.
     PolicyChanged(Kind, Digest),
+    /// A policy may answer what it gave no answer to.
+    AskAgain(Kind),
     /// Look at the core.
     Inspect(Inspection),
     /// Say farewell and stop.
@@ -266,6 +268,7 @@ impl Driver {
                 let _ = reply.send(self.sockets.impair(address, impairment));
             }
             Command::PolicyChanged(kind, digest) => self.core.handle_policy_change(now, kind, digest),
+            Command::AskAgain(kind) => self.core.ask_again(now, kind),
             Command::Inspect(look) => look(&mut self.core, now),
             Command::Leave => self.leave(),
             Command::Abort => self.leaving = Some(Instant::ZERO),

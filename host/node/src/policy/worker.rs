@@ -1,6 +1,6 @@
 //! The worker of one kind: the thread on which its plugins answer, and where they are exchanged between two questions.
 
-use std::sync::mpsc as std_mpsc;
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,8 +49,17 @@ struct OnProbation {
     replaced_native: bool,
 }
 
+/// When what a plugin did not answer is asked again.
+struct Again {
+    at: Option<Duration>,
+    /// From a failure until then, doubled each time: some questions a plugin may never answer.
+    pause: Duration,
+}
+
 struct Worker<P: Decision> {
     slot: Slot<P>,
+    breaker: BreakerConfig,
+    again: Again,
     /// Of the active plugin and of the one before it.
     facts: [Facts; 2],
     probation: Option<OnProbation>,
@@ -77,6 +86,8 @@ pub(super) fn start<P: Decision>(
     let (sender, receiver) = std_mpsc::channel();
     let mut worker = Worker::<P> {
         slot: Slot::new(breaker),
+        breaker,
+        again: Again { at: None, pause: breaker.first_backoff },
         facts: Default::default(),
         probation: None,
         shadow: None,
@@ -96,8 +107,14 @@ pub(super) fn start<P: Decision>(
                 Ok(work) => work,
                 Err(_) => {
                     worker.publish_news();
-                    let Ok(work) = receiver.recv() else { return };
-                    work
+                    match worker.wait(&receiver) {
+                        Ok(work) => work,
+                        Err(RecvTimeoutError::Timeout) => {
+                            worker.ask_again();
+                            continue;
+                        }
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
                 }
             };
             match work {
@@ -140,6 +157,7 @@ impl<P: Decision> Worker<P> {
             outcome
         };
         self.log(breaker, &outcome);
+        self.note_unanswered(breaker, &outcome);
         let failed = self.judge(&outcome);
         self.news = true;
         if self.published.elapsed() >= STALE {
@@ -160,6 +178,40 @@ impl<P: Decision> Worker<P> {
             self.back_out(&why);
         }
         heard
+    }
+
+    /// Waits for work, or until it is time to ask again.
+    fn wait(&self, work: &std_mpsc::Receiver<Work>) -> Result<Work, RecvTimeoutError> {
+        match self.again.at {
+            Some(at) => work.recv_timeout(at.saturating_sub(self.origin.elapsed())),
+            None => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn note_unanswered<A>(&mut self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
+        let now = self.origin.elapsed();
+        match outcome {
+            // It works again, and was not asked meanwhile.
+            Ok(_) if !matches!(before, BreakerState::Closed { .. }) => {
+                self.again = Again { at: Some(now), pause: self.breaker.first_backoff };
+            }
+            Err(NoAnswer::Fault(_) | NoAnswer::Late | NoAnswer::Open { .. }) if self.again.at.is_none() => {
+                let opens = match self.slot.breaker() {
+                    BreakerState::Open { retry_at, .. } => retry_at,
+                    BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => now,
+                };
+                self.again.at = Some(opens.max(now + self.again.pause));
+                self.again.pause = (2 * self.again.pause).min(self.breaker.max_backoff);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn ask_again(&mut self) {
+        self.again.at = None;
+        if let Some(commands) = self.commands.upgrade() {
+            let _ = commands.blocking_send(Command::AskAgain(P::KIND));
+        }
     }
 
     /// Puts a question and what the plugin made of it into the journal; nothing where it was not asked.
@@ -284,6 +336,8 @@ impl<P: Decision> Worker<P> {
 
     /// Another plugin answers from now on.
     fn announce(&mut self) -> PolicyStatus {
+        // All is asked of it anew.
+        self.again = Again { at: None, pause: self.breaker.first_backoff };
         let status = self.publish();
         if let Some(commands) = self.commands.upgrade() {
             // Waits while the driver is busy; the driver never waits for this thread.
