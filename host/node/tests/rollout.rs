@@ -301,6 +301,19 @@ async fn members_whose_limits_differ_are_named_and_nothing_changes() {
     }
 }
 
+#[tokio::test]
+async fn a_component_has_the_size_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(config(folder.path(), 96, 1, free_port())).await.unwrap();
+    let section = section(&node, Kind::Sizing, "good", sizing(1_400, 0, 65_536).component()).await;
+    let (before, size) = section.trim().rsplit_once(' ').unwrap();
+    let other = size.parse::<u32>().unwrap() - 1;
+    let refused = apply(&node, &format!("{before} {other}")).await.unwrap_err().to_string();
+    assert_eq!(refused, format!("policy.sizing.size is {other}; the component has {size} bytes"));
+    assert_eq!(apply(&node, &section).await.unwrap().version, 1);
+    node.leave().await;
+}
+
 /// However far it got, the members are free for the next.
 #[tokio::test]
 async fn a_change_that_is_given_up_leaves_nothing_behind() {

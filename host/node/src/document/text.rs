@@ -103,7 +103,7 @@ pub struct Pairs(pub BTreeMap<String, String>);
 /// What is wrong with the text, by field and value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct DocumentError(String);
+pub struct DocumentError(pub(crate) String);
 
 fn one_replica() -> u32 {
     1

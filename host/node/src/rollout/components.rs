@@ -54,7 +54,13 @@ impl Components {
 
     /// Whether it is here.
     pub(super) fn has(&self, sha256: Digest) -> bool {
-        shipped(sha256).is_some() || self.path(sha256).is_file()
+        self.size(sha256).is_some()
+    }
+
+    /// Bytes of one that is here.
+    pub(super) fn size(&self, sha256: Digest) -> Option<u64> {
+        let stored = || fs::metadata(self.path(sha256)).ok().filter(fs::Metadata::is_file);
+        shipped(sha256).map(|wasm| wasm.len() as u64).or_else(|| Some(stored()?.len()))
     }
 
     /// Some of a component; nothing where it is not here, or ends before.

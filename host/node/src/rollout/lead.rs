@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use overlan_contract::Kind;
-use overlan_core::document::SignedDocument;
+use overlan_core::document::{PolicyChoice, SignedDocument};
 use overlan_wire::{Digest, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::message::{Outcome, RolloutMessage};
 use super::prepare::changed;
 use super::{DEADLINE, Rollout};
-use crate::document::ApplyFailure;
+use crate::document::{ApplyFailure, DocumentError};
 use crate::handle::NodeHandle;
 use crate::state::random;
 
@@ -79,8 +79,13 @@ pub(crate) async fn prepare_everywhere(
     if policies.is_empty() {
         return Ok(None);
     }
-    if let Some(missing) = policies.iter().find(|policy| !rollout.components.has(policy.sha256)) {
-        return Err(ApplyFailure::NoComponent(missing.kind));
+    for PolicyChoice { kind, sha256, size: named, .. } in &policies {
+        let size = rollout.components.size(*sha256).ok_or(ApplyFailure::NoComponent(*kind))?;
+        if size != u64::from(*named) {
+            // Who has to fetch it would never get it.
+            let why = format!("policy.{kind}.size is {named}; the component has {size} bytes");
+            return Err(DocumentError(why).into());
+        }
     }
     let version = document.document().version;
     tracing::info!(version, "all members prepare the policies of a cluster document");
