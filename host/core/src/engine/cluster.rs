@@ -17,6 +17,7 @@ use super::{Core, MAX_CLUSTER_QUEUE};
 use crate::crypto::{Aead, Crypto};
 use crate::event::Transmit;
 use crate::plan::Plans;
+use crate::sighting::Sighting;
 use crate::time::Instant;
 
 /// Boots whose keys and replay windows are kept; the one silent for longest gives way.
@@ -276,8 +277,10 @@ impl<C: Crypto> Core<C> {
         let derived = if known.is_none() { self.crypto.cluster_cipher(key, boot) } else { None };
         let Some(cipher) = known.map(|sender| &sender.cipher).or(derived.as_ref()) else {
             self.counters.dropped_unknown_key += 1;
+            if self.wrong_key.replace((remote, key)).is_none_or(|(_, other)| other != key) {
+                self.unknown_keys = Sighting::default();
+            }
             self.unknown_keys.note(self.now);
-            self.wrong_key = Some((remote, key));
             return None;
         };
         let Some(len) = cipher.open(nonce(counter), &associated, sealed) else {

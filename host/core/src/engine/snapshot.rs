@@ -74,7 +74,9 @@ impl<C: Crypto> Core<C> {
             problems.extend(self.nobody_answers(&seeds));
         }
         problems.extend(self.some_do_not_answer());
-        if let Some(((from, key), times)) = self.wrong_key.zip(self.unknown_keys.lasting(now)) {
+        // One alone may be damaged.
+        let wrong = self.wrong_key.zip(self.unknown_keys.lasting(now).filter(|&times| times > 1));
+        if let Some(((from, key), times)) = wrong {
             problems.push(format!(
                 "{times} datagrams were sealed with a cluster key that is not on the keyring (last from {from}, key \
                  id {:08x}): give all members the same key_file",

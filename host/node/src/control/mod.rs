@@ -138,16 +138,25 @@ async fn serve_metrics(listener: TcpListener, router: Router) {
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let Ok(permit) = clients.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    http(stream, router).await;
-                    drop(permit);
-                });
-            }
+        let (stream, _) = next_client("metrics", async || listener.accept().await).await;
+        let router = router.clone();
+        tokio::spawn(async move {
+            http(stream, router).await;
+            drop(permit);
+        });
+    }
+}
+
+/// The next client. That none can be taken, for want of descriptors say, is told once.
+async fn next_client<T>(socket: &str, accept: impl AsyncFn() -> io::Result<T>) -> T {
+    let mut told = false;
+    loop {
+        match accept().await {
+            Ok(client) => return client,
             Err(error) => {
-                tracing::warn!(%error, "metrics");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, socket, "no client can be taken for the time being");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -159,14 +168,7 @@ async fn accept(listener: UnixListener, streams: Arc<Semaphore>, node: &NodeHand
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let Ok(permit) = clients.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "control socket");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, _) = next_client("control", async || listener.accept().await).await;
         let (router, node, streams) = (router.clone(), node.clone(), streams.clone());
         tokio::spawn(async move {
             match timeout(PATIENCE, first_byte(&stream)).await {
