@@ -21,9 +21,10 @@ pub struct Insider {
     pub seal: Seal,
     /// The member's boot.
     pub boot: BootId,
+    /// The number of the last cluster datagram.
+    pub counter: u64,
     index: usize,
     id: NodeId,
-    counter: u64,
     number: u64,
     session: Option<(SessionId, Cipher)>,
 }

@@ -352,6 +352,18 @@ pub enum Frame<'a> {
     Run(Run<'a>),
     /// Messages that were accepted.
     Accepted(Accepted<'a>),
+    /// Asks whether the receiver sent a cluster datagram of this number: what came in its name is refused.
+    CountAsked {
+        /// The highest number that came in its name.
+        seen: u64,
+    },
+    /// Answers it, where the sender did not.
+    Count {
+        /// The number that was asked about.
+        seen: u64,
+        /// The next that the sender will use.
+        next: u64,
+    },
 }
 
 mod code {
@@ -376,6 +388,8 @@ mod code {
     pub(super) const FRAGMENT: u8 = 0x23;
     pub(super) const ACCEPTED: u8 = 0x24;
     pub(super) const RUN: u8 = 0x25;
+    pub(super) const COUNT_ASKED: u8 = 0x26;
+    pub(super) const COUNT: u8 = 0x27;
 }
 
 impl Frame<'_> {
@@ -408,6 +422,8 @@ impl Frame<'_> {
             Frame::Fragment(_) => code::FRAGMENT,
             Frame::Run(_) => code::RUN,
             Frame::Accepted(_) => code::ACCEPTED,
+            Frame::CountAsked { .. } => code::COUNT_ASKED,
+            Frame::Count { .. } => code::COUNT,
         }
     }
 
@@ -504,6 +520,10 @@ impl Frame<'_> {
                 out.extend_from_slice(&accepted.credit.to_be_bytes());
                 out.extend_from_slice(&accepted.credit_in_all.to_be_bytes());
                 out.extend_from_slice(accepted.bitmap);
+            }
+            Frame::CountAsked { seen } => out.extend_from_slice(&seen.to_be_bytes()),
+            Frame::Count { seen, next } => {
+                [seen, next].into_iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
             }
         }
     }
@@ -618,6 +638,8 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
         code::ACK => Frame::Ack(parse_ack(&mut body)?),
         code::FRAGMENT => Frame::Fragment(parse_fragment(&mut body)?),
         code::RUN => Frame::Run(parse_run(&mut body)?),
+        code::COUNT_ASKED => Frame::CountAsked { seen: body.u64("number")? },
+        code::COUNT => Frame::Count { seen: body.u64("number")?, next: body.u64("next number")? },
         code::ACCEPTED => Frame::Accepted(parse_accepted(&mut body)?),
         _ => return Ok(None),
     };

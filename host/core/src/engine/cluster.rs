@@ -11,6 +11,7 @@ use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
+use super::counts::{ASK_PAUSE, OLD_BURST, OLD_REST, needs_no_window};
 use super::replay::Window;
 use super::session::Arrived;
 use super::{Core, MAX_CLUSTER_QUEUE};
@@ -59,6 +60,35 @@ struct Sender<A> {
     window: Window,
     /// Until then it gets no answer of the sync protocol.
     quiet_until: Instant,
+    /// Until then it is not asked for its count.
+    unasked_until: Instant,
+    /// When all old datagrams that were looked through at once are rested from.
+    rested: Instant,
+}
+
+impl<A> Sender<A> {
+    fn new(cipher: A, counter: u64, now: Instant) -> Self {
+        let window = Window::new(counter, now);
+        Sender { cipher, window, quiet_until: now, unasked_until: now, rested: now }
+    }
+
+    /// Whether one more datagram whose number came, or is too old to tell, is looked through.
+    fn admits_old(&mut self, now: Instant) -> bool {
+        let rested = self.rested.max(now) + OLD_REST;
+        let admits = rested <= now + OLD_REST * OLD_BURST;
+        if admits {
+            self.rested = rested;
+        }
+        admits
+    }
+}
+
+/// A cluster datagram that was opened.
+struct Opened {
+    /// Bytes of its frames.
+    len: usize,
+    /// Its number came, or is too old to tell.
+    old: bool,
 }
 
 /// Keys of stateless datagrams, ours and others'.
@@ -102,6 +132,23 @@ impl<A: Aead> Senders<A> {
     pub(super) fn begin_again<C: Crypto<Aead = A>>(&mut self, crypto: &C, boot: BootId) {
         self.rekey(crypto, boot);
         self.counter = 0;
+    }
+
+    /// The number of the next datagram of this node's.
+    pub(super) fn count(&self) -> u64 {
+        self.counter
+    }
+
+    /// A member says that it did not send what came with the number `seen`, and where its count stands. Whether a window is
+    /// set back: one that was is not any more.
+    pub(super) fn set_back(&mut self, boot: BootId, seen: u64, next: u64, now: Instant) -> bool {
+        let mut any = false;
+        let senders = self.others.iter_mut().filter(|((_, held), _)| *held == boot);
+        for (_, sender) in senders.filter(|(_, sender)| sender.window.highest() >= seen.max(next)) {
+            sender.window.set_back(next, now);
+            any = true;
+        }
+        any
     }
 
     fn bound(&mut self) {
@@ -242,16 +289,20 @@ impl<C: Crypto> Core<C> {
             self.counters.dropped_own += 1;
             return;
         }
-        let Some(len) = self.open_cluster(header.key, boot, counter, to, remote, datagram) else { return };
+        let opened = self.open_cluster(header.key, boot, counter, to, remote, datagram);
+        let Some(Opened { len, old }) = opened else { return };
         let origin = Origin { local, remote, boot, len };
         // The frames borrow the datagram, the handlers the core.
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
+        let mut dropped = false;
         for frame in Frames::new(&text) {
             match frame {
+                Ok(frame) if old && !needs_no_window(&frame) => dropped = true,
                 Ok(frame) => self.handle_cluster_frame(origin, header.key, to.is_none(), &frame),
                 Err(_) => self.counters.dropped_malformed += 1,
             }
         }
+        self.counters.dropped_replayed += u64::from(dropped);
     }
 
     fn open_cluster(
@@ -262,16 +313,13 @@ impl<C: Crypto> Core<C> {
         to: Option<BootId>,
         remote: SocketAddr,
         datagram: &mut [u8],
-    ) -> Option<usize> {
+    ) -> Option<Opened> {
         if datagram.len() < CLUSTER_HEADER + TAG {
             self.counters.dropped_malformed += 1;
             return None;
         }
         let known = self.senders.others.get(&(key, boot));
-        if known.is_some_and(|sender| !sender.window.is_new(counter)) {
-            self.counters.dropped_replayed += 1;
-            return None;
-        }
+        let old = known.is_some_and(|sender| !sender.window.is_new(counter));
         let (head, sealed) = datagram.split_at_mut(CLUSTER_HEADER);
         let associated = associated(head, to);
         let derived = if known.is_none() { self.crypto.cluster_cipher(key, boot) } else { None };
@@ -290,13 +338,30 @@ impl<C: Crypto> Core<C> {
         };
         let now = self.now;
         if let Some(cipher) = derived {
-            let sender = Sender { cipher, window: Window::new(counter, now), quiet_until: now };
-            self.senders.others.insert((key, boot), Box::new(sender));
+            self.senders.others.insert((key, boot), Box::new(Sender::new(cipher, counter, now)));
             self.senders.bound();
         } else if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
-            sender.window.note(counter, now);
+            if !old {
+                sender.window.note(counter, now);
+            } else {
+                return self.open_old((key, boot), len);
+            }
         }
-        Some(len)
+        Some(Opened { len, old })
+    }
+
+    /// An authentic datagram whose number came, or is too old to tell.
+    fn open_old(&mut self, (key, boot): (KeyId, BootId), len: usize) -> Option<Opened> {
+        let now = self.now;
+        let sender = self.senders.others.get_mut(&(key, boot))?;
+        let admitted = sender.admits_old(now);
+        if now >= sender.unasked_until {
+            sender.unasked_until = now + ASK_PAUSE;
+            let seen = sender.window.highest();
+            self.ask_count(boot, seen);
+        }
+        self.counters.dropped_replayed += u64::from(!admitted);
+        admitted.then_some(Opened { len, old: true })
     }
 
     /// What others send to the boot before this one, until they know better, is no problem.

@@ -125,8 +125,12 @@ impl<C: Crypto> Core<C> {
                 );
                 // The rest of this is for every datagram: only what is new is looked at.
                 let beat = peer.take_beat();
+                let counts = peer.has_counts();
                 let news = peer.has_news() || beat || self.refresh_due();
                 self.touch(id);
+                if counts {
+                    self.handle_counts(id);
+                }
                 if self.counters.dropped_forged != forged {
                     self.note_forgery();
                 }

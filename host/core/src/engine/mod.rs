@@ -2,6 +2,7 @@
 
 mod cluster;
 mod conflict;
+mod counts;
 mod documents;
 mod facts;
 mod gate;
@@ -48,6 +49,7 @@ use crate::time::Instant;
 
 use cluster::{Draft, Senders};
 use conflict::{Conflict, Restarts};
+use counts::Impostors;
 pub use documents::ApplyError;
 use documents::Documents;
 use hearsay::Hearsay;
@@ -143,6 +145,7 @@ pub struct Core<C: Crypto> {
     forgeries: Sighting,
     conflict: Conflict,
     restarts: Restarts,
+    impostors: Impostors,
     left: bool,
     /// When the leaving entry is sent again, and how often yet.
     farewell: Option<(Instant, u32)>,
@@ -218,6 +221,7 @@ impl<C: Crypto> Core<C> {
             forgeries: Sighting::default(),
             conflict: Conflict::default(),
             restarts: Restarts::default(),
+            impostors: Impostors::default(),
             left: false,
             farewell: None,
         };

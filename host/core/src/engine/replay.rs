@@ -61,6 +61,19 @@ impl Window {
         }
     }
 
+    /// The highest number that came.
+    pub(super) fn highest(&self) -> u64 {
+        let start = self.end().saturating_sub(1) * BLOCK;
+        let last = self.blocks.last().and_then(|block| block.checked_ilog2());
+        last.map_or(start.saturating_sub(1), |bit| start + u64::from(bit))
+    }
+
+    /// Starts anew from this number on, the next that the sender will use: all above were made up.
+    pub(super) fn set_back(&mut self, next: u64, now: Instant) {
+        let (block, sent) = (next / BLOCK, (1 << (next % BLOCK)) - 1);
+        *self = Window { first: block, blocks: Box::new([sent]), cut: now, last: block };
+    }
+
     /// When the last datagram came, to within [`KEPT`].
     pub(super) fn noted(&self) -> Instant {
         self.cut
@@ -161,6 +174,22 @@ mod tests {
         }
         assert!(window.blocks.len() <= 3, "{}", window.blocks.len());
         assert!((0..11_980).all(|number| number % 20 != 0 || !window.is_new(number)));
+    }
+
+    /// Nothing that was sent is taken twice, and all that comes is taken.
+    #[test]
+    fn a_window_goes_back_to_what_was_sent() {
+        for next in [0, 1, 63, 64, 1_000, 1 << 20] {
+            let mut window = Window::new(3, Instant::ZERO);
+            window.note(u64::MAX, Instant::ZERO);
+            assert_eq!(window.highest(), u64::MAX);
+            window.set_back(next, Instant::ZERO);
+            assert_eq!(window.highest(), next.saturating_sub(1));
+            assert!((next.saturating_sub(200)..next).all(|number| !window.is_new(number)), "{next}");
+            let now = Instant::ZERO + 5 * KEPT;
+            assert!((next..next + 200).all(|number| take(&mut window, number, now)), "{next}");
+            assert_eq!(window.highest(), next + 199);
+        }
     }
 
     /// Numbers may end anywhere.

@@ -90,6 +90,13 @@ impl<C: Crypto> Core<C> {
                  another [cluster] name"
             ));
         }
+        if let Some((id, times)) = self.impostors.lasting(now) {
+            problems.push(format!(
+                "datagrams came in the name of {} that it did not send ({times} times): another that has the cluster key \
+                 lies: change the key (`overlan keys`) and give it to those alone that are to be members",
+                self.name_of(id)
+            ));
+        }
         problems.extend(self.conflict.problems(now));
         for (id, times) in self.restarts.lasting(now) {
             let name = self.name_of(id);

@@ -1,5 +1,6 @@
 //! One peer: the session between two boots, its paths and its messages.
 
+mod counts;
 mod decide;
 mod probe;
 mod receive;
@@ -32,6 +33,7 @@ use crate::status::Counters;
 use crate::table::{contract_adapter, socket_address};
 use crate::time::Instant;
 
+use counts::Counts;
 pub(crate) use receive::Packet;
 pub(crate) use session::Agreed;
 use session::Session;
@@ -102,6 +104,8 @@ pub(crate) struct Peer<A> {
     pub(crate) ask_sizing: Vec<PathId>,
     /// Membership takes it for alive.
     alive: bool,
+    /// What is told of counts of cluster datagrams. Boxed: there seldom is anything.
+    counts: Option<Box<Counts>>,
 }
 
 /// One packet-number space of the peer, and the path its packets came by.
@@ -141,6 +145,7 @@ impl<A: Aead> Peer<A> {
             last_question: None,
             ask_sizing: Vec::new(),
             alive: true,
+            counts: None,
         }
     }
 

@@ -119,6 +119,7 @@ impl<A: Aead> Peer<A> {
                 self.handle_accepted(accepted, env);
                 return true;
             }
+            Frame::CountAsked { .. } | Frame::Count { .. } => self.handle_count(frame),
             // Cluster frames do not belong in a data datagram.
             _ => env.counters.dropped_malformed += 1,
         }

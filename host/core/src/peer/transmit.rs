@@ -251,6 +251,7 @@ impl<A: Aead> Peer<A> {
             self.paths[draft.at].note_ping(token, now);
             Frame::Ping { token, padding: 0 }.emit(buffer);
         }
+        Self::put_counts(&mut self.counts, draft.room(buffer), buffer);
         let active = self.active_index(now);
         if active.is_none() || active == Some(draft.at) {
             while let Some(stream) = self.inbox.changed() {

@@ -142,6 +142,8 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
                 bitmap
             })
         ),
+        any::<u64>().prop_map(|seen| Frame::CountAsked { seen }),
+        any::<(u64, u64)>().prop_map(|(seen, next)| Frame::Count { seen, next }),
     ]
 }
 

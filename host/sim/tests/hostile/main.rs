@@ -1,5 +1,7 @@
 //! A member that holds every key and breaks every rule: it harms its own traffic and nobody else's.
 
+mod names;
+
 use std::time::Duration;
 
 use overlan_core::crypto::Crypto as _;
