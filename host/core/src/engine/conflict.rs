@@ -74,6 +74,11 @@ impl Conflict {
         if rested <= most { Answer::AtOnce } else { Answer::Later }
     }
 
+    /// Whether an entry of the own identity that this node did not write came lately.
+    pub(super) fn is_seen(&self, now: Instant) -> bool {
+        self.seen.lasting(now).is_some()
+    }
+
     pub(super) fn problems(&self, now: Instant) -> impl Iterator<Item = String> {
         let sure = |seen: &Sighting| seen.lasting(now).is_some_and(|times| times >= SURE);
         let mend = "give each node a state_dir of its own; a copied one brings the identity with it";

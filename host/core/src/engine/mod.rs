@@ -1,5 +1,6 @@
 //! Ties the parts together.
 
+mod claims;
 mod cluster;
 mod conflict;
 mod counts;
@@ -14,6 +15,7 @@ mod own;
 mod questions;
 mod records;
 mod refusals;
+mod removals;
 mod replay;
 mod session;
 mod snapshot;
@@ -47,6 +49,7 @@ use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
+use claims::Names;
 use cluster::{Draft, Senders};
 use conflict::{Conflict, Restarts};
 use counts::Impostors;
@@ -58,6 +61,7 @@ pub use last_known::LastKnown;
 use own::OwnQueue;
 use questions::Pending;
 use refusals::Refusals;
+use removals::Removals;
 use session::{Handshakes, Secrets};
 use sync::Agreement;
 
@@ -90,8 +94,9 @@ pub struct Core<C: Crypto> {
     version: u64,
     table: Table,
     boots: BTreeMap<BootId, NodeId>,
+    names: Names,
     /// Boots of others whose sessions this node has dropped.
-    retired: VecDeque<BootId>,
+    retired: VecDeque<(NodeId, BootId)>,
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
     /// Boxed, as the table's records are.
@@ -146,6 +151,7 @@ pub struct Core<C: Crypto> {
     conflict: Conflict,
     restarts: Restarts,
     impostors: Impostors,
+    removals: Removals,
     left: bool,
     /// When the leaving entry is sent again, and how often yet.
     farewell: Option<(Instant, u32)>,
@@ -189,6 +195,7 @@ impl<C: Crypto> Core<C> {
             version,
             table: Table::new(),
             boots: BTreeMap::new(),
+            names: Names::default(),
             retired: VecDeque::new(),
             seen: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -222,6 +229,7 @@ impl<C: Crypto> Core<C> {
             conflict: Conflict::default(),
             restarts: Restarts::default(),
             impostors: Impostors::default(),
+            removals: Removals::default(),
             left: false,
             farewell: None,
         };
@@ -461,21 +469,15 @@ impl<C: Crypto> Core<C> {
         payloads.collect()
     }
 
-    /// The member of this name (a live one before others), or whose id starts with these hexadecimal
+    /// The member of this name (a live one before others, of several the one that has had it for longest), or whose id starts with these hexadecimal
     /// digits (at least 4, unambiguous).
     pub fn find(&self, name_or_id: &str) -> Option<NodeId> {
-        self.named(name_or_id).min().map(|(_, id)| id).or_else(|| self.find_id(name_or_id))
+        self.named(name_or_id).min().map(|(.., id)| id).or_else(|| self.find_id(name_or_id))
     }
 
     /// The same, of several with a name one that is not alive before others: whom to [`forget`](Self::forget).
     pub fn find_gone(&self, name_or_id: &str) -> Option<NodeId> {
-        self.named(name_or_id).max().map(|(_, id)| id).or_else(|| self.find_id(name_or_id))
-    }
-
-    /// The members of a name.
-    fn named(&self, name: &str) -> impl Iterator<Item = (MemberState, NodeId)> {
-        let named = self.table.entries().filter(move |entry| entry.name == name);
-        named.map(|entry| (self.state_of(entry.id), entry.id))
+        self.named(name_or_id).max().map(|(.., id)| id).or_else(|| self.find_id(name_or_id))
     }
 
     fn find_id(&self, name_or_id: &str) -> Option<NodeId> {

@@ -137,6 +137,11 @@ impl<C: Crypto> Core<C> {
     /// Takes a verified record.
     pub(super) fn merge(&mut self, record: SignedRecord) {
         if record.record.id() != self.id {
+            if let Record::Forgotten(removal) = &record.record
+                && self.removes_the_living(removal, &record)
+            {
+                return;
+            }
             self.store(record);
             return;
         }
@@ -154,7 +159,8 @@ impl<C: Crypto> Core<C> {
                 Answer::Later => return self.membership.renew_later(),
                 Answer::Never => return,
             },
-            Record::Forgotten(_) => self.begin_again(),
+            Record::Forgotten(removal) if self.note_removed(removal) => self.begin_again(),
+            Record::Forgotten(_) => return self.membership.renew_later(),
         }
         self.renew_identity();
     }
@@ -168,7 +174,7 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    /// This node was forgotten while it lived: others dropped their half of its sessions. It comes back as a newcomer,
+    /// This node was forgotten while it lived, and others dropped their half of its sessions. It comes back as a newcomer,
     /// under a boot of its own, so that no key, number or message of the old sessions is used again.
     fn begin_again(&mut self) {
         self.seal_drafts();
@@ -203,7 +209,7 @@ impl<C: Crypto> Core<C> {
         if self.retired.len() >= MAX_RETIRED {
             self.retired.pop_front();
         }
-        self.retired.push_back(boot);
+        self.retired.push_back((id, boot));
     }
 
     /// Puts a record into the table and acts on what changed.
@@ -211,7 +217,7 @@ impl<C: Crypto> Core<C> {
         let id = record.record.id();
         if let Record::Entry(entry) = &record.record
             && id != self.id
-            && self.retired.contains(&entry.boot)
+            && self.retired.contains(&(id, entry.boot))
         {
             // It lives on without knowing that it was forgotten: tell it, so that it begins again.
             let outranks = self
@@ -223,6 +229,7 @@ impl<C: Crypto> Core<C> {
             }
             return;
         }
+        let before = self.claims_before(&record.record);
         match self.table.merge(record.clone()) {
             Merge::Known => return,
             Merge::Full => {
@@ -234,7 +241,7 @@ impl<C: Crypto> Core<C> {
         self.agreement.table_changed(self.now);
         self.facts_changed = true;
         self.events.push_back(Event::Table { digest: self.table.digest() });
-        self.boots = self.table.entries().map(|entry| (entry.boot, entry.id)).collect();
+        self.note_claims(id, &before);
         self.membership.broadcast(self.now, &record);
         self.met(id);
         if id != self.id {

@@ -97,6 +97,7 @@ impl<C: Crypto> Core<C> {
                 self.name_of(id)
             ));
         }
+        problems.extend(self.removal_problem(now));
         problems.extend(self.conflict.problems(now));
         for (id, times) in self.restarts.lasting(now) {
             let name = self.name_of(id);

@@ -248,7 +248,7 @@ fn a_past_life_is_no_copy() {
     world.forget_version(1);
     world.kill(1);
     world.start(1);
-    for cycle in 0..12 {
+    for cycle in 0..16 {
         world.run_for(SECOND);
         isolate(&mut world, &[1]);
         let is_down = |world: &World| {

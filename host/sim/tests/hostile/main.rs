@@ -1,6 +1,7 @@
 //! A member that holds every key and breaks every rule: it harms its own traffic and nobody else's.
 
 mod names;
+mod records;
 
 use std::time::Duration;
 
