@@ -28,6 +28,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// One member gets a list of buckets at most this often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(20);
+/// An epoch that is further from the own one is made up: each table that is agreed takes one.
+const MAX_LEAP: u64 = 1 << 20;
 /// Bucket hashes in one frame.
 const BUCKETS: usize = 128;
 
@@ -43,6 +45,8 @@ pub(super) struct Agreement {
     pub(super) took: Option<Duration>,
     /// Another took itself for the leader, published this agreement, and knew perhaps few members.
     untold: bool,
+    /// Who was told lately that what it takes for agreed is not, and when.
+    corrected: BTreeMap<NodeId, Instant>,
 }
 
 impl Agreement {
@@ -55,7 +59,18 @@ impl Agreement {
             changed_at: now,
             took: None,
             untold: false,
+            corrected: BTreeMap::new(),
         }
+    }
+
+    /// Whether this member may be told once more. (One of an earlier release takes no lower epoch, and answers.)
+    fn may_correct(&mut self, node: NodeId, now: Instant) -> bool {
+        self.corrected.retain(|_, at| now.since(*at) < PERIOD);
+        let may = !self.corrected.contains_key(&node);
+        if may {
+            self.corrected.insert(node, now);
+        }
+        may
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
@@ -162,9 +177,7 @@ impl<C: Crypto> Core<C> {
             self.refusals.note_elsewhere(from, refused);
             self.agreement.told.insert(from, (digest, self.now));
             self.hearsay.forget(from);
-            // Two that both took themselves for the leader may have agreed as often: one of the two counts
-            // everywhere, and where that is not the table, the leader says so in the next.
-            if (epoch, agreed) > (self.agreement.epoch, self.agreement.digest) {
+            if self.believes_agreed(from, (epoch, agreed)) {
                 (self.agreement.epoch, self.agreement.digest) = (epoch, agreed);
                 self.agreement.untold = true;
                 self.note_agreement();
@@ -172,7 +185,10 @@ impl<C: Crypto> Core<C> {
             self.check_agreement();
             // It may have missed what all were told. Whoever holds more takes nothing from here, so that this ends.
             let behind = (epoch, agreed) < (self.agreement.epoch, self.agreement.digest);
-            if behind && digest == self.agreement.digest {
+            let misled = self.leader() == self.id && (agreed != digest || self.is_far_above(epoch));
+            if digest == self.agreement.digest
+                && (behind || misled && self.agreement.may_correct(from, self.now))
+            {
                 self.send_summary(origin);
             }
             self.handle_document_summary(from, documents);
@@ -186,6 +202,25 @@ impl<C: Crypto> Core<C> {
                 self.answer(origin, |out| frame.emit(out));
             }
         }
+    }
+
+    /// Whether what a member says is agreed takes the place of what is known here. The leader says it, and others hand it on to
+    /// those who hold the table that it is about. Two that both took themselves for the leader may have agreed as often:
+    /// the higher of the two counts everywhere, and where that is not the table, the leader says so in the next. What was
+    /// made up is outdated by what the leader says of the table that is held here, though its epoch is lower.
+    fn believes_agreed(&self, from: NodeId, (epoch, agreed): (u64, Digest)) -> bool {
+        let (known, table, leader) = (&self.agreement, self.table.digest(), self.leader());
+        let leads = leader == self.id;
+        let above = (epoch, agreed) > (known.epoch, known.digest)
+            && epoch <= known.epoch.saturating_add(MAX_LEAP)
+            && (leads || from == leader || agreed == table);
+        let made_up = from == leader && known.epoch > epoch.saturating_add(MAX_LEAP);
+        above || !leads && agreed == table && (known.digest != table || made_up)
+    }
+
+    /// Nobody agreed so often.
+    fn is_far_above(&self, epoch: u64) -> bool {
+        epoch > self.agreement.epoch.saturating_add(MAX_LEAP)
     }
 
     pub(super) fn handle_plans(&mut self, origin: Origin, plans: Plans) {
@@ -206,7 +241,7 @@ impl<C: Crypto> Core<C> {
         }
         let digest = self.table.digest();
         if self.agreement.digest != digest {
-            self.agreement.epoch = self.agreement.epoch.saturating_add(1);
+            self.agreement.epoch = self.agreement.epoch.checked_add(1).unwrap_or(1);
             self.agreement.digest = digest;
             self.note_agreement();
         }

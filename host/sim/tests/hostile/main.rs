@@ -1,5 +1,6 @@
 //! A member that holds every key and breaks every rule: it harms its own traffic and nobody else's.
 
+mod agreements;
 mod names;
 mod records;
 
