@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use overlan_wire::frame::Frames;
+use overlan_wire::frame::{FRAME_HEADER, Frames};
 use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
+use super::answers::{Allowance, Given};
 use super::counts::{ASK_PAUSE, OLD_BURST, OLD_REST, needs_no_window};
 use super::replay::Window;
 use super::session::Arrived;
@@ -50,6 +51,8 @@ pub(super) struct Origin {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) boot: BootId,
+    /// What it was sealed with.
+    pub(super) key: KeyId,
     /// Bytes of its frames.
     pub(super) len: usize,
 }
@@ -64,12 +67,23 @@ struct Sender<A> {
     unasked_until: Instant,
     /// When all old datagrams that were looked through at once are rested from.
     rested: Instant,
+    /// The address at which it got what only a hello's answer says.
+    proved: Option<SocketAddr>,
+    allowance: Allowance,
 }
 
 impl<A> Sender<A> {
     fn new(cipher: A, counter: u64, now: Instant) -> Self {
         let window = Window::new(counter, now);
-        Sender { cipher, window, quiet_until: now, unasked_until: now, rested: now }
+        Sender {
+            cipher,
+            window,
+            quiet_until: now,
+            unasked_until: now,
+            rested: now,
+            proved: None,
+            allowance: Allowance::new(now),
+        }
     }
 
     /// Whether one more datagram whose number came, or is too old to tell, is looked through.
@@ -107,17 +121,29 @@ impl<A: Aead> Senders<A> {
     }
 
     /// Whether an answer of the sync protocol to this boot may go out: not more than one in `pause`.
-    pub(super) fn may_answer(&mut self, boot: BootId, pause: Duration, now: Instant) -> bool {
-        let Some(sender) =
-            self.others.iter_mut().find(|((_, held), _)| *held == boot).map(|(_, sender)| sender)
-        else {
-            return false;
-        };
+    pub(super) fn may_answer(&mut self, origin: Origin, pause: Duration, now: Instant) -> bool {
+        let Some(sender) = self.others.get_mut(&(origin.key, origin.boot)) else { return false };
         let may = now >= sender.quiet_until;
         if may {
             sender.quiet_until = now + pause;
         }
         may
+    }
+
+    /// The sender of this has got what went to where this came from.
+    pub(super) fn prove(&mut self, origin: Origin) {
+        if let Some(sender) = self.others.get_mut(&(origin.key, origin.boot)) {
+            sender.proved = Some(origin.remote);
+        }
+    }
+
+    pub(super) fn is_proved(&self, origin: Origin) -> bool {
+        let sender = self.others.get(&(origin.key, origin.boot));
+        sender.is_some_and(|sender| sender.proved == Some(origin.remote))
+    }
+
+    pub(super) fn allowance(&mut self, origin: Origin) -> Option<&mut Allowance> {
+        self.others.get_mut(&(origin.key, origin.boot)).map(|sender| &mut sender.allowance)
     }
 
     /// The keyring changed.
@@ -246,11 +272,6 @@ impl<C: Crypto> Core<C> {
         }
     }
 
-    /// Answers whoever sent a cluster datagram.
-    pub(super) fn answer(&mut self, origin: Origin, emit: impl FnOnce(&mut Vec<u8>)) {
-        self.queue_cluster(origin.local, origin.remote, Some(origin.boot), emit);
-    }
-
     /// Sends to a member by the best of its paths, or by several where none is known to work.
     pub(super) fn send_cluster(&mut self, to: NodeId, emit: impl Fn(&mut Vec<u8>)) {
         let routes = self.peers.get(&to).map(|peer| peer.cluster_routes(self.now));
@@ -291,7 +312,8 @@ impl<C: Crypto> Core<C> {
         }
         let opened = self.open_cluster(header.key, boot, counter, to, remote, datagram);
         let Some(Opened { len, old }) = opened else { return };
-        let origin = Origin { local, remote, boot, len };
+        let origin = Origin { local, remote, boot, key: header.key, len };
+        self.answers.begin(len);
         // The frames borrow the datagram, the handlers the core.
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
         let mut dropped = false;
@@ -410,11 +432,20 @@ impl<C: Crypto> Core<C> {
     }
 
     /// What membership says to whoever has just sent something goes back the way that came: its best path here may be one
-    /// that has just broken, for which the other end has tried another.
+    /// that has just broken, for which the other end has tried another. An address that the member's entry does not have gets
+    /// no more than came from there; the rest goes where the entry says.
     fn answer_probe(&mut self, origin: Origin) {
         let from = self.boots.get(&origin.boot).copied();
-        while let Some((_, data)) = self.membership.poll_send_to(from) {
-            self.answer(origin, |out| Frame::Membership(&data).emit(out));
+        while let Some((to, data)) = self.membership.poll_send_to(from) {
+            if self.may_give(origin, FRAME_HEADER + data.len()) {
+                self.queue_cluster(origin.local, origin.remote, Some(origin.boot), |out| {
+                    Frame::Membership(&data).emit(out);
+                });
+            } else if self.may_give_elsewhere(origin, data.len()) {
+                self.send_cluster(to, |out| Frame::Membership(&data).emit(out));
+            } else {
+                self.counters.dropped_limit += 1;
+            }
         }
     }
 

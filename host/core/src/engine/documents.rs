@@ -15,6 +15,7 @@ use overlan_contract::assignment::Responsibility;
 use overlan_wire::{DocumentId, NodeId};
 
 use super::Core;
+use super::cluster::Origin;
 use crate::config::Quorum;
 use crate::crypto::Crypto;
 use crate::document::{self, Document, SignedDocument};
@@ -242,7 +243,12 @@ impl<C: Crypto> Core<C> {
     }
 
     /// What a summary says of documents.
-    pub(super) fn handle_document_summary(&mut self, from: NodeId, [held, agreed]: [DocumentId; 2]) {
+    pub(super) fn handle_document_summary(
+        &mut self,
+        origin: Origin,
+        from: NodeId,
+        [held, agreed]: [DocumentId; 2],
+    ) {
         self.documents.known.insert(from, held);
         // Only the leader says so, and of another document than the own it need not be known.
         let leader = self.leader();
@@ -251,11 +257,11 @@ impl<C: Crypto> Core<C> {
         } else if held == self.documents.agreed && agreed < held && self.document_agreed_by() == Some(leader)
         {
             // A late comer that caught up learns at once that all hold it, also one that the leader does not reach.
-            self.summarize_to(&[from]);
+            self.summarize_back(origin, from);
         }
         if self.refusals.is_refused(held) {
             // Who holds what is refused here is to know.
-            self.summarize_to(&[from]);
+            self.summarize_back(origin, from);
         } else if held > self.documents.id() {
             self.fetch_document(from);
         }

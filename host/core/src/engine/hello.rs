@@ -50,7 +50,8 @@ pub(super) struct Hellos {
     turn: usize,
     /// By token, with the way they went.
     sent: BTreeMap<u64, (Instant, Ends)>,
-    answered: BTreeMap<u64, (SignedRecord, Instant)>,
+    /// By token, with the address that alone was told it.
+    answered: BTreeMap<u64, (SignedRecord, Instant, SocketAddr)>,
     /// Since when a member has been known.
     pub(super) joined: Option<Instant>,
     pub(super) refused: Option<Refused>,
@@ -86,8 +87,8 @@ impl Hellos {
 
     /// Entries of those whose hello was answered a short while ago.
     pub(super) fn newcomers(&self, now: Instant) -> impl Iterator<Item = &Entry> {
-        let recent = self.answered.values().filter(move |(_, at)| now.since(*at) < NEWCOMER);
-        recent.filter_map(|(signed, _)| match &signed.record {
+        let recent = self.answered.values().filter(move |(_, at, _)| now.since(*at) < NEWCOMER);
+        recent.filter_map(|(signed, ..)| match &signed.record {
             Record::Entry(entry) => Some(entry),
             Record::Forgotten(_) => None,
         })
@@ -190,8 +191,8 @@ impl<C: Crypto> Core<C> {
     /// them, and all that a hello is answered with is no longer than three times as much (RFC 9000 section 8.1).
     fn hello_detours(&mut self, origin: Origin, entry: &Entry) -> Vec<Ends> {
         let now = self.now;
-        let mut unheard = self.hellos.answered.values().filter(|(_, at)| now.since(*at) >= DETOUR_AFTER);
-        if !unheard.any(|(held, _)| held.record.id() == entry.id) {
+        let mut unheard = self.hellos.answered.values().filter(|(_, at, _)| now.since(*at) >= DETOUR_AFTER);
+        if !unheard.any(|(held, ..)| held.record.id() == entry.id) {
             return Vec::new();
         }
         let remotes = entry.adapters.iter().map(socket_address);
@@ -237,27 +238,28 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
-        let (reply, digest) = (self.rng.next_u64(), self.table.digest());
-        let mut frame = Vec::new();
-        Frame::HelloReply { echo: token, token: reply, digest, record: &own }.emit(&mut frame);
-        if frame.len() > origin.len {
+        let digest = self.table.digest();
+        let reply = |token_here| Frame::HelloReply { echo: token, token: token_here, digest, record: &own };
+        let mut longest = Vec::new();
+        reply(u64::MAX).emit(&mut longest);
+        if !self.answers.spend(longest.len()) {
             // A longer one comes.
             return;
         }
-        if self.hellos.answered.len() >= MAX_ANSWERED {
-            // The smallest token is as good as any: they are random.
-            self.hellos.answered.pop_first();
-            self.counters.dropped_limit += 1;
-        }
         let now = self.now;
         let detours = self.hello_detours(origin, entry);
-        self.hellos.answered.retain(|_, (_, at)| now.since(*at) < NEWCOMER);
-        self.hellos.answered.insert(reply, (record, now));
+        self.hellos.answered.retain(|_, (_, at, _)| now.since(*at) < NEWCOMER);
         self.events.push_back(Event::Routes);
         for (local, remote) in detours.into_iter().chain([(origin.local, origin.remote)]) {
-            self.queue_cluster(local, remote, Some(origin.boot), |out| {
-                out.extend_from_slice(&frame);
-            });
+            if self.hellos.answered.len() >= MAX_ANSWERED {
+                // The smallest token is as good as any: they are random.
+                self.hellos.answered.pop_first();
+                self.counters.dropped_limit += 1;
+            }
+            // One for each: it proves where it was received.
+            let token_here = self.rng.next_u64();
+            self.hellos.answered.insert(token_here, (record.clone(), now, remote));
+            self.queue_cluster(local, remote, Some(origin.boot), |out| reply(token_here).emit(out));
         }
     }
 
@@ -310,6 +312,9 @@ impl<C: Crypto> Core<C> {
                 return;
             }
         }
+        if remote == origin.remote {
+            self.senders.prove(origin);
+        }
         self.answer(origin, |out| Frame::HelloDone { echo: token }.emit(out));
         if (local, remote) != (origin.local, origin.remote) {
             // The way that the hello went works.
@@ -327,10 +332,13 @@ impl<C: Crypto> Core<C> {
     }
 
     pub(super) fn handle_hello_done(&mut self, origin: Origin, echo: u64) {
-        let Some((record, _)) = self.hellos.answered.remove(&echo) else {
+        let Some((record, _, told_at)) = self.hellos.answered.remove(&echo) else {
             self.counters.dropped_replayed += 1;
             return;
         };
+        if told_at == origin.remote {
+            self.senders.prove(origin);
+        }
         self.joined();
         self.merge(record);
         self.send_summary(origin);

@@ -1,5 +1,6 @@
 //! Ties the parts together.
 
+mod answers;
 mod claims;
 mod cluster;
 mod conflict;
@@ -49,6 +50,7 @@ use crate::status::{Counters, MemberState, Ownership};
 use crate::table::Table;
 use crate::time::Instant;
 
+use answers::Answers;
 use claims::Names;
 use cluster::{Draft, Senders};
 use conflict::{Conflict, Restarts};
@@ -120,6 +122,7 @@ pub struct Core<C: Crypto> {
     owned: BTreeMap<String, Ownership>,
     /// When the last beat was.
     beaten: Option<Instant>,
+    answers: Answers,
     cluster_drafts: Vec<Draft>,
     cluster_queue: VecDeque<(Transmit, Vec<u8>)>,
     pending: BTreeMap<Ticket, Pending>,
@@ -206,6 +209,7 @@ impl<C: Crypto> Core<C> {
             started: now,
             began: now,
             beaten: None,
+            answers: Answers::new(now),
             cluster_drafts: Vec::new(),
             cluster_queue: VecDeque::new(),
             pending: BTreeMap::new(),

@@ -16,6 +16,7 @@ use overlan_wire::{Digest, DocumentId, Frame, NodeId, RefusedDocument};
 use rand::Rng;
 
 use super::Core;
+use super::answers::Given;
 use super::cluster::{Origin, ROOM};
 use crate::crypto::Crypto;
 use crate::event::Event;
@@ -160,9 +161,18 @@ impl<C: Crypto> Core<C> {
         }
     }
 
+    /// Tells a member all that goes with a summary, as an answer to one of its own.
+    pub(super) fn summarize_back(&mut self, origin: Origin, to: NodeId) {
+        if self.answers.is_first(Given::Told) && self.may_give(origin, ROOM) {
+            self.summarize_to(&[to]);
+        }
+    }
+
     pub(super) fn send_summary(&mut self, to: Origin) {
-        let summary = self.summary();
-        self.answer(to, |out| summary.emit(out));
+        if self.answers.is_first(Given::Summary) {
+            let summary = self.summary();
+            self.answer(to, |out| summary.emit(out));
+        }
     }
 
     pub(super) fn handle_summary(
@@ -191,10 +201,10 @@ impl<C: Crypto> Core<C> {
             {
                 self.send_summary(origin);
             }
-            self.handle_document_summary(from, documents);
+            self.handle_document_summary(origin, from, documents);
         }
         if digest != self.table.digest()
-            && self.senders.may_answer(origin.boot, self.answer_pause(origin), self.now)
+            && self.senders.may_answer(origin, self.answer_pause(origin), self.now)
         {
             let hashes = self.table.bucket_hashes();
             for (index, chunk) in hashes.chunks(BUCKETS).enumerate() {
@@ -274,7 +284,7 @@ impl<C: Crypto> Core<C> {
         let mut datagram = Vec::new();
         for (index, &hash) in hashes.iter().enumerate() {
             let bucket = usize::from(first) + index;
-            if own.get(bucket) == Some(&hash) {
+            if own.get(bucket) == Some(&hash) || !self.answers.is_first(Given::Leaves(bucket as u8)) {
                 continue;
             }
             // A bucket too full for a datagram goes in pieces; each piece speaks only of its nodes.
@@ -331,6 +341,9 @@ impl<C: Crypto> Core<C> {
 
     pub(super) fn handle_want(&mut self, origin: Origin, nodes: &[NodeId]) {
         for &node in nodes {
+            if !self.answers.is_first(Given::Record(node)) {
+                continue;
+            }
             if let Some(bytes) = self.table.record(node).map(|record| record.bytes().to_vec()) {
                 self.answer(origin, |out| Frame::Record(&bytes).emit(out));
             }
