@@ -5,17 +5,27 @@
 //! remove the same entry agree), `bucket = SHA-256(1 || leaves in id order)`,
 //! `digest = SHA-256(0 || (index || bucket) of non-empty buckets)`. A change rehashes one bucket and
 //! the root, and two members that differ exchange only the buckets that do.
+//!
+//! Entries and removals have limits of their own, so that those who are gone keep nobody out. An entry too many is refused;
+//! a removal too many gives way, and which one follows from the removals alone: those with the lowest hashes stay. So
+//! members that exchange theirs come to hold the same, in whatever order they came. Of those that gave way, a member
+//! remembers those that ended an entry that it held, beside the digest: where another still has that entry, it is told.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Digest, Entry, NodeId, Record, SignedRecord};
 use sha2::{Digest as _, Sha256};
 
-/// Most records a table holds; more are refused and counted.
-pub(crate) const MAX_RECORDS: usize = overlan_contract::assignment::MAX_NODES;
+/// Most entries a table holds; more are refused and counted.
+pub(crate) const MAX_ENTRIES: usize = overlan_contract::assignment::MAX_NODES;
+/// Most removals that the digest covers: they matter until every member has heard of them, which takes seconds.
+pub(crate) const MAX_REMOVALS: usize = 1_024;
+/// Most removals that are remembered beside them; the oldest gives way.
+const MAX_ENDED: usize = 1_024;
 
 /// What became of a record offered to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +34,16 @@ pub(crate) enum Merge {
     Changed,
     /// The table holds the same or a newer one.
     Known,
-    /// The table is full. Nothing changed.
+    /// There are as many entries as a table holds. Nothing changed.
     Full,
+}
+
+/// A removal among the records.
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    id: NodeId,
+    /// It took an entry's place here.
+    ended_entry: bool,
 }
 
 /// The address table.
@@ -33,14 +51,25 @@ pub(crate) enum Merge {
 pub(crate) struct Table {
     /// Boxed: a map's nodes have room for eleven values, and are filled by half to all.
     records: BTreeMap<NodeId, Box<SignedRecord>>,
+    /// The removals among them, by hash.
+    removals: BTreeMap<[u8; 32], Removal>,
+    /// Removals that are not among them but ended an entry here, with what numbers them.
+    ended: BTreeMap<NodeId, (u64, Box<SignedRecord>)>,
+    next_ended: u64,
     buckets: Box<[Option<Digest>; 256]>,
     root: Digest,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        let mut table =
-            Table { records: BTreeMap::new(), buckets: Box::new([None; 256]), root: Digest([0; 32]) };
+        let mut table = Table {
+            records: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            next_ended: 0,
+            buckets: Box::new([None; 256]),
+            root: Digest([0; 32]),
+        };
         table.rehash_root();
         table
     }
@@ -48,15 +77,78 @@ impl Table {
     /// Takes a record whose signature was checked.
     pub(crate) fn merge(&mut self, record: SignedRecord) -> Merge {
         let id = record.record.id();
-        match self.records.get(&id) {
-            Some(held) if held.record.precedence() >= record.record.precedence() => return Merge::Known,
-            None if self.records.len() >= MAX_RECORDS => return Merge::Full,
-            _ => {}
+        let held = self.records.get(&id);
+        if held.is_some_and(|held| held.record.precedence() >= record.record.precedence())
+            || self.ended(&record).is_some()
+        {
+            return Merge::Known;
         }
+        let held_entry = held.is_some_and(|held| matches!(held.record, Record::Entry(_)));
+        let held_removal = held.filter(|_| !held_entry).map(|held| leaf(held));
+        match &record.record {
+            Record::Entry(_) if !held_entry && self.entry_count() >= MAX_ENTRIES => return Merge::Full,
+            Record::Entry(_) => {}
+            Record::Forgotten(removal) => {
+                let rank = leaf(&record);
+                let full = held_removal.is_none() && self.removals.len() >= MAX_REMOVALS;
+                let last = self.removals.last_key_value().filter(|_| full).map(|(&last, _)| last);
+                if removal.version > MAX_REMOVED_VERSION || last.is_some_and(|last| rank > last) {
+                    return if held_entry { self.end(record) } else { Merge::Known };
+                }
+                last.into_iter().for_each(|last| self.give_way(last));
+                self.removals.insert(rank, Removal { id, ended_entry: held_entry });
+            }
+        }
+        held_removal.into_iter().for_each(|rank| drop(self.removals.remove(&rank)));
+        self.ended.remove(&id);
         self.records.insert(id, Box::new(record));
         self.rehash_bucket(id.0[0]);
         self.rehash_root();
         Merge::Changed
+    }
+
+    /// Takes an entry out for a removal that the digest does not cover.
+    fn end(&mut self, removal: SignedRecord) -> Merge {
+        let id = removal.record.id();
+        self.records.remove(&id);
+        self.remember_ended(removal);
+        self.rehash_bucket(id.0[0]);
+        self.rehash_root();
+        Merge::Changed
+    }
+
+    /// A removal makes room.
+    fn give_way(&mut self, rank: [u8; 32]) {
+        let Some(Removal { id, ended_entry }) = self.removals.remove(&rank) else { return };
+        if let Some(record) = self.records.remove(&id).filter(|_| ended_entry) {
+            self.remember_ended(*record);
+        }
+        self.rehash_bucket(id.0[0]);
+    }
+
+    fn remember_ended(&mut self, removal: SignedRecord) {
+        self.ended.insert(removal.record.id(), (self.next_ended, Box::new(removal)));
+        self.next_ended += 1;
+        if self.ended.len() > MAX_ENDED
+            && let Some((&oldest, _)) = self.ended.iter().min_by_key(|(_, (number, _))| *number)
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+
+    /// What ended an entry like this one, if that is remembered beside the records.
+    pub(crate) fn ended(&self, record: &SignedRecord) -> Option<&SignedRecord> {
+        let (_, removal) = self.ended.get(&record.record.id())?;
+        (removal.record.precedence() >= record.record.precedence()).then_some(removal)
+    }
+
+    fn entry_count(&self) -> usize {
+        self.records.len() - self.removals.len()
+    }
+
+    /// Whether there is no room for an entry of this node.
+    pub(crate) fn is_full_for(&self, id: NodeId) -> bool {
+        self.entry(id).is_none() && self.entry_count() >= MAX_ENTRIES
     }
 
     pub(crate) fn digest(&self) -> Digest {
@@ -115,10 +207,10 @@ impl Table {
 
     fn rehash_bucket(&mut self, bucket: u8) {
         let mut hash = Sha256::new_with_prefix([1]);
-        for (_, signed) in self.bucket(bucket) {
-            hash.update(leaf(signed));
-        }
-        self.buckets[usize::from(bucket)] = Some(Digest(hash.finalize().into()));
+        let mut records = self.bucket(bucket).peekable();
+        let empty = records.peek().is_none();
+        records.for_each(|(_, signed)| hash.update(leaf(signed)));
+        self.buckets[usize::from(bucket)] = (!empty).then(|| Digest(hash.finalize().into()));
     }
 
     fn rehash_root(&mut self) {

@@ -12,8 +12,7 @@ use core::net::IpAddr;
 use crate::codec::{DecodeError, Reader, put_block, put_ip, put_text};
 use crate::ids::{BootId, NodeId, OperatorId};
 use crate::limits::{
-    MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_REMOVED_VERSION, MAX_TEXT,
-    MAX_VERSION,
+    MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_NODE_NAME, MAX_RECORD, MAX_TEXT, MAX_VERSION,
 };
 
 /// Bytes of the signature at the end of a record.
@@ -183,7 +182,7 @@ impl SignedRecord {
             1 => Record::Entry(parse_entry(&mut reader)?),
             2 => Record::Forgotten(Forgotten {
                 id: NodeId(reader.array("node id")?),
-                version: parse_version(&mut reader, MAX_REMOVED_VERSION)?,
+                version: parse_version(&mut reader, MAX_VERSION)?,
                 by_key: reader.array("author key")?,
             }),
             _ => return Err(DecodeError::OutOfRange("record kind")),

@@ -861,6 +861,8 @@ pub mod refusal {
     pub const IDENTITY_TAKEN: u8 = 3;
     /// The id was elsewhere when the member that was asked last ran, which started a moment ago and waits for it there.
     pub const AWAITED_ELSEWHERE: u8 = 4;
+    /// The table has no room for another entry.
+    pub const TABLE_FULL: u8 = 5;
 }
 
 /// What a refusal code means and what to do. Codes travel instead of text, so that nobody's text
@@ -876,6 +878,10 @@ pub fn refusal_text(code: u8) -> &'static str {
         refusal::AWAITED_ELSEWHERE => {
             "members that have just started wait some seconds for this node where it was when they last ran: nothing is to be \
              done if it moved; a copied state_dir brings another's identity with it"
+        }
+        refusal::TABLE_FULL => {
+            "the cluster's table has no room for another member: have those that are gone for good removed \
+             (`overlan forget` at a member)"
         }
         _ => "refused for a reason this version does not know",
     }

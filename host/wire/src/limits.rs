@@ -27,8 +27,8 @@ pub const MAX_TEXT: usize = 64;
 pub const MAX_VERSION: u64 = u64::MAX >> 1;
 /// Highest epoch of a plan that is believed: no cluster gets there, and it leaves room to count on.
 pub const MAX_EPOCH: u64 = u64::MAX >> 1;
-/// Highest version that a removal may end. Any member may sign a removal, so that above this an owner can always
-/// outrank it.
+/// Highest version that a removal may end of a member that is alive, or not known. Any member may sign a removal, so that above
+/// this an owner can always outrank it: there a removal ends exactly its own version, of a member that is gone.
 pub const MAX_REMOVED_VERSION: u64 = MAX_VERSION >> 1;
 /// Largest cluster document, in bytes, signature included.
 pub const MAX_DOCUMENT: usize = 1 << 20;

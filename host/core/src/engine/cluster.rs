@@ -419,7 +419,7 @@ impl<C: Crypto> Core<C> {
             Frame::Leaves { bucket, leaves } => self.handle_leaves(origin, *bucket, leaves),
             Frame::Want(nodes) => self.handle_want(origin, nodes),
             Frame::Record(bytes) => {
-                self.handle_record(bytes);
+                self.handle_record(Some(origin), bytes);
             }
             Frame::SessionOpen { number, session, cookie, suites, request } => {
                 let (number, session) = (*number, *session);

@@ -94,7 +94,7 @@ impl<C: Crypto> Core<C> {
             self.renew_identity();
         }
         while let Some(bytes) = self.membership.poll_record() {
-            self.handle_record(&bytes);
+            self.handle_record(None, &bytes);
         }
         while let Some((to, data)) = self.membership.poll_send() {
             self.send_cluster(to, |out| Frame::Membership(&data).emit(out));

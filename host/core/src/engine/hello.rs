@@ -222,6 +222,9 @@ impl<C: Crypto> Core<C> {
         }
         let code = if !self.is_allowed(entry.id) {
             Some(refusal::NOT_ALLOWED)
+        } else if self.table.is_full_for(entry.id) {
+            self.kept_out.note(self.now);
+            Some(refusal::TABLE_FULL)
         } else if self.name_is_taken(entry) {
             Some(refusal::NAME_TAKEN)
         } else if self.identity_is_taken(entry) {

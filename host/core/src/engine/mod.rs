@@ -149,6 +149,8 @@ pub struct Core<C: Crypto> {
     /// The last node whose entry was dropped since it may not join.
     stranger: Option<NodeId>,
     strangers: Sighting,
+    /// Entries that the table had no room for.
+    kept_out: Sighting,
     /// Datagrams that failed authentication, but for what was meant for a boot before this one.
     forgeries: Sighting,
     conflict: Conflict,
@@ -229,6 +231,7 @@ impl<C: Crypto> Core<C> {
             unknown_keys: Sighting::default(),
             stranger: None,
             strangers: Sighting::default(),
+            kept_out: Sighting::default(),
             forgeries: Sighting::default(),
             conflict: Conflict::default(),
             restarts: Restarts::default(),

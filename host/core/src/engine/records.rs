@@ -8,6 +8,7 @@ use overlan_wire::limits::MAX_REMOVED_VERSION;
 use overlan_wire::{Adapter, BootId, Entry, Forgotten, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
+use super::cluster::Origin;
 use super::conflict::Answer;
 use super::refusals::operator_id;
 use super::{Core, is_live};
@@ -111,14 +112,21 @@ impl<C: Crypto> Core<C> {
     }
 
     /// Takes a record from the network.
-    pub(super) fn handle_record(&mut self, bytes: &[u8]) {
+    pub(super) fn handle_record(&mut self, origin: Option<Origin>, bytes: &[u8]) {
         // Most records that arrive are known: look before checking a signature.
-        if let Ok(parsed) = SignedRecord::parse(bytes)
-            && let Some(held) = self.table.record(parsed.record.id())
-            && held.record.precedence() >= parsed.record.precedence()
-            && !self.is_own_double(&parsed)
-        {
-            return;
+        if let Ok(parsed) = SignedRecord::parse(bytes) {
+            let held = self.table.record(parsed.record.id());
+            let known = held.is_some_and(|held| held.record.precedence() >= parsed.record.precedence());
+            if known && !self.is_own_double(&parsed) {
+                return;
+            }
+            if let Some(removal) = self.table.ended(&parsed).cloned() {
+                // Who still holds an entry that was ended is to know.
+                if let Some(origin) = origin.filter(|_| matches!(parsed.record, Record::Entry(_))) {
+                    self.answer(origin, |out| Frame::Record(removal.bytes()).emit(out));
+                }
+                return;
+            }
         }
         if let Some(record) = self.verify(bytes) {
             self.merge(record);
@@ -149,7 +157,7 @@ impl<C: Crypto> Core<C> {
         let (version, _) = record.record.precedence();
         let ours = self.table.record(self.id).map(|held| held.record.precedence());
         let outranked = ours.is_none_or(|ours| ours < record.record.precedence());
-        if self.left || !outranked && !self.is_own_double(&record) {
+        if self.left || !outranked && !self.is_own_double(&record) || self.is_beyond(&record) {
             return;
         }
         self.version = self.version.max(version);
@@ -212,9 +220,21 @@ impl<C: Crypto> Core<C> {
         self.retired.push_back((id, boot));
     }
 
+    /// A removal above [`MAX_REMOVED_VERSION`] ends exactly the version it names, and none of a member that is alive: so nobody
+    /// is lifted up there, and whoever is there can be forgotten when it is gone.
+    fn is_beyond(&self, record: &SignedRecord) -> bool {
+        let Record::Forgotten(removal) = &record.record else { return false };
+        let held = self.table.entry(removal.id).filter(|entry| entry.version == removal.version);
+        let others_live = removal.id != self.id && is_live(self.state_of(removal.id));
+        removal.version > MAX_REMOVED_VERSION && (held.is_none() || others_live)
+    }
+
     /// Puts a record into the table and acts on what changed.
     fn store(&mut self, record: SignedRecord) {
         let id = record.record.id();
+        if self.is_beyond(&record) {
+            return;
+        }
         if let Record::Entry(entry) = &record.record
             && id != self.id
             && self.retired.contains(&(id, entry.boot))
@@ -234,6 +254,7 @@ impl<C: Crypto> Core<C> {
             Merge::Known => return,
             Merge::Full => {
                 self.counters.dropped_limit += 1;
+                self.kept_out.note(self.now);
                 return;
             }
             Merge::Changed => {}
@@ -337,11 +358,6 @@ impl<C: Crypto> Core<C> {
         };
         if is_live(self.state_of(node)) {
             return Err("the member is alive; stop it first");
-        }
-        if entry.version > MAX_REMOVED_VERSION {
-            return Err(
-                "the member's version is beyond what a removal can end; give it a new state directory",
-            );
         }
         let signed = self.removal(node, entry.version).ok_or("the removal does not fit a record")?;
         self.store(signed.clone());

@@ -74,6 +74,13 @@ impl<C: Crypto> Core<C> {
             problems.extend(self.nobody_answers(&seeds));
         }
         problems.extend(self.some_do_not_answer());
+        if let Some(times) = self.kept_out.lasting(now) {
+            problems.push(format!(
+                "{times} times a newcomer was kept out, since the table holds {} entries and has no room for more: \
+                 `overlan forget` members that are gone for good",
+                self.table.entries().count()
+            ));
+        }
         // One alone may be damaged.
         let wrong = self.wrong_key.zip(self.unknown_keys.lasting(now).filter(|&times| times > 1));
         if let Some(((from, key), times)) = wrong {

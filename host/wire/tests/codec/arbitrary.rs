@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlan_wire::entry::{Adapter, AdapterStatus, Entry, Forgotten, Record};
-use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::limits::{MAX_ADAPTERS, MAX_ATTRIBUTES, MAX_GATEWAYS, MAX_VERSION};
 use overlan_wire::{
     BootId, Digest, DocumentId, Header, KeyId, Kind, NodeId, OperatorId, PacketNumber, PathId, SessionId,
 };
@@ -87,7 +87,7 @@ prop_compose! {
 }
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
-    let forgotten = (node_id(), 0..=MAX_REMOVED_VERSION, any::<[u8; 32]>())
+    let forgotten = (node_id(), 0..=MAX_VERSION, any::<[u8; 32]>())
         .prop_map(|(id, version, by_key)| Record::Forgotten(Forgotten { id, version, by_key }));
     prop_oneof![4 => entry().prop_map(Record::Entry), 1 => forgotten]
 }

@@ -1,7 +1,7 @@
 //! The table's records.
 
 use overlan_wire::entry::SIGNATURE;
-use overlan_wire::limits::{MAX_RECORD, MAX_REMOVED_VERSION, MAX_VERSION};
+use overlan_wire::limits::{MAX_RECORD, MAX_VERSION};
 use overlan_wire::{
     Adapter, AdapterStatus, BootId, DecodeError, Entry, Forgotten, NodeId, Record, SignedRecord,
 };
@@ -136,7 +136,7 @@ fn versions_leave_room_for_the_owner() {
     assert_eq!((entry(MAX_VERSION), entry(MAX_VERSION + 1)), (Ok(()), refused));
     let removal =
         |version| parse(Record::Forgotten(Forgotten { id: NodeId([1; 16]), version, by_key: [0; 32] }));
-    assert_eq!((removal(MAX_REMOVED_VERSION), removal(MAX_REMOVED_VERSION + 1)), (Ok(()), refused));
+    assert_eq!((removal(MAX_VERSION), removal(MAX_VERSION + 1)), (Ok(()), refused));
 }
 
 #[test]
