@@ -95,11 +95,15 @@ impl Table {
                 if removal.version > MAX_REMOVED_VERSION || last.is_some_and(|last| rank > last) {
                     return if held_entry { self.end(record) } else { Merge::Known };
                 }
-                last.into_iter().for_each(|last| self.give_way(last));
+                if let Some(last) = last {
+                    self.give_way(last);
+                }
                 self.removals.insert(rank, Removal { id, ended_entry: held_entry });
             }
         }
-        held_removal.into_iter().for_each(|rank| drop(self.removals.remove(&rank)));
+        if let Some(rank) = held_removal {
+            self.removals.remove(&rank);
+        }
         self.ended.remove(&id);
         self.records.insert(id, Box::new(record));
         self.rehash_bucket(id.0[0]);

@@ -837,6 +837,8 @@ impl RefusedDocument {
     pub const OTHER_CLUSTER: u8 = 2;
     /// The member cannot read it.
     pub const UNREADABLE: u8 = 3;
+    /// Its version is too far above the one that the member holds.
+    pub const TOO_FAR: u8 = 4;
 
     /// Why, in words; codes travel.
     pub fn why(&self) -> &'static str {
@@ -846,6 +848,7 @@ impl RefusedDocument {
             }
             Self::OTHER_CLUSTER => "it is for a cluster of another name ([cluster] name)",
             Self::UNREADABLE => "that member's release cannot read it",
+            Self::TOO_FAR => "its version is too far above the one held there: nobody made as many changes",
             _ => "for a reason that this release does not know",
         }
     }

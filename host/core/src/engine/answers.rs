@@ -114,7 +114,9 @@ impl<C: Crypto> Core<C> {
         let summary = self.answers.given.contains(&Given::Summary);
         let may = beyond == 0
             || match self.rate(origin) {
-                Some(rate) => self.senders.allowance(origin).is_some_and(|held| held.take(beyond, rate, self.now)),
+                Some(rate) => {
+                    self.senders.allowance(origin).is_some_and(|held| held.take(beyond, rate, self.now))
+                }
                 // The comparison of tables begins with a summary, and that is all that it may cost.
                 None => summary && self.answers.strangers.take(beyond, STRANGERS, self.now),
             };

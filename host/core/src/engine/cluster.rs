@@ -11,7 +11,7 @@ use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, TAG};
 use overlan_wire::packet::CLUSTER_HEADER;
 use overlan_wire::{BootId, Frame, Header, KeyId, Kind, NodeId};
 
-use super::answers::{Allowance, Given};
+use super::answers::Allowance;
 use super::counts::{ASK_PAUSE, OLD_BURST, OLD_REST, needs_no_window};
 use super::replay::Window;
 use super::session::Arrived;
@@ -53,8 +53,6 @@ pub(super) struct Origin {
     pub(super) boot: BootId,
     /// What it was sealed with.
     pub(super) key: KeyId,
-    /// Bytes of its frames.
-    pub(super) len: usize,
 }
 
 /// One boot that has sent authentic datagrams.
@@ -312,7 +310,7 @@ impl<C: Crypto> Core<C> {
         }
         let opened = self.open_cluster(header.key, boot, counter, to, remote, datagram);
         let Some(Opened { len, old }) = opened else { return };
-        let origin = Origin { local, remote, boot, key: header.key, len };
+        let origin = Origin { local, remote, boot, key: header.key };
         self.answers.begin(len);
         // The frames borrow the datagram, the handlers the core.
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();

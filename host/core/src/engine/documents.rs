@@ -30,6 +30,9 @@ const KIND_DOCUMENT: u8 = 0x11;
 const FETCH_WAIT: Duration = Duration::from_secs(2);
 /// Members that are asked at a time.
 const MAX_FETCHES: usize = 4;
+/// Versions that the others' document may be ahead of the own: more than anybody applies. Without this, one message of the last
+/// version would be the end of all documents.
+const MAX_LEAP: u64 = 1 << 32;
 /// One member is sent the same document at most this often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 /// Live members told at once of a new document; the others hear of it from these.
@@ -64,6 +67,9 @@ pub enum ApplyError {
          same key into every member's file, start those again, and apply it then"
     )]
     OperatorsDiffer(String),
+    /// Its version is so far above the one held here that nobody can have come there change by change.
+    #[error("the document's version is too far above the one in force: nobody made as many changes")]
+    TooFar,
     /// The member that was asked sees no majority, and [`Quorum::Majority`] is configured.
     #[error(
         "this member sees no more than half of the members ([cluster] quorum = \"majority\"), and what the others \
@@ -226,6 +232,22 @@ impl<C: Crypto> Core<C> {
         if genuine { Ok(()) } else { Err(ApplyError::NotSigned) }
     }
 
+    /// Whether versions may have come as far since the one held here: as few as that, or as the operator signed, or most of the
+    /// others hold it, whatever led them there.
+    fn is_near(&self, document: DocumentId) -> bool {
+        let peers = self.live_peers();
+        document.version <= self.documents.id().version.saturating_add(MAX_LEAP)
+            || self.config.operator_key.is_some()
+            || 2 * self.holders(&document).count() > peers.len()
+    }
+
+    /// What was refused as too far ahead is not, once most of the others hold it.
+    fn forgive_leap(&mut self, document: DocumentId) {
+        if self.refusals.is_leap(document) && self.is_near(document) {
+            self.refusals.forgive(document);
+        }
+    }
+
     fn hold(&mut self, document: SignedDocument) {
         let id = document.id();
         self.documents.displaced = self.documents.displaced_by(document.document());
@@ -259,6 +281,7 @@ impl<C: Crypto> Core<C> {
             // A late comer that caught up learns at once that all hold it, also one that the leader does not reach.
             self.summarize_back(origin, from);
         }
+        self.forgive_leap(held);
         if self.refusals.is_refused(held) {
             // Who holds what is refused here is to know.
             self.summarize_back(origin, from);
@@ -318,7 +341,8 @@ impl<C: Crypto> Core<C> {
         if document.id() <= self.documents.id() {
             return;
         }
-        if let Err(why) = self.check_document(&document) {
+        let near = if self.is_near(document.id()) { Ok(()) } else { Err(ApplyError::TooFar) };
+        if let Err(why) = near.and_then(|()| self.check_document(&document)) {
             self.counters.documents_refused += 1;
             self.refusals.note(document.id(), &why);
             self.summarize_to(&[from]);

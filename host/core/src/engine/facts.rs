@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use overlan_contract::{Kind, assignment};
 use overlan_wire::limits::CLUSTER_STREAM;
-use overlan_wire::{BootId, Frame, MessageMode, NodeId};
+use overlan_wire::{BootId, Entry, Frame, MessageMode, NodeId};
 
 use super::{Core, Seen, is_live};
 use crate::config::Quorum;
@@ -149,6 +149,10 @@ impl<C: Crypto> Core<C> {
             }
             let before = held.map(|seen| seen.state);
             self.seen.insert(id, Seen { boot, state, since: now });
+            if is_live(state) && self.lived.insert(id) {
+                self.facts_changed = true;
+                self.events.push_back(Event::Routes);
+            }
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.set_alive(is_live(state), now);
                 self.to_schedule.insert(id);
@@ -169,6 +173,11 @@ impl<C: Crypto> Core<C> {
             let name = self.table.entry(id).map(|entry| entry.name.clone()).unwrap_or_default();
             self.events.push_back(Event::Member { node: id, name, state });
         }
+    }
+
+    /// Whether it is one of those of whom a majority is asked for. Anybody can write entries of nodes that never were.
+    fn counts(&self, entry: &Entry) -> bool {
+        !entry.left && (entry.id == self.id || self.lived.contains(&entry.id))
     }
 
     fn update_plan_facts(&mut self) {
@@ -194,7 +203,7 @@ impl<C: Crypto> Core<C> {
             me: self.id,
             nodes: nodes.collect(),
             live: live.map(|entry| (entry.id, entry.boot)).collect(),
-            members: self.table.entries().filter(|entry| !entry.left).count() + self.missing_members(),
+            members: self.table.entries().filter(|entry| self.counts(entry)).count() + self.missing_members(),
             table_digest: self.table.digest(),
             plugin_digest: self.plugin_digests[Kind::Assignment as usize],
             plugin_pending: self.config.assignment_pending,

@@ -39,10 +39,10 @@ pub struct LastKnown {
 
 impl<C: Crypto> Core<C> {
     /// What [`Config::last_known`](crate::Config::last_known) should be at the next start: the addresses of all other
-    /// members in the table, and of those that were not met since the start. It changes with
+    /// members in the table that were alive once, and of those that were not met since the start. It changes with
     /// [`Event::Routes`](crate::Event::Routes).
     pub fn last_known(&self) -> Vec<LastKnown> {
-        let others = self.table.entries().filter(|entry| entry.id != self.id);
+        let others = self.table.entries().filter(|entry| self.lived.contains(&entry.id));
         let known = |entry: &Entry| {
             let (id, left) = (entry.id, entry.left);
             let addresses = entry.adapters.iter().map(socket_address);
@@ -54,9 +54,13 @@ impl<C: Crypto> Core<C> {
         all
     }
 
-    /// The table tells of this member now, or that it was forgotten.
+    /// The table tells of this member now, or that it was forgotten. One of before was alive then.
     pub(super) fn met(&mut self, id: NodeId) {
+        let before = self.config.last_known.len();
         self.config.last_known.retain(|last| last.id != id);
+        if self.config.last_known.len() < before {
+            self.lived.insert(id);
+        }
     }
 
     /// A member that was elsewhere when this node last ran, and may come back there.

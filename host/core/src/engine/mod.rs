@@ -101,6 +101,8 @@ pub struct Core<C: Crypto> {
     retired: VecDeque<(NodeId, BootId)>,
     membership: Membership,
     seen: BTreeMap<NodeId, Seen>,
+    /// Others in the table that were alive once, as far as is known here: an entry alone is no member.
+    lived: BTreeSet<NodeId>,
     /// Boxed, as the table's records are.
     peers: BTreeMap<NodeId, Box<Peer<C::Aead>>>,
     sessions: BTreeMap<SessionId, NodeId>,
@@ -203,6 +205,7 @@ impl<C: Crypto> Core<C> {
             names: Names::default(),
             retired: VecDeque::new(),
             seen: BTreeMap::new(),
+            lived: BTreeSet::new(),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             plugin_digests: [Digest([0; 32]); 3],

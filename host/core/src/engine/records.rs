@@ -339,6 +339,7 @@ impl<C: Crypto> Core<C> {
             self.share_window();
         }
         self.seen.remove(&id);
+        self.lived.remove(&id);
         self.forget_told(id);
         self.to_schedule.insert(id);
         self.refresh_members();

@@ -51,6 +51,15 @@ impl Refusals {
         self.here.contains_key(&document)
     }
 
+    /// Whether it was refused for its version alone.
+    pub(super) fn is_leap(&self, document: DocumentId) -> bool {
+        self.here.get(&document) == Some(&RefusedDocument::TOO_FAR)
+    }
+
+    pub(super) fn forgive(&mut self, document: DocumentId) {
+        self.here.remove(&document);
+    }
+
     pub(super) fn note(&mut self, document: DocumentId, why: &ApplyError) {
         self.insert(document, code(why));
     }
@@ -92,6 +101,7 @@ impl Refusals {
 fn code(why: &ApplyError) -> u8 {
     match why {
         ApplyError::OtherCluster(_) => RefusedDocument::OTHER_CLUSTER,
+        ApplyError::TooFar => RefusedDocument::TOO_FAR,
         _ => RefusedDocument::UNSIGNED,
     }
 }
@@ -157,7 +167,7 @@ impl<C: Crypto> Core<C> {
     }
 
     /// Live members that hold this document.
-    fn holders(&self, document: &DocumentId) -> impl Iterator<Item = NodeId> {
+    pub(super) fn holders(&self, document: &DocumentId) -> impl Iterator<Item = NodeId> {
         let holds = move |peer: &NodeId| self.documents.known.get(peer) == Some(document);
         self.live_peers().into_iter().filter(holds)
     }
