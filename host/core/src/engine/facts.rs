@@ -32,6 +32,10 @@ impl<C: Crypto> Core<C> {
     pub(super) fn pump(&mut self) {
         self.refresh_waiting();
         self.session_timeout();
+        if self.routes.take(self.now) {
+            self.events.push_back(Event::Routes);
+        }
+        self.facts_changed |= self.facts_aside.take(self.now);
         if core::mem::take(&mut self.facts_changed) {
             self.update_plan_facts();
         }
@@ -127,52 +131,51 @@ impl<C: Crypto> Core<C> {
         for (&id, peer) in &self.peers {
             self.membership.learn_path(id, peer.round_trip().unwrap_or_default(), peer.queue());
         }
-        let states: Vec<(NodeId, BootId, MemberState)> = self
-            .table
-            .entries()
-            .filter(|entry| entry.id != self.id)
-            .map(|entry| {
-                // Membership may still speak of an earlier boot: it will hear of this one by gossip. Of whom it
-                // has never heard, an entry alone says nothing: its owner may be long dead.
-                let state = match heard.get(&entry.id) {
-                    _ if entry.left => MemberState::Left,
-                    Some(&(_, state)) => state,
-                    None => MemberState::Down,
-                };
-                (entry.id, entry.boot, state)
-            })
-            .collect();
+        let others = self.table.entries().filter(|entry| entry.id != self.id);
+        let states: Vec<(NodeId, BootId, MemberState)> =
+            others.map(|entry| (entry.id, entry.boot, state(entry, heard.get(&entry.id)))).collect();
         for (id, boot, state) in states {
-            let held = self.seen.get(&id);
-            if held.is_some_and(|seen| (seen.boot, seen.state) == (boot, state)) {
-                continue;
-            }
-            let before = held.map(|seen| seen.state);
-            self.seen.insert(id, Seen { boot, state, since: now });
-            if is_live(state) && self.lived.insert(id) {
-                self.facts_changed = true;
-                self.events.push_back(Event::Routes);
-            }
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.set_alive(is_live(state), now);
-                self.to_schedule.insert(id);
-                self.hurry_session(id);
-            }
-            if before.is_none() && state == MemberState::Down {
-                // Not yet heard of: no news.
-                continue;
-            }
-            if before.is_some_and(is_live) && state == MemberState::Down {
-                // It may be back already, under a boot that nobody knows.
-                self.hellos.hurry(now);
-            }
-            if before.is_some_and(is_live) != is_live(state) {
-                self.facts_changed = true;
-                self.agreement.hurry(now);
-            }
-            let name = self.table.entry(id).map(|entry| entry.name.clone()).unwrap_or_default();
-            self.events.push_back(Event::Member { node: id, name, state });
+            self.note_state(id, boot, state);
         }
+    }
+
+    /// Takes one member's state from membership and table.
+    pub(super) fn refresh_member(&mut self, entry: &Entry) {
+        let state = state(entry, self.membership.state(entry.id).as_ref());
+        self.note_state(entry.id, entry.boot, state);
+    }
+
+    fn note_state(&mut self, id: NodeId, boot: BootId, state: MemberState) {
+        let now = self.now;
+        let held = self.seen.get(&id);
+        if held.is_some_and(|seen| (seen.boot, seen.state) == (boot, state)) {
+            return;
+        }
+        let before = held.map(|seen| seen.state);
+        self.seen.insert(id, Seen { boot, state, since: now });
+        if is_live(state) && self.lived.insert(id) {
+            self.facts_changed = true;
+            self.routes.want();
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.set_alive(is_live(state), now);
+            self.to_schedule.insert(id);
+            self.hurry_session(id);
+        }
+        if before.is_none() && state == MemberState::Down {
+            // Not yet heard of: no news.
+            return;
+        }
+        if before.is_some_and(is_live) && state == MemberState::Down {
+            // It may be back already, under a boot that nobody knows.
+            self.hellos.hurry(now);
+        }
+        if before.is_some_and(is_live) != is_live(state) {
+            self.facts_changed = true;
+            self.agreement.hurry(now);
+        }
+        let name = self.table.entry(id).map(|entry| entry.name.clone()).unwrap_or_default();
+        self.events.push_back(Event::Member { node: id, name, state });
     }
 
     /// Whether it is one of those of whom a majority is asked for. Anybody can write entries of nodes that never were.
@@ -215,6 +218,17 @@ impl<C: Crypto> Core<C> {
             barred,
         };
         self.planner.handle_facts(self.now, facts);
+        self.facts_aside.done(self.now);
+    }
+}
+
+/// A member's state by its entry and what membership has heard of it. That may still be of an earlier boot: it will hear of this
+/// one by gossip. Of whom it has never heard, an entry alone says nothing: its owner may be long dead.
+fn state(entry: &Entry, heard: Option<&(BootId, MemberState)>) -> MemberState {
+    match heard {
+        _ if entry.left => MemberState::Left,
+        Some(&(_, state)) => state,
+        None => MemberState::Down,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ties the parts together.
 
 mod answers;
+mod calm;
 mod claims;
 mod cluster;
 mod conflict;
@@ -51,6 +52,7 @@ use crate::table::Table;
 use crate::time::Instant;
 
 use answers::Answers;
+use calm::Calm;
 use claims::Names;
 use cluster::{Draft, Senders};
 use conflict::{Conflict, Restarts};
@@ -110,6 +112,9 @@ pub struct Core<C: Crypto> {
     planner: Planner,
     plugin_digests: [Digest; 3],
     facts_changed: bool,
+    /// The same, of members that are not alive.
+    facts_aside: Calm,
+    routes: Calm,
     refreshed: Instant,
     started: Instant,
     /// When the present boot began.
@@ -210,6 +215,8 @@ impl<C: Crypto> Core<C> {
             sessions: BTreeMap::new(),
             plugin_digests: [Digest([0; 32]); 3],
             facts_changed: true,
+            facts_aside: Calm::default(),
+            routes: Calm::default(),
             refreshed: now,
             started: now,
             began: now,
@@ -280,6 +287,8 @@ impl<C: Crypto> Core<C> {
             Some(self.agreement.next_deadline()),
             self.own.next_deadline(),
             self.farewell.map(|(at, _)| at),
+            self.facts_aside.next_deadline(),
+            self.routes.next_deadline(),
             (!self.left).then_some(self.handshakes.next_deadline()),
         ];
         own.into_iter().flatten().min()
@@ -528,7 +537,7 @@ impl<C: Crypto> Core<C> {
             && let probed = peer.is_probed(self.now, probe_all)
             && peer.handshake_at(&self.config, self.id, probed).is_some_and(|at| at <= self.now)
         {
-            self.handshakes.hurry(self.now);
+            self.handshakes.hurry_with(id, self.now);
         }
     }
 

@@ -161,7 +161,9 @@ impl<C: Crypto> Core<C> {
         }
         let touched: Vec<NodeId> = self.to_schedule.iter().copied().collect();
         for node in touched {
-            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            let met = self.lived.contains(&node);
+            // Of one that only an entry speaks of nothing is known that a policy could judge by.
+            let Some(peer) = self.peers.get_mut(&node).filter(|peer| met || peer.is_open()) else { continue };
             let mut sizing = core::mem::take(&mut peer.ask_sizing);
             sizing.sort_unstable();
             sizing.dedup();

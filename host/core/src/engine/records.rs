@@ -260,7 +260,11 @@ impl<C: Crypto> Core<C> {
             Merge::Changed => {}
         }
         self.agreement.table_changed(self.now);
-        self.facts_changed = true;
+        if id == self.id || is_live(self.state_of(id)) {
+            self.facts_changed = true;
+        } else {
+            self.facts_aside.want();
+        }
         self.events.push_back(Event::Table { digest: self.table.digest() });
         self.note_claims(id, &before);
         self.membership.broadcast(self.now, &record);
@@ -270,7 +274,7 @@ impl<C: Crypto> Core<C> {
                 Record::Entry(entry) => self.entry_changed(entry),
                 Record::Forgotten(_) => self.entry_removed(id),
             }
-            self.events.push_back(Event::Routes);
+            self.routes.want();
         }
         let entry = match &record.record {
             Record::Entry(entry) => Some(entry),
@@ -305,8 +309,8 @@ impl<C: Crypto> Core<C> {
         peer.report(&mut env);
         peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
         self.touch(id);
-        self.handshakes.hurry(self.now);
-        self.refresh_members();
+        self.handshakes.hurry_with(id, self.now);
+        self.refresh_member(entry);
     }
 
     /// What all peers may have open here is shared among them.
@@ -342,7 +346,6 @@ impl<C: Crypto> Core<C> {
         self.lived.remove(&id);
         self.forget_told(id);
         self.to_schedule.insert(id);
-        self.refresh_members();
     }
 
     /// Removes a member's entry for good.

@@ -9,7 +9,7 @@
 //! When both open at once, the attempt of the lower node id wins. After a few openings in vain that node answers the other's
 //! as well, but goes on with its own: where the round trip is long, its answer is on the way.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -50,8 +50,11 @@ pub(super) type Ends = (SocketAddr, SocketAddr);
 
 /// All handshakes under way.
 pub(super) struct Handshakes<H> {
-    /// When to look again.
+    /// When to look again at all peers.
     next: Instant,
+    /// To be looked at before, and since when.
+    hurried: BTreeSet<NodeId>,
+    hurried_at: Instant,
     /// Of the last opening.
     number: u64,
     own: BTreeMap<NodeId, Own<H>>,
@@ -125,11 +128,28 @@ impl Secrets {
 impl<H> Handshakes<H> {
     pub(super) fn new(mut secrets: Secrets, now: Instant) -> Self {
         let gate = Gate::new([secrets.draw(), secrets.draw()], now);
-        Handshakes { next: now, number: 0, own: BTreeMap::new(), answered: BTreeMap::new(), gate, secrets }
+        Handshakes {
+            next: now,
+            hurried: BTreeSet::new(),
+            hurried_at: now,
+            number: 0,
+            own: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            gate,
+            secrets,
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        self.next
+        if self.hurried.is_empty() { self.next } else { self.next.min(self.hurried_at) }
+    }
+
+    /// Something changed that concerns this peer alone: look at it again.
+    pub(super) fn hurry_with(&mut self, peer: NodeId, now: Instant) {
+        if self.hurried.is_empty() {
+            self.hurried_at = now;
+        }
+        self.hurried.insert(peer);
     }
 
     /// Something changed: look at all peers again.
@@ -165,7 +185,13 @@ impl<H> Handshakes<H> {
 impl<C: Crypto> Core<C> {
     /// Opens, repeats and renews what is due.
     pub(super) fn session_timeout(&mut self) {
-        if self.handshakes.next > self.now || self.left {
+        if self.left {
+            return;
+        }
+        let hurried = core::mem::take(&mut self.handshakes.hurried);
+        if self.handshakes.next > self.now {
+            let next = hurried.into_iter().filter_map(|peer| self.drive_session(peer)).min();
+            self.handshakes.next = next.into_iter().fold(self.handshakes.next, Instant::min);
             return;
         }
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
@@ -535,6 +561,6 @@ impl<C: Crypto> Core<C> {
             own.pause = FIRST_PAUSE;
             own.next = own.next.min(self.now);
         }
-        self.handshakes.hurry(self.now);
+        self.handshakes.hurry_with(id, self.now);
     }
 }

@@ -1,6 +1,6 @@
 //! What the core shows of itself.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
@@ -113,9 +113,9 @@ impl<C: Crypto> Core<C> {
                  nodes run with its identity, as a copied state_dir makes it: its log and its status say which"
             ));
         }
-        let names: Vec<&str> = self.table.entries().map(|entry| entry.name.as_str()).collect();
-        let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
-        if let Some((_, name)) = twice {
+        let mut names = BTreeSet::new();
+        let twice = self.table.entries().map(|entry| entry.name.as_str()).find(|&name| !names.insert(name));
+        if let Some(name) = twice {
             problems.push(format!(
                 "two members are named {name}: rename one, or `overlan forget {name}` where one is dead"
             ));

@@ -363,14 +363,16 @@ impl Membership {
                 continue;
             }
             *last = order;
-            let state = match member.state() {
-                State::Alive => MemberState::Alive,
-                State::Suspect => MemberState::Suspect,
-                State::Down => MemberState::Down,
-            };
-            states.insert(member.id().node(), (member.id().boot(), state));
+            states.insert(member.id().node(), (member.id().boot(), state(member.state())));
         }
         states
+    }
+
+    /// The same of one member.
+    pub(crate) fn state(&self, node: NodeId) -> Option<(BootId, MemberState)> {
+        let held = self.foca.iter_membership_state().filter(|member| member.id().node() == node);
+        let last = held.max_by_key(|member| member.id().order)?;
+        Some((last.id().boot(), state(last.state())))
     }
 
     fn note(&mut self, result: Result<(), foca::Error>) {
@@ -401,6 +403,14 @@ impl Membership {
             let result = self.foca.set_config(config(size));
             self.note(result);
         }
+    }
+}
+
+fn state(state: State) -> MemberState {
+    match state {
+        State::Alive => MemberState::Alive,
+        State::Suspect => MemberState::Suspect,
+        State::Down => MemberState::Down,
     }
 }
 

@@ -1,0 +1,85 @@
+//! What entries of nodes that never ran cost those who hold them.
+
+use std::alloc::System;
+use std::time::Duration;
+
+use overlan_core::crypto::Crypto as _;
+use overlan_seal::{Identity, Keyring, Seal};
+use overlan_sim::{Insider, Network, World};
+use overlan_wire::{Adapter, AdapterStatus, BootId, Entry, Frame, Record, SignedRecord};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const MALLORY: usize = 2;
+const PAUSE: Duration = Duration::from_millis(10);
+
+fn made_up(number: u32) -> Vec<u8> {
+    let mut seed = [8; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    let seal = Seal::new(Identity::from_seeds(&seed, &seed), Keyring::public_lab(), "sim");
+    let adapter = |port| Adapter {
+        name: "eth0".into(),
+        kind: "ether".into(),
+        address: "10.66.6.6".parse().expect("an address"),
+        port,
+        prefix_length: 24,
+        mtu: 1_500,
+        speed: 0,
+        class_of_service: String::new(),
+        dscp: 0,
+        status: AdapterStatus::Up,
+        gateways: vec![],
+    };
+    let record = Record::Entry(Entry {
+        id: seal.node_id(&seal.sign_key()),
+        boot: BootId(seed[..16].try_into().expect("sixteen")),
+        version: 1,
+        name: format!("made-up-{number}"),
+        sign_key: seal.sign_key(),
+        exchange_key: seal.exchange_key(),
+        adapters: (1..=8).map(adapter).collect(),
+        attributes: vec![],
+        left: false,
+        operator: None,
+    });
+    let unsigned = record.to_unsigned_bytes().expect("it fits");
+    let signature = seal.sign(&unsigned);
+    SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
+}
+
+#[test]
+fn an_entry_of_nobody_costs_little() {
+    let mut world = World::new(81, Network::with_delay(Duration::from_micros(100)));
+    world.add("a", &["10.1.1.2", "10.1.2.2"], &[]);
+    world.add("b", &["10.2.1.2", "10.2.2.2"], &["10.1.1.2"]);
+    world.add("mallory", &["10.3.1.2", "10.3.2.2"], &["10.1.1.2"]);
+    assert!(world.run_until(Duration::from_secs(5), World::converged));
+    let mut mallory = Insider::take_over(&mut world, MALLORY);
+    world.run_for(Duration::from_secs(10));
+    let counters =
+        |world: &World| world.members[0].core.as_ref().expect("it runs").status(world.now).counters;
+    let before = counters(&world).policy_questions;
+    let mut next = 0;
+    // Bytes allocated for the next entries, each in its own datagram.
+    let mut take = |world: &mut World, count: u32| {
+        let records: Vec<Vec<u8>> = (next..next + count).map(made_up).collect();
+        next += count;
+        let region = Region::new(ALLOCATOR);
+        for record in &records {
+            mallory.cluster_frame(world, 0, &Frame::Record(record));
+            world.run_for(PAUSE);
+        }
+        region.change().bytes_allocated / records.len()
+    };
+    take(&mut world, 20);
+    let few = take(&mut world, 50);
+    take(&mut world, 430);
+    let many = take(&mut world, 50);
+    let core = world.members[0].core.as_ref().expect("it runs");
+    assert_eq!(core.table().entries.len(), 3 + 550);
+    let asked = counters(&world).policy_questions - before;
+    assert!(asked < 200, "{asked} questions about 550 that never were");
+    assert!(many < 3 * few, "an entry allocates {few} bytes among few, {many} among many");
+}
