@@ -335,3 +335,35 @@ fn documents_do_not_leap() {
         assert!(world.run_until(10 * SECOND, |world| holds(world, B).version == held + 1));
     }
 }
+
+/// What was received of a member that is silent is not taken again, however many boots are made up meanwhile.
+#[test]
+fn boots_of_nobody_make_no_member_forgotten() {
+    const BOOTS: u32 = 9_000;
+    let mut world = three(15);
+    let mut mallory = Insider::take_over(&mut world, MALLORY);
+    // It begins its count anew.
+    let mut again = Insider::take_over(&mut world, MALLORY);
+    world.kill(B);
+    let (_, of_b) = world.credentials(B);
+    let mut frames = Vec::new();
+    Frame::Want(vec![NodeId([1; 16])]).emit(&mut frames);
+    mallory.cluster(&mut world, of_b, A, &frames);
+    world.run_for(2 * SECOND);
+    for number in 0..BOOTS {
+        let mut boot = [0x5a; 16];
+        boot[..4].copy_from_slice(&number.to_be_bytes());
+        mallory.cluster(&mut world, BootId(boot), A, &frames);
+        if number % 100 == 0 {
+            world.run_for(Duration::from_millis(10));
+        }
+    }
+    world.run_for(Duration::from_millis(10));
+    let replayed = |world: &World| {
+        world.members[A].core.as_ref().expect("it runs").status(world.now).counters.dropped_replayed
+    };
+    let before = replayed(&world);
+    again.cluster(&mut world, of_b, A, &frames);
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(replayed(&world), before + 1);
+}

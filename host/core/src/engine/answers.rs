@@ -11,7 +11,7 @@ use core::time::Duration;
 use overlan_wire::NodeId;
 
 use super::Core;
-use super::cluster::Origin;
+use super::cluster::{Origin, ROOM};
 use crate::crypto::Crypto;
 use crate::path::Path;
 use crate::time::Instant;
@@ -21,8 +21,11 @@ const PROVED: usize = 1 << 20;
 /// To one that is only in the member's entry, which names whom it likes: what a newcomer needs to learn of some fifty members
 /// before a path has answered.
 const NAMED: usize = 16 << 10;
-/// To all that are not known: some hundred summaries, for those that came back under a boot that is not known here yet.
-const STRANGERS: usize = 8 << 10;
+/// To all that are not known: those that came back under a boot that is not known here yet are told of the table, and what is held
+/// of them, for them to outrank it.
+const STRANGERS: usize = 16 << 10;
+/// And by one datagram: the hashes of all buckets.
+const STRANGERS_AT_ONCE: usize = 2 * ROOM;
 
 /// Bytes that may go out beyond what came in: so many at once, and as many in a second.
 #[derive(Clone, Copy, Debug)]
@@ -64,18 +67,20 @@ pub(super) struct Answers {
     /// Bytes of frames that it may still be answered with.
     left: usize,
     given: BTreeSet<Given>,
+    /// Bytes that it was answered with beyond its own.
+    beyond: usize,
     /// Of all senders that are not known.
     strangers: Allowance,
 }
 
 impl Answers {
     pub(super) fn new(now: Instant) -> Self {
-        Answers { left: 0, given: BTreeSet::new(), strangers: Allowance::new(now) }
+        Answers { left: 0, given: BTreeSet::new(), beyond: 0, strangers: Allowance::new(now) }
     }
 
     /// A datagram with so many bytes of frames came.
     pub(super) fn begin(&mut self, len: usize) {
-        self.left = len;
+        (self.left, self.beyond) = (len, 0);
         self.given.clear();
     }
 
@@ -111,17 +116,20 @@ impl<C: Crypto> Core<C> {
     /// Takes so many bytes from what the datagram's sender may be sent.
     pub(super) fn may_give(&mut self, origin: Origin, bytes: usize) -> bool {
         let beyond = bytes.saturating_sub(self.answers.left);
-        let summary = self.answers.given.contains(&Given::Summary);
         let may = beyond == 0
             || match self.rate(origin) {
                 Some(rate) => {
                     self.senders.allowance(origin).is_some_and(|held| held.take(beyond, rate, self.now))
                 }
-                // The comparison of tables begins with a summary, and that is all that it may cost.
-                None => summary && self.answers.strangers.take(beyond, STRANGERS, self.now),
+                None => {
+                    let answers = &mut self.answers;
+                    answers.beyond + beyond <= STRANGERS_AT_ONCE
+                        && answers.strangers.take(beyond, STRANGERS, self.now)
+                }
             };
         if may {
             self.answers.left -= bytes - beyond;
+            self.answers.beyond += beyond;
         }
         may
     }
@@ -137,12 +145,22 @@ impl<C: Crypto> Core<C> {
         if self.senders.is_proved(origin) {
             return Some(PROVED);
         }
-        let peer = self.boots.get(&origin.boot).and_then(|id| self.peers.get(id))?;
-        let here = |path: &&Path| path.remote == origin.remote;
+        self.paths_to(origin).next().map(|_| NAMED)
+    }
+
+    /// What answered on a path is the sender's, also when another entry takes its entry's place.
+    pub(super) fn note_proof(&mut self, origin: Origin) {
         let answered = |path: &Path| path.rtt.measured().is_some();
-        let mut paths = peer.paths.iter().filter(here).peekable();
-        paths.peek()?;
-        Some(if paths.any(answered) { PROVED } else { NAMED })
+        if !self.senders.is_proved(origin) && self.paths_to(origin).any(answered) {
+            self.senders.prove(origin);
+        }
+    }
+
+    /// The paths to where it came from.
+    fn paths_to(&self, origin: Origin) -> impl Iterator<Item = &Path> {
+        let peer = self.boots.get(&origin.boot).and_then(|id| self.peers.get(id));
+        let paths = peer.into_iter().flat_map(|peer| &peer.paths);
+        paths.filter(move |path| path.remote == origin.remote)
     }
 }
 

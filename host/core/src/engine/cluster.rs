@@ -22,8 +22,10 @@ use crate::plan::Plans;
 use crate::sighting::Sighting;
 use crate::time::Instant;
 
-/// Boots whose keys and replay windows are kept; the one silent for longest gives way.
+/// Boots whose keys and replay windows are kept; those that no entry names, and were silent for longest, give way.
 const MAX_SENDERS: usize = 8_192;
+/// So many at once: whoever makes up boots does not have all looked through for each.
+const GIVE_WAY: usize = MAX_SENDERS / 4;
 
 /// For so long after a boot began others may take this node for the boot before.
 const OLD_BOOT_FADES: Duration = Duration::from_secs(30);
@@ -175,13 +177,16 @@ impl<A: Aead> Senders<A> {
         any
     }
 
-    fn bound(&mut self) {
-        if self.others.len() > MAX_SENDERS
-            && let Some(oldest) =
-                self.others.iter().min_by_key(|(_, sender)| sender.window.noted()).map(|(&key, _)| key)
-        {
-            self.others.remove(&oldest);
+    fn bound(&mut self, is_known: impl Fn(&BootId) -> bool) {
+        if self.others.len() <= MAX_SENDERS {
+            return;
         }
+        let place = |(&key, sender): (&(KeyId, BootId), &Box<Sender<A>>)| {
+            (is_known(&key.1), sender.window.noted(), key)
+        };
+        let mut places: Vec<_> = self.others.iter().map(place).collect();
+        let (first, ..) = places.select_nth_unstable(GIVE_WAY);
+        first.iter().for_each(|(.., key)| drop(self.others.remove(key)));
     }
 }
 
@@ -312,6 +317,7 @@ impl<C: Crypto> Core<C> {
         let Some(Opened { len, old }) = opened else { return };
         let origin = Origin { local, remote, boot, key: header.key };
         self.answers.begin(len);
+        self.note_proof(origin);
         // The frames borrow the datagram, the handlers the core.
         let text = datagram[CLUSTER_HEADER..CLUSTER_HEADER + len].to_vec();
         let mut dropped = false;
@@ -359,7 +365,7 @@ impl<C: Crypto> Core<C> {
         let now = self.now;
         if let Some(cipher) = derived {
             self.senders.others.insert((key, boot), Box::new(Sender::new(cipher, counter, now)));
-            self.senders.bound();
+            self.senders.bound(|boot| self.boots.contains_key(boot));
         } else if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
             if !old {
                 sender.window.note(counter, now);

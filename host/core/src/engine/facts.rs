@@ -155,7 +155,7 @@ impl<C: Crypto> Core<C> {
         self.seen.insert(id, Seen { boot, state, since: now });
         if is_live(state) && self.lived.insert(id) {
             self.facts_changed = true;
-            self.routes.want();
+            self.events.push_back(Event::Routes);
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.set_alive(is_live(state), now);

@@ -269,12 +269,17 @@ impl<C: Crypto> Core<C> {
         self.note_claims(id, &before);
         self.membership.broadcast(self.now, &record);
         self.met(id);
+        let known = self.lived.contains(&id);
         if id != self.id {
             match &record.record {
                 Record::Entry(entry) => self.entry_changed(entry),
                 Record::Forgotten(_) => self.entry_removed(id),
             }
-            self.routes.want();
+            if known {
+                self.events.push_back(Event::Routes);
+            } else {
+                self.routes.want();
+            }
         }
         let entry = match &record.record {
             Record::Entry(entry) => Some(entry),
