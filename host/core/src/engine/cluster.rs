@@ -181,10 +181,9 @@ impl<A: Aead> Senders<A> {
         if self.others.len() <= MAX_SENDERS {
             return;
         }
-        let place = |(&key, sender): (&(KeyId, BootId), &Box<Sender<A>>)| {
-            (is_known(&key.1), sender.window.noted(), key)
-        };
-        let mut places: Vec<_> = self.others.iter().map(place).collect();
+        let others = self.others.iter();
+        let mut places: Vec<_> =
+            others.map(|(&key, sender)| (is_known(&key.1), sender.window.noted(), key)).collect();
         let (first, ..) = places.select_nth_unstable(GIVE_WAY);
         first.iter().for_each(|(.., key)| drop(self.others.remove(key)));
     }
