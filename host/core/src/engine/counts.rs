@@ -74,7 +74,9 @@ impl<C: Crypto> Core<C> {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let own = self.senders.count();
         let (boot, told) = (peer.boot, peer.take_counts(own));
-        if let Some((seen, count)) = told
+        // Who names another's boot in its entry speaks for itself alone.
+        let holds = self.boots.get(&boot) == Some(&id);
+        if let Some((seen, count)) = told.filter(|_| holds)
             && self.senders.set_back(boot, seen, count, self.now)
         {
             self.impostors.seen.note(self.now);

@@ -300,7 +300,8 @@ impl<C: Crypto> Core<C> {
         record: &[u8],
     ) {
         let Some((_, (local, remote))) = self.hellos.sent.remove(&echo) else {
-            self.counters.dropped_replayed += 1;
+            // Once another has answered, the hellos before are forgotten: what comes late is no replay.
+            self.counters.dropped_replayed += u64::from(self.hellos.joined.is_none());
             return;
         };
         let Some(record) = self.verify(record) else { return };
