@@ -159,9 +159,11 @@ impl<C: Crypto> Core<C> {
         while let Some((planner, question)) = self.planner.poll_question() {
             self.ask(Pending::Assignment { planner }, Question::Assignment(question));
         }
+        // Among few, a policy has spoken of the paths before the first datagram.
+        let probe_all = self.probe_all();
         let touched: Vec<NodeId> = self.to_schedule.iter().copied().collect();
         for node in touched {
-            let met = self.lived.contains(&node);
+            let met = probe_all || self.lived.contains(&node);
             // Of one that only an entry speaks of nothing is known that a policy could judge by.
             let Some(peer) = self.peers.get_mut(&node).filter(|peer| met || peer.is_open()) else { continue };
             let mut sizing = core::mem::take(&mut peer.ask_sizing);
