@@ -12,6 +12,47 @@
 //!
 //! The functions panic on bad arguments and on bad answers, as befits tests.
 
+/// An example with a small policy of a kind: `First` gives each duty to the first nodes that can have it, `Smallest`
+/// sends the smallest datagrams, `InOrder` prefers paths as they stand.
+macro_rules! example {
+    ("Assignment" => $call:literal) => {
+        example! { "Assignment", "First", "assignment", $call,
+        "#         let owners = question.responsibilities.iter().map(|duty| {\n",
+        "#             let eligible = (0u32..).zip(&question.nodes).filter(|(_, node)| node.live && node.meets(&duty.requires));\n",
+        "#             eligible.map(|(index, _)| index).take(duty.replicas as usize).collect()\n",
+        "#         });\n",
+        "#         Ok(assignment::Answer { owners: owners.collect() })\n" }
+    };
+    ("Sizing" => $call:literal) => {
+        example! { "Sizing", "Smallest", "sizing", $call,
+        "#         Ok(sizing::Answer { datagram: 1_200, coalesce: 1_200, burst: 12_000 })\n" }
+    };
+    ("Failover" => $call:literal) => {
+        example! { "Failover", "InOrder", "failover", $call,
+        "#         let timing = failover::Timing {\n",
+        "#             probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000,\n",
+        "#         };\n",
+        "#         Ok(failover::Answer {\n",
+        "#             order: (0..question.paths.len() as u32).collect(),\n",
+        "#             mode: failover::Mode::Passive,\n",
+        "#             timings: vec![timing; question.paths.len()],\n",
+        "#         })\n" }
+    };
+    ($kind:literal, $policy:literal, $module:literal, $call:literal, $($line:literal),+) => {
+        concat!(
+            "```\n# use overlan_plugin_sdk::{Config, ConfigError, Log, ", $kind, ", ", $module, "};\n",
+            "# struct ", $policy, ";\n# impl ", $kind, " for ", $policy, " {\n",
+            "#     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(", $policy, ") }\n",
+            "#     fn decide(&mut self, question: &", $module, "::Question, _: &dyn Log)\n",
+            "#         -> Result<", $module, "::Answer, String> {\n",
+            $($line,)+
+            "#     }\n# }\nuse overlan_plugin_sdk::testkit;\n\n",
+            $call,
+            "\n```"
+        )
+    };
+}
+
 mod ask;
 mod cluster;
 mod fixtures;

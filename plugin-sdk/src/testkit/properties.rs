@@ -1,8 +1,8 @@
 //! What holds of every sound policy, checked on the fixtures and on random clusters.
 
 use super::{
-    Fixture, ask_assignment, ask_failover, ask_sizing, assignment_fixtures, failover_fixtures,
-    random_cluster, sizing_fixtures, with_previous, without_node,
+    Fixture, ask, ask_assignment, assignment_fixtures, failover_fixtures, random_cluster, sizing_fixtures,
+    with_previous, without_node,
 };
 use crate::assignment::{Answer, Question};
 use crate::{Assignment, Config, Failover, Sizing};
@@ -81,34 +81,10 @@ pub fn primaries(question: &Question, answer: &Answer) -> Vec<usize> {
     counts
 }
 
-/// An example with a policy that gives each duty to the first nodes that can have it.
-macro_rules! example {
-    ($call:literal) => {
-        concat!(
-            "```\n",
-            "# use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, assignment};\n",
-            "# struct First;\n",
-            "# impl Assignment for First {\n",
-            "#     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(First) }\n",
-            "#     fn decide(&mut self, question: &assignment::Question, _: &dyn Log) -> Result<assignment::Answer, String> {\n",
-            "#         let owners = question.responsibilities.iter().map(|duty| {\n",
-            "#             let eligible = (0u32..).zip(&question.nodes).filter(|(_, node)| node.live && node.meets(&duty.requires));\n",
-            "#             eligible.map(|(index, _)| index).take(duty.replicas as usize).collect()\n",
-            "#         });\n",
-            "#         Ok(assignment::Answer { owners: owners.collect() })\n",
-            "#     }\n",
-            "# }\n",
-            "use overlan_plugin_sdk::testkit;\n\n",
-            $call,
-            "\n```"
-        )
-    };
-}
-
 /// Checks that only the duties of a lost node move: when it dies, the owners that could stay do, in their order and
 /// before any new one. Holds of strategies that draw nodes for each duty alone, such as rendezvous hashing.
 ///
-#[doc = example!("testkit::check_only_lost_duties_move::<First>(&Config::default(), &testkit::cluster(4, 8), 1);")]
+#[doc = example!("Assignment" => "testkit::check_only_lost_duties_move::<First>(&Config::default(), &testkit::cluster(4, 8), 1);")]
 ///
 /// # Panics
 /// When others move, or as [`ask_assignment`].
@@ -127,7 +103,7 @@ pub fn check_only_lost_duties_move<P: Assignment>(config: &Config, question: &Qu
 /// Checks that movement is bounded: when a node dies under the plan in force, at most as many owners are new as it leaves
 /// places, and `more`.
 ///
-#[doc = example!("testkit::check_bounded_movement::<First>(&Config::default(), &testkit::cluster(4, 8), 1, 0);")]
+#[doc = example!("Assignment" => "testkit::check_bounded_movement::<First>(&Config::default(), &testkit::cluster(4, 8), 1, 0);")]
 ///
 /// # Panics
 /// When more move, or as [`ask_assignment`].
@@ -144,7 +120,7 @@ pub fn check_bounded_movement<P: Assignment>(config: &Config, question: &Questio
 
 /// Checks that a plan in force stays where no fact has changed.
 ///
-#[doc = example!("testkit::check_plan_stays::<First>(&Config::default(), &testkit::cluster(4, 8));")]
+#[doc = example!("Assignment" => "testkit::check_plan_stays::<First>(&Config::default(), &testkit::cluster(4, 8));")]
 ///
 /// # Panics
 /// When it does not, or as [`ask_assignment`].
@@ -155,7 +131,7 @@ pub fn check_plan_stays<P: Assignment>(config: &Config, question: &Question) {
 
 /// Checks that the answer depends neither on the plan in force nor on the seed.
 ///
-#[doc = example!("testkit::check_no_memory::<First>(&Config::default(), &testkit::cluster(4, 8));")]
+#[doc = example!("Assignment" => "testkit::check_no_memory::<First>(&Config::default(), &testkit::cluster(4, 8));")]
 ///
 /// # Panics
 /// When it does, or as [`ask_assignment`].
@@ -169,75 +145,133 @@ pub fn check_no_memory<P: Assignment>(config: &Config, question: &Question) {
 /// of a node: every answer valid (no dead owner), equal questions answered equally, and of the owners that could
 /// stay at most the share `most_moved` (0 to 1) moved. Random clusters are held to all of it but the last.
 ///
-#[doc = example!("testkit::check_assignment::<First>(&Config::default(), 0.5);")]
+#[doc = example!("Assignment" => "testkit::check_assignment::<First>(&Config::default(), 0.5);")]
 ///
 /// # Panics
 /// With the fixture's name and the rule that was broken.
+#[track_caller]
 pub fn check_assignment<P: Assignment>(config: &Config, most_moved: f64) {
     for Fixture { name, question } in assignment_fixtures() {
-        let before = ask_assignment::<P>(config, &question);
+        let before = named(name, ask::assignment::<P>(config, &question));
         let Some(lost) = first_owner(&before) else { continue };
-        let after = ask_assignment::<P>(config, &without_node(&with_previous(&question, &before), lost));
+        let node = &question.nodes[lost].name;
+        let after = ask::assignment::<P>(config, &without_node(&with_previous(&question, &before), lost));
+        let after = named(&format!("{name}, when {node} died"), after);
         let moved = moved_share(&question, lost, &before, &after);
         assert!(
             moved <= most_moved,
-            "{name}: when {} died, {:.1}% of the owners that could stay moved",
-            question.nodes[lost].name,
+            "{name}: when {node} died, {:.1}% of the owners that could stay moved",
             100.0 * moved
         );
     }
     for seed in 0..RANDOM_CLUSTERS {
-        ask_assignment::<P>(config, &random_cluster(seed, seed as usize, 20));
+        let (nodes, duties) = (seed as usize, 20);
+        let answer = ask::assignment::<P>(config, &random_cluster(seed, nodes, duties));
+        named(&format!("random_cluster({seed}, {nodes}, {duties})"), answer);
     }
 }
 
 /// Asks a policy all sizing fixtures, each in two instances: every answer valid and equal.
 ///
-/// ```
-/// # use overlan_plugin_sdk::{Config, ConfigError, Log, Sizing, sizing};
-/// # struct Smallest;
-/// # impl Sizing for Smallest {
-/// #     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(Smallest) }
-/// #     fn decide(&mut self, _: &sizing::Question, _: &dyn Log) -> Result<sizing::Answer, String> {
-/// #         Ok(sizing::Answer { datagram: 1_200, coalesce: 1_200, burst: 12_000 })
-/// #     }
-/// # }
-/// overlan_plugin_sdk::testkit::check_sizing::<Smallest>(&Config::default());
-/// ```
+#[doc = example!("Sizing" => "testkit::check_sizing::<Smallest>(&Config::default());")]
 ///
 /// # Panics
-/// When the policy refuses a question, contradicts itself, or breaks a rule.
+/// With the fixture's name and the rule that was broken.
+#[track_caller]
 pub fn check_sizing<P: Sizing>(config: &Config) {
-    for fixture in sizing_fixtures() {
-        ask_sizing::<P>(config, &fixture.question);
+    for Fixture { name, question } in sizing_fixtures() {
+        named(name, ask::sizing::<P>(config, &question));
     }
 }
 
 /// Asks a policy all failover fixtures, each in two instances: every answer valid and equal.
 ///
-/// ```
-/// # use overlan_plugin_sdk::{Config, ConfigError, Failover, Log, failover};
-/// # struct InOrder;
-/// # impl Failover for InOrder {
-/// #     fn configure(_: &Config) -> Result<Self, ConfigError> { Ok(InOrder) }
-/// #     fn decide(&mut self, question: &failover::Question, _: &dyn Log) -> Result<failover::Answer, String> {
-/// #         let timing = failover::Timing {
-/// #             probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000,
-/// #         };
-/// #         Ok(failover::Answer {
-/// #             order: (0..question.paths.len() as u32).collect(),
-/// #             mode: failover::Mode::Passive,
-/// #             timings: vec![timing; question.paths.len()],
-/// #         })
-/// #     }
-/// # }
-/// overlan_plugin_sdk::testkit::check_failover::<InOrder>(&Config::default());
-/// ```
+#[doc = example!("Failover" => "testkit::check_failover::<InOrder>(&Config::default());")]
 ///
 /// # Panics
-/// When the policy refuses a question, contradicts itself, or breaks a rule.
+/// With the fixture's name and the rule that was broken.
+#[track_caller]
 pub fn check_failover<P: Failover>(config: &Config) {
-    for fixture in failover_fixtures() {
-        ask_failover::<P>(config, &fixture.question);
+    for Fixture { name, question } in failover_fixtures() {
+        named(name, ask::failover::<P>(config, &question));
+    }
+}
+
+/// The answer to the question of this name.
+#[track_caller]
+fn named<A>(name: &str, answer: Result<A, String>) -> A {
+    answer.unwrap_or_else(|why| panic!("{name}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{ConfigError, Log, sizing};
+
+    /// What a check panics with.
+    fn panics(check: impl FnOnce()) -> String {
+        let panic = catch_unwind(AssertUnwindSafe(check)).expect_err("it should have failed");
+        panic.downcast_ref::<String>().expect("a sentence").clone()
+    }
+
+    /// Fills the far adapter's MTU, or the path's where that is known, and never looks at the adapter it leaves by.
+    struct Fills<const PATH: bool>;
+
+    impl<const PATH: bool> Sizing for Fills<PATH> {
+        fn configure(_: &Config) -> Result<Self, ConfigError> {
+            Ok(Fills)
+        }
+
+        fn decide(&mut self, question: &sizing::Question, _: &dyn Log) -> Result<sizing::Answer, String> {
+            let link = question.local.mtu.min(question.remote.mtu);
+            let packet = if PATH { question.path_mtu.unwrap_or(link) } else { question.remote.mtu };
+            let most = sizing::MAX_DATAGRAM;
+            let datagram = packet.saturating_sub(question.overhead).clamp(sizing::MIN_DATAGRAM, most);
+            Ok(sizing::Answer { datagram, coalesce: datagram, burst: sizing::MAX_BURST })
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_the_near_adapter_does_not_carry_is_found() {
+        let why = panics(|| check_sizing::<Fills<false>>(&Config::default()));
+        assert!(why.starts_with("ethernet-to-jumbo: ") && why.contains("datagram is 8972"), "{why}");
+        let why = panics(|| check_sizing::<Fills<true>>(&Config::default()));
+        assert!(why.starts_with("path-mtu-above-the-link: ") && why.contains("datagram is 8972"), "{why}");
+    }
+
+    thread_local! {
+        static ASKED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Gives each duty to the first node, which may be dead, or to a node that differs from question to question.
+    struct Careless<const FICKLE: bool>;
+
+    impl<const FICKLE: bool> Assignment for Careless<FICKLE> {
+        fn configure(_: &Config) -> Result<Self, ConfigError> {
+            Ok(Careless)
+        }
+
+        fn decide(&mut self, question: &Question, _: &dyn Log) -> Result<Answer, String> {
+            let turn = if FICKLE { ASKED.replace(ASKED.get() + 1) } else { 0 };
+            let live = question.nodes.iter().filter(|node| node.live).count() as u32;
+            let owners = |wanted: u32| (0..wanted.min(live)).map(|at| (at + turn) % live).collect();
+            Ok(Answer {
+                owners: question.responsibilities.iter().map(|duty| owners(duty.replicas)).collect(),
+            })
+        }
+    }
+
+    #[test]
+    fn the_fixture_that_fails_is_named() {
+        let why = panics(|| check_assignment::<Careless<false>>(&Config::default(), 1.0));
+        assert!(
+            why.starts_with("two-nodes, when n") && why.contains(" died: the host would refuse"),
+            "{why}"
+        );
+        let why = panics(|| check_assignment::<Careless<true>>(&Config::default(), 1.0));
+        assert!(why.starts_with("two-nodes: equal questions must get equal answers"), "{why}");
     }
 }
