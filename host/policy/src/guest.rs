@@ -1,6 +1,7 @@
 //! What the host keeps for one instance: its limits, and the log it may write.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use wasmtime::component::Linker;
 use wasmtime::{ResourceLimiter, StoreContextMut, Trap};
@@ -8,6 +9,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, Trap};
 use crate::bindings::log::Level;
 use crate::inspect::CONTRACT_VERSION;
 use crate::limits::{LOG_FUEL, Limits};
+use crate::lines::LineBudget;
 
 /// The data of an instance's store.
 pub struct State {
@@ -16,9 +18,18 @@ pub struct State {
     memory: Usage,
     table: Usage,
     denied: Option<String>,
+    /// What the plugin wrote over time, in all its instances.
+    budget: Arc<Mutex<LineBudget>>,
+    /// Logged in this call, and written of them.
     lines: u32,
+    written: u32,
     last_words: Option<String>,
+    /// The last words are not written yet: if the call ends in a crash, its fault has them.
+    held: bool,
 }
+
+/// How many calls' worth of [`Limits::log_lines`] a plugin may write in a minute.
+const CALLS_A_MINUTE: u32 = 4;
 
 /// Sum over all memories, or all tables, of the instance.
 #[derive(Default)]
@@ -43,15 +54,18 @@ impl Usage {
 }
 
 impl State {
-    pub(crate) fn new(plugin: Arc<str>, limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(plugin: Arc<str>, limits: Arc<Limits>, budget: Arc<Mutex<LineBudget>>) -> Self {
         Self {
             plugin,
             limits,
             memory: Usage::default(),
             table: Usage::default(),
             denied: None,
+            budget,
             lines: 0,
+            written: 0,
             last_words: None,
+            held: false,
         }
     }
 
@@ -69,7 +83,7 @@ impl State {
         self.table.total
     }
 
-    /// Lines logged in this call, dropped ones included.
+    /// Lines logged in this call, left-out ones included.
     pub(crate) fn log_lines(&self) -> u32 {
         self.lines
     }
@@ -85,14 +99,19 @@ impl State {
 
     /// Starts the count of log lines anew.
     pub(crate) fn begin_call(&mut self) {
-        (self.lines, self.last_words, self.denied) = (0, None, None);
+        (self.lines, self.written, self.last_words, self.held) = (0, 0, None, false);
+        self.denied = None;
     }
 
-    /// Says how many lines were dropped.
-    pub(crate) fn end_call(&self) {
-        let dropped = self.lines.saturating_sub(self.limits.log_lines);
-        if dropped > 0 {
-            tracing::warn!(plugin = &*self.plugin, dropped, "the policy logs too much; lines were dropped");
+    /// Writes the last words, unless the call's fault tells them, and says how many lines were left out.
+    pub(crate) fn end_call(&mut self, told: bool) {
+        if told {
+            self.held = false;
+        }
+        self.write_held();
+        let left_out = self.budget().handle_end(Instant::now());
+        if let Some(left_out) = left_out {
+            tracing::warn!(plugin = &*self.plugin, left_out, "the policy logs too much; lines were left out");
         }
     }
 
@@ -103,23 +122,53 @@ impl State {
     }
 
     fn log(&mut self, level: Level, message: &str) {
+        self.write_held();
         self.lines = self.lines.saturating_add(1);
-        let last = matches!(level, Level::Error);
-        if self.lines > self.limits.log_lines && !last {
+        match level {
+            Level::Error => (self.last_words, self.held) = (Some(self.clip(message)), true),
+            Level::Debug | Level::Info | Level::Warn => self.write(level, message),
+        }
+    }
+
+    fn write_held(&mut self) {
+        if std::mem::take(&mut self.held)
+            && let Some(words) = self.last_words.clone()
+        {
+            self.write(Level::Error, &words);
+        }
+    }
+
+    /// Writes a line if somebody reads such lines, and if the call and the minute have room for it.
+    fn write(&mut self, level: Level, message: &str) {
+        let read = match level {
+            Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+            Level::Info => tracing::enabled!(tracing::Level::INFO),
+            Level::Warn => tracing::enabled!(tracing::Level::WARN),
+            Level::Error => tracing::enabled!(tracing::Level::ERROR),
+        };
+        if !read {
             return;
         }
+        let of_call = self.limits.log_lines;
+        if self.written >= of_call {
+            return self.budget().leave_out();
+        }
+        if !self.budget().take(Instant::now(), of_call.saturating_mul(CALLS_A_MINUTE)) {
+            return;
+        }
+        self.written += 1;
         let (plugin, message) = (&*self.plugin, self.clip(message));
-        if self.lines <= self.limits.log_lines {
-            match level {
-                Level::Debug => tracing::debug!(plugin, "{message}"),
-                Level::Info => tracing::info!(plugin, "{message}"),
-                Level::Warn => tracing::warn!(plugin, "{message}"),
-                Level::Error => tracing::error!(plugin, "{message}"),
-            }
+        match level {
+            Level::Debug => tracing::debug!(plugin, "{message}"),
+            Level::Info => tracing::info!(plugin, "{message}"),
+            Level::Warn => tracing::warn!(plugin, "{message}"),
+            Level::Error => tracing::error!(plugin, "{message}"),
         }
-        if last {
-            self.last_words = Some(message);
-        }
+    }
+
+    /// Counts and an instant, valid after any panic.
+    fn budget(&self) -> MutexGuard<'_, LineBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

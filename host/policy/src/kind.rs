@@ -21,6 +21,8 @@ pub trait Policy: sealed::Wasm {
 pub(crate) struct Budget {
     /// `None` where the kind is not metered.
     pub(crate) fuel: Option<u64>,
+    /// Pairs of a node and a responsibility that fuel was given for.
+    pub(crate) pairs: u64,
     pub(crate) deadline: Duration,
 }
 
@@ -177,11 +179,11 @@ fn assignment_budget(question: &overlan_contract::assignment::Question, limits: 
     let pairs = (question.nodes.len() as u64).saturating_mul(question.responsibilities.len() as u64);
     let fuel =
         limits.fuel_base.saturating_add(pairs.saturating_mul(limits.fuel_per_pair)).min(limits.fuel_max);
-    Budget { fuel: Some(fuel), deadline: limits.assignment_deadline }
+    Budget { fuel: Some(fuel), pairs, deadline: limits.assignment_deadline }
 }
 
 fn timed_budget<Q>(_question: &Q, limits: &Limits) -> Budget {
-    Budget { fuel: None, deadline: limits.deadline }
+    Budget { fuel: None, pairs: 0, deadline: limits.deadline }
 }
 
 /// Address and length of a list.

@@ -4,6 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::engine::MAX_STACK_BYTES;
+
 const MIB: u64 = 1 << 20;
 
 /// Limits on one plugin. All members of a cluster must use the same for `assignment`: whether a
@@ -54,7 +56,7 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// Elements of all lists in an answer. Default 1,048,576; the largest valid answer has half of that.
     pub answer_items: usize,
-    /// Log lines kept of one call; the rest are counted. Default 16.
+    /// Log lines kept of one call, and four times as many of a minute; the rest are counted. Default 16.
     pub log_lines: u32,
     /// Bytes kept of a log line, and of a sentence a plugin refuses with. Default 1,024.
     pub log_line_bytes: usize,
@@ -187,6 +189,8 @@ const SETTINGS: [Setting; 12] = [
     },
 ];
 
+/// Name of the limit [`MAX_STACK_BYTES`], which wasmtime has for an engine, not for a plugin.
+pub(crate) const STACK_BYTES: &str = "stack_bytes";
 /// The most that `table_elements` can be set to.
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
 /// Fuel that a line of the log takes beside that for its bytes.
@@ -202,6 +206,14 @@ pub enum LimitError {
     Unknown {
         /// The name given.
         name: String,
+    },
+    /// It is one that all plugins share.
+    #[error("the limit {name} is {value} for all plugins and cannot be set")]
+    Fixed {
+        /// Of the limit.
+        name: &'static str,
+        /// What it is.
+        value: u64,
     },
     /// No sense, or no safety, in this value.
     #[error("the limit {name} is {value}; it must be from {least} to {most}")]
@@ -221,8 +233,11 @@ impl Limits {
     /// Sets one limit by its name in configuration files; the unit is in the name.
     ///
     /// # Errors
-    /// There is no such limit, or it does not take the value.
+    /// There is no such limit, it cannot be set, or it does not take the value.
     pub fn set(&mut self, name: &str, value: u64) -> Result<(), LimitError> {
+        if name == STACK_BYTES {
+            return Err(LimitError::Fixed { name: STACK_BYTES, value: MAX_STACK_BYTES as u64 });
+        }
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
         let setting = setting.ok_or_else(|| LimitError::Unknown { name: name.to_owned() })?;
         let (least, most) = (*setting.range.start(), *setting.range.end());
@@ -270,6 +285,8 @@ mod tests {
         }
         let error = Limits::default().set("fule", 1).unwrap_err().to_string();
         assert!(error.contains("`fule`") && error.contains("fuel_base"), "{error}");
+        let fixed = Limits::default().set("stack_bytes", 2 << 20).unwrap_err();
+        assert_eq!(fixed.to_string(), "the limit stack_bytes is 1048576 for all plugins and cannot be set");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A loaded plugin: what it is, and how it is asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use overlan_contract::Kind;
@@ -12,7 +12,8 @@ use crate::fault::{Fault, lack};
 use crate::guest::{State, add_log};
 use crate::inspect::{Report, examine, inspect, one_line, sha256};
 use crate::kind::{Assignment, Failover, Policy, Sizing};
-use crate::limits::{Limits, millis};
+use crate::limits::{Limits, STACK_BYTES, millis};
+use crate::lines::LineBudget;
 use crate::load_error::LoadError;
 use crate::needs;
 use crate::places::Place;
@@ -31,6 +32,8 @@ pub struct Plugin<P: Policy> {
     config: Vec<(String, String)>,
     limits: Arc<Limits>,
     used: HighWater,
+    /// Of all its instances.
+    lines: Arc<Mutex<LineBudget>>,
     /// The instance of a kind that keeps it; empty before the first question and after a fault.
     kept: Option<Running<P>>,
     /// Where the last question was packed, for the next.
@@ -119,11 +122,12 @@ impl<P: Policy> Plugin<P> {
         &self.limits
     }
 
-    /// Each limit by the name it is set by ([`Limits::set`]), and the most it has used of it; `stack_bytes` is
-    /// the same for all plugins, `fuel` the budget of the question that came nearest to it.
+    /// Each limit by the name it is set by ([`Limits::set`]), and the most it has used of it; `stack_bytes` is the same
+    /// for all plugins. Fuel counts against `fuel_base` first, and what an answer took beyond it, for each pair of a
+    /// node and a responsibility, against `fuel_per_pair`.
     pub fn usage(&self) -> Vec<(&'static str, Use)> {
         let (limits, used) = (&self.limits, &self.used);
-        let of = |used: u64, limit: u64| Use { used: Some(used), limit };
+        let of = |used: u64, limit: u64| Use { used: Some(used), limit, fixed: false };
         let bytes = |used: usize, limit: usize| of(used as u64, limit as u64);
         let time = |used: Duration, limit: Duration| of(millis(used), millis(limit));
         let deadline = if P::METERED { limits.assignment_deadline } else { limits.deadline };
@@ -132,7 +136,7 @@ impl<P: Policy> Plugin<P> {
             ("compile_ms", time(used.compile, limits.compile_deadline)),
             ("memory_bytes", bytes(used.memory_bytes, limits.memory_bytes)),
             ("table_elements", bytes(used.table_elements, limits.table_elements)),
-            ("stack_bytes", Use { used: None, limit: MAX_STACK_BYTES as u64 }),
+            (STACK_BYTES, Use { used: None, limit: MAX_STACK_BYTES as u64, fixed: true }),
             ("start_ms", time(used.start, limits.start_deadline)),
             ("answer_ms", time(used.answer, deadline)),
             ("answer_bytes", bytes(used.answer_bytes, limits.answer_bytes)),
@@ -140,8 +144,12 @@ impl<P: Policy> Plugin<P> {
             ("log_lines", of(used.log_lines.into(), limits.log_lines.into())),
         ];
         if P::METERED {
-            let (fuel, limit) = used.fuel.unwrap_or((0, limits.fuel_base));
-            all.push(("fuel", of(fuel, limit)));
+            let fuel = used.fuel;
+            all.extend([
+                ("fuel_base", of(fuel.base, limits.fuel_base)),
+                ("fuel_per_pair", of(fuel.per_pair, limits.fuel_per_pair)),
+                ("fuel_max", of(fuel.most, limits.fuel_max)),
+            ]);
         }
         all
     }
@@ -178,7 +186,7 @@ impl<P: Policy> Plugin<P> {
         self.memory_bytes = running.store.data().memory_bytes();
         let used = budget.fuel.map(|fuel| fuel.saturating_sub(running.store.get_fuel().unwrap_or(0)));
         if let Some(used) = used {
-            self.used.note_fuel(used, fuel);
+            self.used.fuel.note(used, self.limits.fuel_base, budget.pairs);
         }
         let elapsed = begun.elapsed();
         self.used.answer = self.used.answer.max(elapsed);
@@ -236,8 +244,10 @@ impl<P: Policy> Plugin<P> {
     /// A new instance, in this place, that has taken the configuration.
     fn start(&mut self, place: Option<Place>, deadline: Duration) -> Result<Running<P>, Fault> {
         let begun = Instant::now();
-        let mut store =
-            Store::new(self.pre.engine(), State::new(Arc::clone(&self.name), Arc::clone(&self.limits)));
+        let mut store = Store::new(
+            self.pre.engine(),
+            State::new(Arc::clone(&self.name), Arc::clone(&self.limits), Arc::clone(&self.lines)),
+        );
         store.limiter(|state| state);
         store.set_hostcall_fuel(self.limits.answer_bytes);
         let fuel = self.limits.fuel_base;
@@ -247,6 +257,9 @@ impl<P: Policy> Plugin<P> {
             Ok(P::configure(&guest, store, &self.config)?.map(|()| guest))
         });
         self.used.start = self.used.start.max(begun.elapsed());
+        if P::METERED {
+            self.used.fuel.note(fuel.saturating_sub(store.get_fuel().unwrap_or(0)), fuel, 0);
+        }
         Ok(Running { store, guest: guest?, fresh: true, _place: place })
     }
 
@@ -267,13 +280,16 @@ impl<P: Policy> Plugin<P> {
         store.set_epoch_deadline(ticks(deadline));
         let outcome = run(store);
         drop(watch);
-        store.data().end_call();
-        used.note(store.data());
-        match outcome {
+        let outcome = match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(reason)) => Err(Fault::Refused(store.data().clip(&reason))),
             Err(error) => Err(Fault::of_call(&error, store.data(), deadline, fuel)),
-        }
+        };
+        // A crash tells its last words itself.
+        let told = matches!(&outcome, Err(Fault::Trap { last_words: Some(_), .. }));
+        store.data_mut().end_call(told);
+        used.note(store.data());
+        outcome
     }
 }
 
@@ -318,6 +334,7 @@ impl<P: Policy> Compiled<P> {
             config: config.to_vec(),
             limits: Arc::new(limits),
             used: HighWater { compile: self.time, ..HighWater::default() },
+            lines: Arc::default(),
             kept: None,
             room: Vec::new(),
             memory_bytes: 0,

@@ -74,6 +74,11 @@ impl Probation {
         self.config.answers.saturating_sub(self.answers)
     }
 
+    /// Faults that end it in failure; `None`: only an open breaker does.
+    pub fn faults_left(&self) -> Option<u32> {
+        (self.config.faults > 0).then(|| self.config.faults.saturating_sub(self.faults))
+    }
+
     /// When its time is over, on the caller's clock.
     pub fn ends(&self) -> Duration {
         self.ends
@@ -106,7 +111,13 @@ mod tests {
         let mut patient = Probation::new(ProbationConfig { faults: 0, ..ProbationConfig::default() }, s(0));
         for _ in 0..5 {
             assert_eq!(patient.handle_outcome(false, false, s(1)), Verdict::OnProbation);
+            assert_eq!(patient.faults_left(), None);
         }
         assert_eq!(patient.handle_outcome(false, true, s(1)), Verdict::Failed);
+        let mut lenient = Probation::new(ProbationConfig { faults: 2, ..ProbationConfig::default() }, s(0));
+        assert_eq!(lenient.faults_left(), Some(2));
+        assert_eq!(lenient.handle_outcome(false, false, s(1)), Verdict::OnProbation);
+        assert_eq!(lenient.faults_left(), Some(1));
+        assert_eq!(lenient.handle_outcome(false, false, s(1)), Verdict::Failed);
     }
 }

@@ -63,15 +63,26 @@ pub struct ProbationStatus {
     pub answers_left: u32,
     /// Milliseconds until its time is over.
     pub ends_in_ms: u64,
+    /// Faults that end it in failure; `None`: only an open breaker does, which also does before so many.
+    #[serde(default)]
+    pub faults_left: Option<u32>,
+    /// Whether the native fallback comes back then; else the plugin before it.
+    #[serde(default)]
+    pub replaced_native: bool,
     #[serde(skip)]
     ends: Option<Instant>,
 }
 
 impl ProbationStatus {
     /// `origin` is where the probation's clock starts.
-    pub(super) fn new(probation: &Probation, origin: Instant) -> Self {
-        let ends = origin.checked_add(probation.ends());
-        let status = ProbationStatus { answers_left: probation.answers_left(), ends_in_ms: 0, ends };
+    pub(super) fn new(probation: &Probation, replaced_native: bool, origin: Instant) -> Self {
+        let status = ProbationStatus {
+            answers_left: probation.answers_left(),
+            ends_in_ms: 0,
+            faults_left: probation.faults_left(),
+            replaced_native,
+            ends: origin.checked_add(probation.ends()),
+        };
         status.now()
     }
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use overlan_contract::{Attributes, Kind};
 use overlan_core::plan::ANSWER_DEADLINE;
 use overlan_core::policy::{Answer, Question, Ticket};
-use overlan_policy::{BreakerConfig, BreakerState, NoAnswer, Probation, ProbationConfig, Slot, Verdict};
+use overlan_policy::{
+    BreakerConfig, BreakerState, Fault, LineBudget, NoAnswer, Probation, ProbationConfig, Slot, Verdict,
+};
 use overlan_wire::Digest;
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,6 +66,8 @@ struct Worker<P: Decision> {
     facts: [Facts; 2],
     probation: Option<OnProbation>,
     shadow: Option<Tap>,
+    /// What is told of failing and answering again.
+    lines: LineBudget,
     /// How often a plugin failed its probation; the last time in a sentence, and which it was.
     rollbacks: u64,
     last_rollback: Option<(String, Digest)>,
@@ -91,6 +95,7 @@ pub(super) fn start<P: Decision>(
         facts: Default::default(),
         probation: None,
         shadow: None,
+        lines: LineBudget::default(),
         rollbacks: 0,
         last_rollback: None,
         origin: Instant::now(),
@@ -143,6 +148,30 @@ pub(super) fn start<P: Decision>(
         }
     })?;
     Ok(sender)
+}
+
+/// Times in a minute that a plugin is told to fail or to answer again: one that does so in turns must not fill the log.
+const MAX_CHANGES: u32 = 16;
+
+/// What became of a plugin by a question.
+#[derive(Debug, PartialEq)]
+enum Change<'a> {
+    /// It gave an answer to the question before, and none to this.
+    Fails(&'a Fault),
+    /// It failed once too often.
+    Opens(&'a Fault, Duration),
+    /// It failed before.
+    Answers,
+}
+
+fn change<A>(before: BreakerState, after: BreakerState, outcome: &Result<A, NoAnswer>) -> Option<Change<'_>> {
+    let answered = matches!(before, BreakerState::Closed { faults: 0 });
+    match (outcome, after) {
+        (Err(NoAnswer::Fault(why)), BreakerState::Open { backoff, .. }) => Some(Change::Opens(why, backoff)),
+        (Err(NoAnswer::Fault(why)), _) if answered => Some(Change::Fails(why)),
+        (Ok(_), _) if !answered => Some(Change::Answers),
+        _ => None,
+    }
 }
 
 impl<P: Decision> Worker<P> {
@@ -240,22 +269,25 @@ impl<P: Decision> Worker<P> {
         });
     }
 
-    /// Tells a plugin's first fault and each change of its breaker; everything else is counted.
-    fn log<A>(&self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
+    /// Tells when a plugin begins to fail, when its breaker opens, and when it answers again, [`MAX_CHANGES`] a minute;
+    /// everything else is counted.
+    fn log<A>(&mut self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
+        let now = Instant::now();
         let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
-        let state = self.slot.breaker();
-        match (outcome, state) {
-            (Err(NoAnswer::Fault(why)), BreakerState::Open { backoff, .. }) => {
-                tracing::warn!(kind = %P::KIND, plugin, %why, ?backoff,
-                    "the policy keeps failing and is not asked for a while; its last good decisions stand");
+        if let Some(change) = change(before, self.slot.breaker(), outcome)
+            && self.lines.take(now, MAX_CHANGES)
+        {
+            match change {
+                Change::Fails(why) => {
+                    tracing::warn!(kind = %P::KIND, plugin, %why, "the policy failed; its last good decision stands");
+                }
+                Change::Opens(why, backoff) => tracing::warn!(kind = %P::KIND, plugin, %why, ?backoff,
+                    "the policy keeps failing and is not asked for a while; its last good decisions stand"),
+                Change::Answers => tracing::info!(kind = %P::KIND, plugin, "the policy answers again"),
             }
-            (Err(NoAnswer::Fault(why)), _) if self.slot.counters().fault_count() == 1 => {
-                tracing::warn!(kind = %P::KIND, plugin, %why, "the policy failed; its last good decision stands");
-            }
-            (Ok(_), _) if !matches!(before, BreakerState::Closed { .. }) => {
-                tracing::info!(kind = %P::KIND, plugin, "the policy answers again");
-            }
-            _ => {}
+        }
+        if let Some(left_out) = self.lines.handle_end(now) {
+            tracing::warn!(kind = %P::KIND, plugin, left_out, "the policy fails and answers in turns; not all was told");
         }
     }
 
@@ -374,7 +406,10 @@ impl<P: Decision> Worker<P> {
             last_us: us(counters.last_elapsed),
             max_us: us(counters.max_elapsed),
             fuel: counters.last_fuel,
-            probation: self.probation.as_ref().map(|on| ProbationStatus::new(&on.probation, self.origin)),
+            probation: self
+                .probation
+                .as_ref()
+                .map(|on| ProbationStatus::new(&on.probation, on.replaced_native, self.origin)),
             rollbacks: self.rollbacks,
             last_rollback: self.last_rollback.as_ref().map(|(why, _)| why.clone()),
             last_rollback_digest: self.last_rollback.as_ref().map(|(_, digest)| digest.to_string()),
@@ -393,6 +428,27 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+
+    #[test]
+    fn failing_is_told_again_after_each_answer() {
+        let closed = |faults| BreakerState::Closed { faults };
+        let (fault, backoff) = (Fault::Refused("no".into()), Duration::from_secs(1));
+        let open = BreakerState::Open { retry_at: backoff, backoff };
+        let failed: Result<(), _> = Err(NoAnswer::Fault(fault.clone()));
+        for (before, after, outcome, told) in [
+            (closed(0), closed(0), Ok(()), None),
+            (closed(0), closed(1), failed.clone(), Some(Change::Fails(&fault))),
+            (closed(1), closed(2), failed.clone(), None),
+            (closed(2), closed(0), Ok(()), Some(Change::Answers)),
+            (closed(0), closed(1), failed.clone(), Some(Change::Fails(&fault))),
+            (closed(2), open, failed.clone(), Some(Change::Opens(&fault, backoff))),
+            (open, open, Err(NoAnswer::Open { retry_at: backoff }), None),
+            (open, open, failed, Some(Change::Opens(&fault, backoff))),
+            (open, closed(0), Ok(()), Some(Change::Answers)),
+        ] {
+            assert_eq!(change(before, after, &outcome), told, "{before:?} {after:?}");
+        }
+    }
 
     /// The core does not wait for an answer any more, so the plugin's time goes to the next question.
     #[test]

@@ -276,6 +276,30 @@ fn log_floods_do_no_harm() {
     assert!(load::<Sizing>(&good().decide(flood)).unwrap().ask(&questions::sizing()).is_ok());
 }
 
+/// What is listed can be set under that name, or says that it cannot.
+#[test]
+fn limits_are_listed_by_the_names_they_are_set_by() {
+    fn listed<P: Policy>(guest: &Guest) -> Vec<&'static str> {
+        let plugin = load::<P>(guest).unwrap();
+        for (name, of) in plugin.usage() {
+            let set = limits().set(name, of.limit);
+            assert_eq!(set.is_err(), of.fixed, "{name}: {set:?}");
+        }
+        plugin.usage().into_iter().map(|(name, _)| name).collect()
+    }
+    let unknown = limits().set("none", 1).unwrap_err().to_string();
+    let settable: Vec<_> = unknown.rsplit_once(" are ").unwrap().1.split(", ").collect();
+    let assignment = listed::<Assignment>(&guests::assignment());
+    assert!(settable.iter().all(|name| assignment.contains(name)), "{assignment:?}");
+    assert!(!listed::<Sizing>(&good()).iter().any(|name| name.starts_with("fuel")));
+
+    let mut plugin = load::<Assignment>(&guests::assignment()).unwrap();
+    let fuel = plugin.ask(&questions::assignment(3, 4)).unwrap().fuel;
+    let usage = plugin.usage();
+    let used = |wanted| usage.iter().find(|(name, _)| *name == wanted).unwrap().1.used;
+    assert_eq!((used("fuel_base").max(fuel), used("fuel_per_pair")), (used("fuel_max"), Some(0)));
+}
+
 /// More at a time than the engine has slots for: who finds none free waits, and it is nobody's fault.
 #[test]
 fn many_are_asked_at_a_time() {
