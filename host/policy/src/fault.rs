@@ -51,7 +51,7 @@ pub enum Fault {
     #[error("the policy refused: {0}")]
     Refused(String),
     /// The answer breaks rules of the contract.
-    #[error("the policy's answer is invalid: {}", list(.0))]
+    #[error("the policy's answer is invalid: {}", first(.0))]
     Invalid(Vec<Violation>),
 }
 
@@ -158,6 +158,32 @@ fn after_words(words: Option<&str>) -> String {
     words.map(|words| format!(", after it logged: {words}")).unwrap_or_default()
 }
 
-fn list(violations: &[Violation]) -> String {
-    violations.iter().map(Violation::to_string).collect::<Vec<_>>().join(". ")
+/// One rule says what to correct; all of them would be cut where room is short, as between members.
+fn first(violations: &[Violation]) -> String {
+    match violations {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, more @ ..] => format!("{first} (and {} more rules are broken)", more.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_rules_the_first_is_told() {
+        let violation = |field: &str| Violation {
+            field: field.to_owned(),
+            value: "9".to_owned(),
+            rule: "it must be from 1 to 8".to_owned(),
+        };
+        let told = |fields: &[&str]| {
+            Fault::Invalid(fields.iter().map(|field| violation(field)).collect()).to_string()
+        };
+        assert_eq!(told(&["a"]), "the policy's answer is invalid: a is 9; it must be from 1 to 8");
+        assert!(
+            told(&["a", "b", "c"]).ends_with("a is 9; it must be from 1 to 8 (and 2 more rules are broken)")
+        );
+    }
 }

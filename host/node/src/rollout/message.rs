@@ -1,6 +1,8 @@
 //! What members tell each other to bring components about, on a stream of its own: it takes its turn with the
 //! applications' and goes behind membership, plans and documents. `host/wire/WIRE.md` describes the bytes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use overlan_contract::Kind;
 use overlan_core::document::SignedDocument;
@@ -158,6 +160,16 @@ fn taken(
     Ok(message.slice_ref(reader.take(len, what)?))
 }
 
+/// A reason of at most [`MAX_WHY`] bytes; one that was longer says so by an ellipsis.
+fn cut(why: &str) -> Cow<'_, str> {
+    const ELLIPSIS: &str = "…";
+    if why.len() <= MAX_WHY {
+        return Cow::Borrowed(why);
+    }
+    let end = why.floor_char_boundary(MAX_WHY - ELLIPSIS.len());
+    Cow::Owned(why[..end].trim_end().to_owned() + ELLIPSIS)
+}
+
 impl Outcome {
     fn emit(&self, out: &mut Vec<u8>) {
         match self {
@@ -170,11 +182,11 @@ impl Outcome {
             }
             Outcome::NotYet(why) => {
                 out.push(OUTCOME_NOT_YET);
-                put_text(out, why, MAX_WHY);
+                put_text(out, &cut(why), MAX_WHY);
             }
             Outcome::Refused(why) => {
                 out.push(OUTCOME_REFUSED);
-                put_text(out, why, MAX_WHY);
+                put_text(out, &cut(why), MAX_WHY);
             }
         }
     }
@@ -198,5 +210,27 @@ impl Outcome {
             OUTCOME_REFUSED => Outcome::Refused(reader.text(MAX_WHY, "reason")?),
             _ => return Err(DecodeError::OutOfRange("outcome")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_is_too_long_says_that_it_was_cut() {
+        let arrives = |why: &str| {
+            let outcome = Outcome::Refused(why.to_owned());
+            match RolloutMessage::parse(&RolloutMessage::Prepared { token: 1, outcome }.emit().into()) {
+                Ok(RolloutMessage::Prepared { outcome: Outcome::Refused(why), .. }) => why,
+                other => panic!("{other:?}"),
+            }
+        };
+        let fits = "x".repeat(MAX_WHY);
+        assert_eq!(arrives(&fits), fits);
+        assert_eq!(arrives(&"x".repeat(MAX_WHY + 1)), "x".repeat(MAX_WHY - 3) + "…");
+        // Characters of two bytes, one of which lies across the end.
+        assert_eq!(arrives(&"ü".repeat(MAX_WHY)), "ü".repeat((MAX_WHY - 3) / 2) + "…");
+        assert_eq!(arrives(&("x".repeat(MAX_WHY - 4) + "    y")), "x".repeat(MAX_WHY - 4) + "…");
     }
 }
