@@ -44,7 +44,7 @@ pub enum ClientError {
     )]
     Broken(String),
     /// The node refused.
-    #[error("{error}{}{hint}", if hint.is_empty() { "" } else { "; see: " })]
+    #[error("{error}{}{hint}", if hint.is_empty() { "" } else { "; " })]
     Refused {
         /// The HTTP status.
         status: u16,

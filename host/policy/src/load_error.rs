@@ -65,7 +65,7 @@ pub enum LoadError {
     },
     /// A component of something else.
     #[error(
-        "the component exports {}, no policy; export overlan:policy/{}@{CONTRACT_VERSION}",
+        "the component exports {}, no policy; export one of overlan:policy/{}, each @{CONTRACT_VERSION}",
         names(.exports),
         Kind::ALL.map(Kind::name).join(", overlan:policy/")
     )]

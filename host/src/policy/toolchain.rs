@@ -19,7 +19,7 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
         .current_dir(dir)
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo does not start")?;
+        .context("cargo does not start; install it by rustup (https://rustup.rs), or on Debian `apt-get install cargo-web`")?;
     ensure!(output.status.success(), "cargo failed ({}); what it says stands above", output.status);
     let manifest = dir.join("Cargo.toml");
     let messages = String::from_utf8_lossy(&output.stdout);
@@ -45,7 +45,8 @@ fn cargo(dir: &Path) -> anyhow::Result<Command> {
         );
     }
     let linker = linker(dir).context(
-        "Debian's compiler needs a linker for WebAssembly: `apt-get install lld`, or any rustup toolchain",
+        "no Rust toolchain on the path can build for wasm32-unknown-unknown (install cargo by rustup, then `rustup target add \
+         wasm32-unknown-unknown`), and Debian's in /usr/bin lacks a linker for it (`apt-get install lld`)",
     )?;
     let mut cargo = Command::new(DEBIAN[0]);
     cargo

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
-use overlan_contract::assignment::{self, MAX_REPLICAS};
+use overlan_contract::Violation;
+use overlan_contract::assignment::{self, MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES};
+use overlan_contract::failover::MAX_PATHS;
 use overlan_core::plan::fallback_assignment;
 use overlan_core::policy::fallback;
 use overlan_node::policy_host::{Assignment, Failover, Policy, Sizing, inspect};
@@ -91,7 +93,7 @@ impl Trial for Assignment {
         check(&case.question).map_err(serde_json::Error::custom)?;
         // Left out where there is no plan yet.
         case.question.previous.resize(case.question.responsibilities.len(), Vec::new());
-        Ok(case)
+        check_answer(case, assignment::validate)
     }
 
     fn questions(nodes: u16) -> Vec<assignment::Question> {
@@ -120,9 +122,35 @@ impl Trial for Assignment {
     }
 }
 
+/// The case, unless the answer that it demands is one that no policy may give.
+fn check_answer<Q, A>(
+    case: Case<Q, A>,
+    validate: impl FnOnce(&Q, &A) -> Result<(), Vec<Violation>>,
+) -> serde_json::Result<Case<Q, A>> {
+    let Some(Err(violations)) = case.answer.as_ref().map(|answer| validate(&case.question, answer)) else {
+        return Ok(case);
+    };
+    let first = violations.first().map_or_else(String::new, |violation| format!(": {violation}"));
+    Err(serde_json::Error::custom(format!("no policy may give its answer{first}")))
+}
+
 /// Whether a node could ask this.
 fn check(question: &assignment::Question) -> Result<(), String> {
     let assignment::Question { nodes, responsibilities, previous, .. } = question;
+    at_most("nodes", nodes.len(), MAX_NODES)?;
+    at_most("responsibilities", responsibilities.len(), MAX_RESPONSIBILITIES)?;
+    let mut ids = BTreeSet::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let id = &node.id;
+        if id.len() != NODE_ID_DIGITS || !id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(format!(
+                "nodes[{index}].id is `{id}`; it must be {NODE_ID_DIGITS} hexadecimal digits, in lower case"
+            ));
+        }
+        if !ids.insert(id) {
+            return Err(format!("nodes[{index}].id `{id}` is there twice"));
+        }
+    }
     let mut names = BTreeSet::new();
     for (index, duty) in responsibilities.iter().enumerate() {
         if !(1..=MAX_REPLICAS).contains(&duty.replicas) {
@@ -149,6 +177,24 @@ fn check(question: &assignment::Question) -> Result<(), String> {
     }
 }
 
+/// Digits of a node id.
+const NODE_ID_DIGITS: usize = 32;
+/// Packets per million that are all.
+const ALL_PPM: u32 = 1_000_000;
+
+fn at_most(what: &str, count: usize, most: usize) -> Result<(), String> {
+    if count > most {
+        Err(format!("there are {count} {what}; a node asks about {most} at most"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a share of packets is one.
+fn check_loss(what: &str, ppm: u32) -> Result<(), String> {
+    if ppm > ALL_PPM { Err(format!("{what} is {ppm}; it must be from 0 to {ALL_PPM}")) } else { Ok(()) }
+}
+
 /// For each peer of the first node, the pairs of their adapters.
 fn peers(nodes: u16) -> Vec<Vec<(Adapter, Adapter)>> {
     let cluster = testkit::cluster(nodes.into(), 0);
@@ -166,7 +212,9 @@ impl Trial for Sizing {
     }
 
     fn parse(text: &str) -> serde_json::Result<Case<sizing::Question, sizing::Answer>> {
-        serde_json::from_str(text)
+        let case: Case<sizing::Question, sizing::Answer> = serde_json::from_str(text)?;
+        check_loss("loss_ppm", case.question.loss_ppm).map_err(serde_json::Error::custom)?;
+        check_answer(case, sizing::validate)
     }
 
     fn questions(nodes: u16) -> Vec<sizing::Question> {
@@ -187,7 +235,14 @@ impl Trial for Failover {
     }
 
     fn parse(text: &str) -> serde_json::Result<Case<failover::Question, failover::Answer>> {
-        serde_json::from_str(text)
+        let case: Case<failover::Question, failover::Answer> = serde_json::from_str(text)?;
+        let paths = &case.question.paths;
+        let lossy = || {
+            let mut paths = paths.iter().enumerate();
+            paths.try_for_each(|(at, path)| check_loss(&format!("paths[{at}].loss_ppm"), path.loss_ppm))
+        };
+        at_most("paths", paths.len(), MAX_PATHS).and_then(|()| lossy()).map_err(serde_json::Error::custom)?;
+        check_answer(case, failover::validate)
     }
 
     fn questions(nodes: u16) -> Vec<failover::Question> {
@@ -235,5 +290,49 @@ mod tests {
             let refused = refused.err().unwrap();
             assert!(refused.contains(why), "{refused}");
         }
+    }
+
+    /// The fixture of a cluster, after a change of its question, with an answer.
+    fn refused(change: impl FnOnce(&mut assignment::Question), answer: Option<Vec<Vec<u32>>>) -> String {
+        let mut question = testkit::cluster(2, 1);
+        change(&mut question);
+        let mut fixture = serde_json::json!({ "question": question });
+        if let Some(owners) = answer {
+            fixture["answer"] = serde_json::json!({ "owners": owners });
+        }
+        Assignment::parse(&fixture.to_string()).err().map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn a_fixture_keeps_the_contracts_bounds() {
+        assert_eq!(refused(|_| {}, Some(vec![vec![0, 1]])), "");
+        let many = refused(
+            |question| question.responsibilities = testkit::cluster(0, 16_385).responsibilities,
+            None,
+        );
+        assert_eq!(many, "there are 16385 responsibilities; a node asks about 16384 at most");
+        let id = refused(|question| question.nodes[1].id = "zz".into(), None);
+        assert_eq!(id, "nodes[1].id is `zz`; it must be 32 hexadecimal digits, in lower case");
+        let twice = refused(|question| question.nodes[1].id = question.nodes[0].id.clone(), None);
+        assert!(twice.ends_with("is there twice"), "{twice}");
+        let mut lossy = testkit::sized_path(1_500, 1_500);
+        lossy.loss_ppm = 1_000_001;
+        let lossy = Sizing::parse(&serde_json::json!({ "question": lossy }).to_string());
+        assert_eq!(lossy.err().unwrap().to_string(), "loss_ppm is 1000001; it must be from 0 to 1000000");
+        let paths = Failover::parse(&serde_json::json!({ "question": testkit::paths(65) }).to_string());
+        assert_eq!(paths.err().unwrap().to_string(), "there are 65 paths; a node asks about 64 at most");
+    }
+
+    #[test]
+    fn an_answer_that_no_policy_may_give_is_the_fixtures_fault() {
+        let refused = refused(|_| {}, Some(vec![vec![77]]));
+        assert!(
+            refused.starts_with("no policy may give its answer: owners[0] (duty-0) is a list of 1;"),
+            "{refused}"
+        );
+        let question = testkit::sized_path(1_500, 9_000);
+        let answer = sizing::Answer { datagram: 8_972, coalesce: 0, burst: 65_536 };
+        let case = Sizing::parse(&serde_json::json!({ "question": question, "answer": answer }).to_string());
+        assert!(case.err().unwrap().to_string().contains("datagram is 8972; it must be from 1200 to 1472"));
     }
 }

@@ -112,6 +112,18 @@ macro_rules! numbers {
     )*};
 }
 
+/// Neither an infinity nor what is no number: no policy computes with either.
+macro_rules! finite {
+    ($($method:ident $visit:ident $type:ty;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+            match self.text.parse::<$type>() {
+                Ok(number) if number.is_finite() => self.at(visitor.$visit(number)),
+                _ => Err(self.refuse("a finite number such as 0.5")),
+            }
+        }
+    )*};
+}
+
 impl<'de> Deserializer<'de> for Value<'de> {
     type Error = ConfigError;
 
@@ -130,8 +142,11 @@ impl<'de> Deserializer<'de> for Value<'de> {
         deserialize_u32 visit_u32 u32, "a whole number";
         deserialize_u64 visit_u64 u64, "a whole number";
         deserialize_u128 visit_u128 u128, "a whole number";
-        deserialize_f32 visit_f32 f32, "a number";
-        deserialize_f64 visit_f64 f64, "a number";
+    }
+
+    finite! {
+        deserialize_f32 visit_f32 f32;
+        deserialize_f64 visit_f64 f64;
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {

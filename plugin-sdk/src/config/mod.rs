@@ -240,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn a_fraction_is_finite() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Fractions {
+            share: f64,
+        }
+        let parse = |value: &str| [("share", value)].into_iter().collect::<Config>().parse::<Fractions>();
+        assert_eq!(parse("-2.5e3"), Ok(Fractions { share: -2_500.0 }));
+        for value in ["nan", "inf", "-infinity", "1e400", "half"] {
+            let refused = parse(value).unwrap_err().to_string();
+            assert_eq!(refused, format!("`share` is `{value}`; it must be a finite number such as 0.5"));
+        }
+    }
+
+    #[test]
     fn a_key_given_twice_or_missing_is_refused() {
         assert_eq!(
             parse(&[("count", "1"), ("count", "2")]).unwrap_err().to_string(),
