@@ -5,6 +5,24 @@
 ///
 /// For `wasm32` it emits the exports of the kind's world; for every other target only a check that
 /// the type implements the trait, so that policies link into native binaries, many at a time.
+///
+/// ```
+/// use overlan_plugin_sdk::{Config, ConfigError, Log, Sizing, export, sizing};
+///
+/// struct Smallest;
+///
+/// impl Sizing for Smallest {
+///     fn configure(config: &Config) -> Result<Self, ConfigError> {
+///         config.expect_empty().map(|()| Smallest)
+///     }
+///
+///     fn decide(&mut self, _: &sizing::Question, _: &dyn Log) -> Result<sizing::Answer, String> {
+///         Ok(sizing::Answer { datagram: 1_200, coalesce: 1_200, burst: 12_000 })
+///     }
+/// }
+///
+/// export!(sizing: Smallest);
+/// ```
 #[macro_export]
 macro_rules! export {
     (assignment: $policy:ty) => {

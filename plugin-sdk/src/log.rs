@@ -3,6 +3,12 @@
 use std::cell::RefCell;
 
 /// Severity of a line.
+///
+/// ```
+/// use overlan_plugin_sdk::Level;
+///
+/// assert!(Level::Error > Level::Debug);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// For the policy's author.
@@ -17,7 +23,22 @@ pub enum Level {
 
 /// Where lines go: the node's log under the host, a [`Recorder`] in tests.
 ///
-/// The host keeps at most 1,024 bytes of a line and limits the rate.
+/// The host keeps at most 1,024 bytes of a line, so many lines of a call and of a minute (limit `log_lines`), and counts the
+/// others.
+///
+/// ```
+/// use overlan_plugin_sdk::{Level, Log, Recorder};
+///
+/// fn smallest(mtu: u32, log: &dyn Log) -> bool {
+///     if mtu < 1_280 {
+///         log.warn(&format!("an MTU of {mtu} is below what IPv6 needs"));
+///     }
+///     mtu < 1_280
+/// }
+///
+/// let log = Recorder::default();
+/// assert!(smallest(576, &log) && log.lines()[0].0 == Level::Warn);
+/// ```
 pub trait Log {
     /// Writes one line.
     fn write(&self, level: Level, message: &str);
@@ -44,6 +65,12 @@ pub trait Log {
 }
 
 /// Drops every line.
+///
+/// ```
+/// use overlan_plugin_sdk::{Discard, Log};
+///
+/// Discard.error("nobody hears it");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discard;
 

@@ -277,6 +277,15 @@ pub enum Speed {
 
 /// What an adapter's class of service is worth, in percent: what `listed` says of the class, else 25% for adapters
 /// marked for lower-effort traffic (DSCP 1, RFC 8622, and 8, RFC 4594) and 100% for the others.
+///
+/// ```
+/// use overlan_plugin_sdk::{Adapter, Within, placement::class_percent, testkit};
+///
+/// let listed = [("gold".to_owned(), Within::new(300))].into();
+/// let gold = Adapter { class_of_service: "gold".into(), ..testkit::adapter("eth0", "10.1.0.2/24") };
+/// let bulk = Adapter { dscp: 8, ..testkit::adapter("eth0", "10.1.0.2/24") };
+/// assert_eq!((class_percent(&gold, &listed), class_percent(&bulk, &listed)), (300, 25));
+/// ```
 pub fn class_percent(adapter: &Adapter, listed: &BTreeMap<String, Within<1, 1_000>>) -> u32 {
     match listed.get(&adapter.class_of_service) {
         Some(percent) => percent.value(),
@@ -286,12 +295,28 @@ pub fn class_percent(adapter: &Adapter, listed: &BTreeMap<String, Within<1, 1_00
 }
 
 /// A node's adapters that are up, in its owner's order of preference.
+///
+/// ```
+/// use overlan_plugin_sdk::{Adapter, AdapterStatus, placement::up, testkit};
+///
+/// let dead = Adapter { status: AdapterStatus::Down, ..testkit::adapter("eth0", "10.1.0.2/24") };
+/// let node = testkit::node("a", vec![dead, testkit::adapter("eth1", "10.2.0.2/24")]);
+/// assert_eq!(up(&node).next().unwrap().name, "eth1");
+/// ```
 pub fn up(node: &assignment::Node) -> impl Iterator<Item = &Adapter> {
     node.adapters.iter().filter(|adapter| adapter.status == AdapterStatus::Up)
 }
 
 /// For each node the subnets of its adapters that are up, numbered, ascending. Nodes that share a number share
 /// a subnet, and so a switch and a router.
+///
+/// ```
+/// use overlan_plugin_sdk::{placement::number_subnets, testkit};
+///
+/// let node = |name, cidr| testkit::node(name, vec![testkit::adapter("eth0", cidr)]);
+/// let nodes = [node("a", "10.1.0.1/24"), node("b", "10.2.0.1/24"), node("c", "10.1.0.2/24")];
+/// assert_eq!(number_subnets(&nodes), [[0], [1], [0]]);
+/// ```
 pub fn number_subnets(nodes: &[assignment::Node]) -> Vec<Vec<u32>> {
     // By number, not by `IpAddr`, whose comparison is a call for some bytes; those of IPv4 by one of 64 bits.
     let mut four: Numbers<u64> = Numbers::default();
@@ -339,6 +364,12 @@ impl Hasher for Mixer {
 }
 
 /// Whether two ascending lists, as [`number_subnets`] gives them, have a number in common.
+///
+/// ```
+/// use overlan_plugin_sdk::placement::overlap;
+///
+/// assert!(overlap(&[0, 3], &[3, 4]) && !overlap(&[0, 3], &[1, 2]));
+/// ```
 pub fn overlap(one: &[u32], other: &[u32]) -> bool {
     one.iter().any(|subnet| other.binary_search(subnet).is_ok())
 }

@@ -7,6 +7,27 @@ use crate::{Config, ConfigError, Log, assignment, failover, sizing};
 /// The host makes a fresh instance for each question, so nothing that `decide` stores in `self`
 /// is seen again: what was decided before comes with the question, as `previous`. The question's strings are not
 /// copies of what the host handed over but lie in it; clone what `decide` wants to change.
+///
+/// ```
+/// use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, assignment, placement::Eligible, testkit};
+///
+/// /// Each duty to the first nodes that may have it.
+/// struct First;
+///
+/// impl Assignment for First {
+///     fn configure(config: &Config) -> Result<Self, ConfigError> {
+///         config.expect_empty().map(|()| First)
+///     }
+///
+///     fn decide(&mut self, question: &assignment::Question, _: &dyn Log) -> Result<assignment::Answer, String> {
+///         let eligible = Eligible::new(question, |index, _| index);
+///         let owners = |duty| eligible.nodes(duty)[..eligible.wanted(duty)].to_vec();
+///         Ok(assignment::Answer { owners: (0..question.responsibilities.len()).map(owners).collect() })
+///     }
+/// }
+///
+/// testkit::check_assignment::<First>(&Config::default(), 0.5);
+/// ```
 pub trait Assignment: Sized {
     /// Makes the policy from its configuration. Called once, before anything else.
     ///
@@ -26,6 +47,27 @@ pub trait Assignment: Sized {
 }
 
 /// Decides how large datagrams and bursts are on a path.
+///
+/// ```
+/// use overlan_plugin_sdk::{Config, ConfigError, Log, Sizing, sizing, testkit};
+///
+/// /// As large as both ends carry.
+/// struct Fits;
+///
+/// impl Sizing for Fits {
+///     fn configure(config: &Config) -> Result<Self, ConfigError> {
+///         config.expect_empty().map(|()| Fits)
+///     }
+///
+///     fn decide(&mut self, question: &sizing::Question, _: &dyn Log) -> Result<sizing::Answer, String> {
+///         let far = question.remote.mtu.saturating_sub(question.overhead);
+///         let datagram = question.largest_datagram().min(far).max(sizing::MIN_DATAGRAM);
+///         Ok(sizing::Answer { datagram, coalesce: datagram, burst: sizing::MAX_BURST })
+///     }
+/// }
+///
+/// testkit::check_sizing::<Fits>(&Config::default());
+/// ```
 pub trait Sizing: Sized {
     /// Makes the policy from its configuration. Called once, before anything else.
     ///
@@ -41,6 +83,35 @@ pub trait Sizing: Sized {
 }
 
 /// Decides the order of the paths to a peer, and when a path is late or dead.
+///
+/// ```
+/// use overlan_plugin_sdk::{Config, ConfigError, Failover, Log, failover, testkit};
+///
+/// /// Paths as they stand, each dead after three probes without a reply.
+/// struct InOrder;
+///
+/// impl Failover for InOrder {
+///     fn configure(config: &Config) -> Result<Self, ConfigError> {
+///         config.expect_empty().map(|()| InOrder)
+///     }
+///
+///     fn decide(&mut self, question: &failover::Question, _: &dyn Log) -> Result<failover::Answer, String> {
+///         let timing = failover::Timing {
+///             probe_interval_us: 200_000,
+///             reply_timeout_us: 100_000,
+///             misses: 3,
+///             hold_down_ms: 5_000,
+///         };
+///         Ok(failover::Answer {
+///             order: (0..question.paths.len() as u32).collect(),
+///             mode: failover::Mode::Passive,
+///             timings: vec![timing; question.paths.len()],
+///         })
+///     }
+/// }
+///
+/// testkit::check_failover::<InOrder>(&Config::default());
+/// ```
 pub trait Failover: Sized {
     /// Makes the policy from its configuration. Called once, before anything else.
     ///

@@ -27,6 +27,13 @@ pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
 /// Mixes two hashes made with different seeds into one of the pair: the finaliser of splitmix64
 /// (Steele, Lea and Flood, OOPSLA 2014; constants of Stafford's mix 13). Costs two multiplications, so
 /// nodes and duties are hashed once each and only pairs are mixed.
+///
+/// ```
+/// use overlan_plugin_sdk::score::{hash, mix};
+///
+/// let (node, duty) = (hash(1, b"a"), hash(2, b"shard-7"));
+/// assert_ne!(mix(node, duty), mix(hash(1, b"b"), duty));
+/// ```
 #[inline]
 pub const fn mix(node: u64, duty: u64) -> u64 {
     let mut z = node ^ duty;
@@ -37,6 +44,13 @@ pub const fn mix(node: u64, duty: u64) -> u64 {
 
 /// A node's share in the race, kept as its reciprocal. Depends on nothing but the number it was made
 /// of, so that a node that leaves cannot shift the others' costs by rounding.
+///
+/// ```
+/// use overlan_plugin_sdk::score::Weight;
+///
+/// assert_eq!(Weight::new(0), Weight::new(1));
+/// assert_eq!(Weight::new(5_000), Weight::new(Weight::MAX));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
     reciprocal: u32,
@@ -77,6 +91,13 @@ pub const fn cost(hash: u64, weight: Weight) -> u64 {
 
 /// A lower bound of [`cost`] for one multiplication: `1 - u <= -log2(u)`. Most pairs of a large
 /// cluster are out of the race by it.
+///
+/// ```
+/// use overlan_plugin_sdk::score::{Weight, cost, cost_floor, mix};
+///
+/// let (pair, weight) = (mix(1, 2), Weight::new(3));
+/// assert!(cost_floor(pair, weight) <= cost(pair, weight));
+/// ```
 #[inline]
 pub const fn cost_floor(hash: u64, weight: Weight) -> u64 {
     (!hash >> 32) * weight.reciprocal as u64

@@ -5,6 +5,13 @@ use crate::failover::{PathState, Rtt};
 use crate::{Adapter, AdapterStatus, assignment, failover, sizing};
 
 /// A question with a name that says what it is about.
+///
+/// ```
+/// use overlan_plugin_sdk::testkit::{self, Fixture};
+///
+/// let own = Fixture { name: "two-nodes-one-duty", question: testkit::cluster(2, 1) };
+/// assert_eq!(own.question.nodes.len(), 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixture<Q> {
     /// What it is about, fit for a file name.
