@@ -27,7 +27,8 @@ pub(crate) const EXIT_STATUS: &str = "Exit status: 0 in force, and all live memb
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_STATUS)]
 pub(crate) struct ApplyArgs {
-    /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it, of at most 8 MiB; `-` is standard input
+    /// TOML or JSON with [[responsibility]] and [policy.KIND], as `overlan get` prints it; `-` is standard input. The text may have 8 MiB, and
+    /// what it says 1 MiB as members pass it on (names, attributes and configuration, without what TOML adds)
     file: PathBuf,
     /// Sign it with the operator's key, which `overlan keygen --operator` made
     #[arg(long, value_name = "KEYFILE")]

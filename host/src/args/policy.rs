@@ -24,6 +24,10 @@ pub(crate) enum PolicyCommand {
         query: Query,
     },
     /// Swap a plugin in on the running node
+    ///
+    /// It is on probation at first, and `policy rollback` then goes back to the plugin that was there before it, as it does by
+    /// itself on a fault. One that is replaced while it is on probation is not kept: `rollback` goes to the one that last
+    /// passed its probation.
     Set {
         kind: Kind,
         /// A component file, or `builtin:NAME`
@@ -38,6 +42,9 @@ pub(crate) enum PolicyCommand {
         query: Query,
     },
     /// Have every member fetch, test and switch to a plugin: all at one version of the cluster document, or none
+    ///
+    /// It is on probation on each member. `policy rollback` on one goes back there to the plugin that last passed its
+    /// probation, not to one that was replaced while still on it.
     Push(crate::policy::push::PushArgs),
     /// Let the native fallback answer
     Unset {
@@ -45,7 +52,7 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         query: Query,
     },
-    /// Go back to the plugin before
+    /// Go back to the plugin before: the one that last passed its probation, not one replaced while still on it
     Rollback {
         kind: Kind,
         #[command(flatten)]
