@@ -54,7 +54,7 @@ impl From<Stopped> for ApiError {
 impl From<PolicyError> for ApiError {
     fn from(error: PolicyError) -> Self {
         let (status, hint) = match &error {
-            PolicyError::UnknownBuiltin(_) => (StatusCode::NOT_FOUND, "overlan policy list"),
+            PolicyError::UnknownBuiltin(_) => (StatusCode::NOT_FOUND, ""),
             PolicyError::Load(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "`overlan policy check FILE` tells more")
             }
@@ -90,7 +90,7 @@ impl From<KeyringFailure> for ApiError {
             KeyringFailure::Keyring { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             KeyringFailure::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        ApiError::new(status, failure, "overlan keys list")
+        ApiError::new(status, failure, "`overlan keys list` shows the keys")
     }
 }
 
@@ -174,7 +174,8 @@ async fn routes(State(node): State<NodeHandle>) -> Answer {
 }
 
 fn kind(text: &str) -> Result<Kind, ApiError> {
-    text.parse().map_err(|error| ApiError::new(StatusCode::NOT_FOUND, error, "overlan policy list"))
+    text.parse()
+        .map_err(|error| ApiError::new(StatusCode::NOT_FOUND, error, "`overlan policy list` shows the kinds"))
 }
 
 async fn policy_show(State(node): State<NodeHandle>, Path(name): Path<String>) -> Answer {
@@ -309,7 +310,7 @@ async fn keys_retire(State(node): State<NodeHandle>, Path(id): Path<String>) -> 
 fn key_id(text: &str) -> Result<KeyId, ApiError> {
     let wrong = || {
         let error = format!("{text:?} is no key id: it has eight hexadecimal digits");
-        ApiError::new(StatusCode::BAD_REQUEST, error, "overlan keys list")
+        ApiError::new(StatusCode::BAD_REQUEST, error, "`overlan keys list` shows the keys")
     };
     let digits =
         Some(text).filter(|text| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));

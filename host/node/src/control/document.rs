@@ -32,16 +32,22 @@ pub(super) fn watchers() -> Arc<Semaphore> {
 impl From<ApplyFailure> for ApiError {
     fn from(failure: ApplyFailure) -> Self {
         let (status, hint) = match &failure {
-            ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "overlan get"),
+            ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => {
+                (StatusCode::BAD_REQUEST, "`overlan get` prints the one in force")
+            }
             ApplyFailure::Refused(ApplyError::OperatorsDiffer(_)) => (StatusCode::CONFLICT, "overlan status"),
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(ApplyError::NotSigned) => {
                 (StatusCode::CONFLICT, "`overlan apply --help` or `overlan policy push --help`")
             }
-            ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, "overlan get"),
-            ApplyFailure::NoComponent(_) => (StatusCode::UNPROCESSABLE_ENTITY, "overlan get"),
+            ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => {
+                (StatusCode::CONFLICT, "`overlan get` prints the one in force")
+            }
+            ApplyFailure::NoComponent(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "`overlan get` prints the one in force")
+            }
             ApplyFailure::Member { .. } => {
-                let hint = "`overlan status` and `overlan policy show KIND` at that member";
+                let hint = "`overlan status` and `overlan policy show KIND` at that member tell more";
                 (StatusCode::UNPROCESSABLE_ENTITY, hint)
             }
             ApplyFailure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, "start the node again"),
@@ -59,7 +65,9 @@ pub(super) async fn apply(State(node): State<NodeHandle>, request: Request) -> A
     let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok());
     let made = content_type == Some("application/octet-stream");
     let bytes = body(request).await?;
-    let bad = |error: String| ApiError::new(StatusCode::BAD_REQUEST, error, "overlan get");
+    let bad = |error: String| {
+        ApiError::new(StatusCode::BAD_REQUEST, error, "`overlan get` prints the one in force")
+    };
     if made {
         let document = SignedDocument::parse(bytes).map_err(|error| bad(error.to_string()))?;
         return ok(node.apply_document(document).await?);
@@ -72,7 +80,9 @@ pub(super) async fn apply(State(node): State<NodeHandle>, request: Request) -> A
 pub(super) async fn offer(State(node): State<NodeHandle>, request: Request) -> Answer {
     let wasm = body(request).await?;
     let offered = node.offer_component(wasm).await;
-    ok(offered.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error, "overlan policy check FILE"))?)
+    ok(offered.map_err(|error| {
+        ApiError::new(StatusCode::BAD_REQUEST, error, "`overlan policy check FILE` tells more")
+    })?)
 }
 
 /// One JSON object a line for as long as the client reads, and empty lines where nothing happens.
