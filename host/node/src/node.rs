@@ -234,7 +234,7 @@ async fn load_plugins(policies: &Policies, plugins: Vec<Candidate>) -> Result<()
     let loads = plugins.into_iter().map(async |plugin| {
         let (kind, name) = (plugin.kind, plugin.name.clone());
         let why = |error| not_loaded(kind, &format!("{name}: "), error);
-        policies.set(plugin, Priority::Normal).await.map_err(why)
+        policies.set(plugin, Priority::Start).await.map_err(why)
     });
     futures_util::future::try_join_all(loads).await.map(drop)
 }

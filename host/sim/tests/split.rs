@@ -310,3 +310,34 @@ fn votes_that_are_passed_on_come_to_rest() {
         assert!(datagrams < 600, "seed {seed}: {datagrams} datagrams in ten seconds");
     }
 }
+
+/// It never saw those alive that are out of reach, but finds them in the table of the one that lets it in.
+#[test]
+fn a_newcomer_makes_no_majority_of_a_minority() {
+    for seed in 1..=4 {
+        let mut world = meet(seed, Quorum::Majority);
+        let [alone, others] = [&ADDRESSES[..1], &ADDRESSES[1..]].map(|side| {
+            side.iter().map(|address| address.parse().expect("an address")).collect::<Vec<IpAddr>>()
+        });
+        world.network.partition(&alone, &others);
+        world.run_for(30 * SECOND);
+        let newcomer = "10.1.1.3";
+        world.network.partition(&[newcomer.parse().expect("an address")], &others);
+        let mut config = Config::new("newcomer".to_owned(), BootId::default(), [0; 32]);
+        config.responsibilities = duties("configured");
+        config.quorum = Quorum::Majority;
+        config.seeds = vec![(alone[0], 7400).into()];
+        world.add_with(config, &[newcomer]);
+        for _ in 0..40 {
+            world.run_for(SECOND);
+            for member in [0, 3] {
+                let plan = world.members[member].core.as_ref().expect("it runs").plan();
+                assert!(
+                    plan.duties.is_empty(),
+                    "seed {seed}: {} plans for a minority",
+                    world.members[member].id
+                );
+            }
+        }
+    }
+}

@@ -10,8 +10,8 @@ use core::time::Duration;
 use overlan_wire::limits::MAX_HEARD_BITMAP;
 use overlan_wire::{Digest, DocumentId, Frame, NodeId};
 
-use super::Core;
 use super::cluster::Origin;
+use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::time::Instant;
 
@@ -95,7 +95,7 @@ impl<C: Crypto> Core<C> {
     ) {
         let Some(&from) = self.boots.get(&origin.boot) else { return };
         let document = self.documents.known.get(&from).copied().unwrap_or_default();
-        if contested {
+        if contested && document == self.documents.id() {
             self.hearsay.contested = Some((document, self.now));
         }
         self.note_agreed_by(document, agreed_by);
@@ -110,7 +110,7 @@ impl<C: Crypto> Core<C> {
             .ids()
             .enumerate()
             .filter(|&(place, _)| is_set(tables, place) || is_set(documents, place))
-            .filter(|&(_, id)| id != self.id && self.heard_lately(id).is_none())
+            .filter(|&(_, id)| id != self.id && is_live(self.state_of(id)) && self.heard_lately(id).is_none())
             .collect();
         for (place, id) in unheard {
             if is_set(tables, place) {

@@ -21,6 +21,8 @@ const GREETED: Duration = Duration::from_secs(60);
 /// After a start, members are waited for so long where they were before: of two that start with one identity as all do, as
 /// after a power failure, the one that is still there is the member. One that moved while all were down is let in then.
 const AWAITED: Duration = Duration::from_secs(10);
+/// A newcomer has the table of those it joined after so long.
+const LEARNS: Duration = Duration::from_secs(10);
 /// Greeted at once, until then.
 const AT_ONCE: usize = 8;
 /// Addresses that a problem names.
@@ -58,9 +60,15 @@ impl<C: Crypto> Core<C> {
     pub(super) fn met(&mut self, id: NodeId) {
         let before = self.config.last_known.len();
         self.config.last_known.retain(|last| last.id != id);
-        if self.config.last_known.len() < before {
+        if self.config.last_known.len() < before || self.learns_members() && self.table.entry(id).is_some() {
             self.lived.insert(id);
         }
+    }
+
+    /// Whether it takes the table's members as those that let it in have them: one that knew none when it started can't tell
+    /// which of them ever were. That they are out of reach is no reason not to count them.
+    fn learns_members(&self) -> bool {
+        self.newcomer && self.hellos.joined.is_none_or(|since| self.now.since(since) < LEARNS)
     }
 
     /// A member that was elsewhere when this node last ran, and may come back there.

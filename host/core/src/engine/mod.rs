@@ -105,6 +105,8 @@ pub struct Core<C: Crypto> {
     seen: BTreeMap<NodeId, Seen>,
     /// Others in the table that were alive once, as far as is known here: an entry alone is no member.
     lived: BTreeSet<NodeId>,
+    /// It knew no other member when it started.
+    newcomer: bool,
     /// Boxed, as the table's records are.
     peers: BTreeMap<NodeId, Box<Peer<C::Aead>>>,
     sessions: BTreeMap<SessionId, NodeId>,
@@ -186,6 +188,7 @@ impl<C: Crypto> Core<C> {
         let id = crypto.node_id(&crypto.sign_key());
         let version = config.last_version;
         let identity = Identity::new(id, config.boot, version + 1);
+        let newcomer = config.last_known.is_empty();
         let mut core = Core {
             membership: Membership::new(identity, &mut rng, now),
             planner: Planner::new(id, rng.next_u64()),
@@ -211,6 +214,7 @@ impl<C: Crypto> Core<C> {
             retired: VecDeque::new(),
             seen: BTreeMap::new(),
             lived: BTreeSet::new(),
+            newcomer,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             plugin_digests: [Digest([0; 32]); 3],
@@ -488,8 +492,8 @@ impl<C: Crypto> Core<C> {
         payloads.collect()
     }
 
-    /// The member of this name (a live one before others, of several the one that has had it for longest), or whose id starts with these hexadecimal
-    /// digits (at least 4, unambiguous).
+    /// The member of this name (a live one before others, of several the one that has had it for longest), or whose id
+    /// starts with these hexadecimal digits (at least 4, unambiguous).
     pub fn find(&self, name_or_id: &str) -> Option<NodeId> {
         self.named(name_or_id).min().map(|(.., id)| id).or_else(|| self.find_id(name_or_id))
     }

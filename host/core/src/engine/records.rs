@@ -349,6 +349,7 @@ impl<C: Crypto> Core<C> {
         }
         self.seen.remove(&id);
         self.lived.remove(&id);
+        self.removals.forget(id);
         self.forget_told(id);
         self.to_schedule.insert(id);
     }

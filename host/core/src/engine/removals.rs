@@ -5,6 +5,7 @@
 //! forgotten while it could not be heard), they say so with a removal of that version as well, and it begins again, under a
 //! boot of its own. It does so once in a while only: whoever removes it again and again would have it lose its messages.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -30,29 +31,45 @@ const SURE: u64 = 4;
 /// Removals of live members that came.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
-    /// The last one's node, version and author, and when it came.
-    last: Option<(NodeId, u64, NodeId, Instant)>,
-    /// How many came of the same cause.
-    times: u64,
+    /// By the member that they name.
+    of: BTreeMap<NodeId, Removed>,
+    /// Of whom the last that was too many was, and whose.
+    lie: Option<(NodeId, NodeId)>,
     /// Those that were too many.
     lies: Sighting,
     /// When this node began again last.
     began: Option<Instant>,
 }
 
+/// Removals of one member.
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    /// Of the last one, which came then.
+    version: u64,
+    at: Instant,
+    /// How many came of the same cause.
+    times: u64,
+}
+
 impl Removals {
-    /// Counts each version once: one removal comes by several ways.
-    fn note(&mut self, now: Instant, removal: &Forgotten, by: NodeId) {
-        let last = self.last.filter(|(id, ..)| *id == removal.id);
-        if last.is_some_and(|(_, version, ..)| version >= removal.version) {
-            return;
+    /// Counts each version once, as one removal comes by several ways: how many came of the same cause.
+    fn note(&mut self, now: Instant, removal: &Forgotten, by: NodeId) -> u64 {
+        let last = self.of.get(&removal.id).copied();
+        if let Some(last) = last.filter(|last| last.version >= removal.version) {
+            return last.times;
         }
-        let follows = last.is_some_and(|(.., at)| now.since(at) < ONE_CAUSE);
-        self.times = if follows { self.times + 1 } else { 1 };
-        self.last = Some((removal.id, removal.version, by, now));
-        if self.times >= SURE {
+        let times = last.filter(|last| now.since(last.at) < ONE_CAUSE).map_or(1, |last| last.times + 1);
+        self.of.insert(removal.id, Removed { version: removal.version, at: now, times });
+        if times >= SURE {
+            self.lie = Some((removal.id, by));
             self.lies.note(now);
         }
+        times
+    }
+
+    /// It is no member any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.of.remove(&node);
     }
 }
 
@@ -61,8 +78,7 @@ impl<C: Crypto> Core<C> {
     /// (others then take each of the two for the other's past), until one gives way.
     pub(super) fn note_removed(&mut self, removal: &Forgotten) -> bool {
         let (now, by) = (self.now, self.crypto.node_id(&removal.by_key));
-        self.removals.note(now, removal, by);
-        let dropped = self.removals.times >= DROPPED;
+        let dropped = self.removals.note(now, removal, by) >= DROPPED;
         let rested = self.removals.began.is_none_or(|at| now.since(at) >= PAUSE);
         let begins = dropped && rested || self.conflict.is_seen(now);
         if begins {
@@ -85,7 +101,7 @@ impl<C: Crypto> Core<C> {
     /// Who removes the living.
     pub(super) fn removal_problem(&self, now: Instant) -> Option<String> {
         let times = self.removals.lies.lasting(now)?;
-        let (of, _, by, _) = self.removals.last?;
+        let (of, by) = self.removals.lie?;
         Some(format!(
             "{times} removals of live members came (the last of {}, signed by {}): that member is not what it should be; take \
              it out, and change the cluster key (`overlan keys`)",

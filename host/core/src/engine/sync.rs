@@ -46,6 +46,8 @@ pub(super) struct Agreement {
     pub(super) took: Option<Duration>,
     /// Another took itself for the leader, published this agreement, and knew perhaps few members.
     untold: bool,
+    /// When all were told last.
+    told_all: Option<Instant>,
     /// Who was told lately that what it takes for agreed is not, and when.
     corrected: BTreeMap<NodeId, Instant>,
 }
@@ -60,6 +62,7 @@ impl Agreement {
             changed_at: now,
             took: None,
             untold: false,
+            told_all: None,
             corrected: BTreeMap::new(),
         }
     }
@@ -245,6 +248,11 @@ impl<C: Crypto> Core<C> {
         if !self.awaits_agreement() || self.left || self.leader() != self.id {
             return;
         }
+        // What another took for agreed is told to all once in a while: whoever says so again and again is no reason to.
+        let told = self.agreement.told_all.is_some_and(|at| self.now.since(at) < PERIOD);
+        if told && self.agreement.digest == self.table.digest() {
+            return;
+        }
         let peers = self.live_peers();
         if !peers.iter().all(|&peer| self.holds_table(peer)) {
             return;
@@ -255,7 +263,7 @@ impl<C: Crypto> Core<C> {
             self.agreement.digest = digest;
             self.note_agreement();
         }
-        self.agreement.untold = false;
+        (self.agreement.untold, self.agreement.told_all) = (false, Some(self.now));
         self.summarize_to(&peers);
     }
 

@@ -188,7 +188,7 @@ impl Policies {
         let preparation = Preparation { engine, candidate, limits, questions, priority, permit };
         let mut prepared = preparation.run().await?;
         // At the start nothing better stands behind it.
-        prepared.probation = (priority == Priority::Background).then_some(settings.probation);
+        prepared.probation = (priority != Priority::Start).then_some(settings.probation);
         Ok(prepared)
     }
 

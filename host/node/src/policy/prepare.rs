@@ -18,8 +18,10 @@ use super::status::PolicyError;
 /// How much a compilation may get in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// At the start, when everything waits for it.
-    Normal,
+    /// At the start, when everything waits for it; no probation, as there is nothing to go back to.
+    Start,
+    /// What answers is to be replaced soon.
+    Urgent,
     /// Beside running traffic: whatever processor time is left over.
     Background,
 }

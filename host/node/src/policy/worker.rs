@@ -54,8 +54,16 @@ struct OnProbation {
 /// When what a plugin did not answer is asked again.
 struct Again {
     at: Option<Duration>,
+    /// When something was not answered last.
+    failed: Duration,
     /// From a failure until then, doubled each time: some questions a plugin may never answer.
     pause: Duration,
+}
+
+impl Again {
+    fn new(at: Option<Duration>, breaker: BreakerConfig) -> Self {
+        Again { at, failed: Duration::ZERO, pause: breaker.first_backoff }
+    }
 }
 
 struct Worker<P: Decision> {
@@ -91,7 +99,7 @@ pub(super) fn start<P: Decision>(
     let mut worker = Worker::<P> {
         slot: Slot::new(breaker),
         breaker,
-        again: Again { at: None, pause: breaker.first_backoff },
+        again: Again::new(None, breaker),
         facts: Default::default(),
         probation: None,
         shadow: None,
@@ -222,9 +230,14 @@ impl<P: Decision> Worker<P> {
         match outcome {
             // It works again, and was not asked meanwhile.
             Ok(_) if !matches!(before, BreakerState::Closed { .. }) => {
-                self.again = Again { at: Some(now), pause: self.breaker.first_backoff };
+                self.again = Again::new(Some(now), self.breaker);
             }
             Err(NoAnswer::Fault(_) | NoAnswer::Late | NoAnswer::Open { .. }) if self.again.at.is_none() => {
+                // After a long while without it is another cause.
+                if now.saturating_sub(self.again.failed) > 4 * self.again.pause {
+                    self.again.pause = self.breaker.first_backoff;
+                }
+                self.again.failed = now;
                 let opens = match self.slot.breaker() {
                     BreakerState::Open { retry_at, .. } => retry_at,
                     BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => now,
@@ -369,7 +382,7 @@ impl<P: Decision> Worker<P> {
     /// Another plugin answers from now on.
     fn announce(&mut self) -> PolicyStatus {
         // All is asked of it anew.
-        self.again = Again { at: None, pause: self.breaker.first_backoff };
+        self.again = Again::new(None, self.breaker);
         let status = self.publish();
         if let Some(commands) = self.commands.upgrade() {
             // Waits while the driver is busy; the driver never waits for this thread.

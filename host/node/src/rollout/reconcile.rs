@@ -288,7 +288,7 @@ async fn end_pending(node: &NodeHandle, version: Option<u64>) {
 /// How urgent it is that the wanted plugin of a kind answers: plans wait for it, and where nothing but the native fallback
 /// answers, all else does.
 fn urgency(node: &NodeHandle, kind: Kind) -> Priority {
-    if kind == Kind::Assignment || is_native(node, kind) { Priority::Normal } else { Priority::Background }
+    if kind == Kind::Assignment || is_native(node, kind) { Priority::Urgent } else { Priority::Background }
 }
 
 fn is_native(node: &NodeHandle, kind: Kind) -> bool {
