@@ -60,7 +60,8 @@ impl<C: Crypto> Core<C> {
     pub(super) fn met(&mut self, id: NodeId) {
         let before = self.config.last_known.len();
         self.config.last_known.retain(|last| last.id != id);
-        if self.config.last_known.len() < before || self.learns_members() && self.table.entry(id).is_some() {
+        let learns = self.learns_members() && id != self.id && self.table.entry(id).is_some();
+        if self.config.last_known.len() < before || learns {
             self.lived.insert(id);
         }
     }
