@@ -5,6 +5,7 @@
 //! breaks the rules with valid keys. Policies are answered by the core's native fallbacks unless a [`World::policy`] is
 //! set.
 
+pub mod forged;
 mod insider;
 mod network;
 mod world;

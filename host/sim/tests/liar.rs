@@ -8,12 +8,12 @@ use overlan_core::Config;
 use overlan_core::config::Quorum;
 use overlan_core::crypto::Crypto as _;
 use overlan_core::document::{Document, SignedDocument};
-use overlan_seal::{Identity, Keyring, Seal};
+use overlan_seal::Seal;
+use overlan_sim::forged::{made_up, sign};
 use overlan_sim::{Insider, Network, World};
 use overlan_wire::limits::{CLUSTER_STREAM, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{
-    Adapter, AdapterStatus, BootId, Digest, DocumentId, Entry, Forgotten, Fragment, Frame, MessageId,
-    MessageMode, NodeId, Record, SignedRecord,
+    BootId, Digest, DocumentId, Forgotten, Fragment, Frame, MessageId, MessageMode, NodeId, Record,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -92,48 +92,8 @@ fn little_that_is_sent_makes_nobody_send_much() {
     }
 }
 
-fn sign(seal: &Seal, record: Record) -> Vec<u8> {
-    let unsigned = record.to_unsigned_bytes().expect("it fits");
-    let signature = seal.sign(&unsigned);
-    SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
-}
-
 fn removal(seal: &Seal, id: NodeId, version: u64) -> Vec<u8> {
     sign(seal, Record::Forgotten(Forgotten { id, version, by_key: seal.sign_key() }))
-}
-
-/// The entry of a node that never ran, with so many addresses.
-fn made_up(number: u32, version: u64, addresses: u16) -> (NodeId, Vec<u8>) {
-    let mut seed = [7; 32];
-    seed[..4].copy_from_slice(&number.to_be_bytes());
-    let seal = Seal::new(Identity::from_seeds(&seed, &seed), Keyring::public_lab(), "sim");
-    let id = seal.node_id(&seal.sign_key());
-    let adapter = |port| Adapter {
-        name: "eth0".into(),
-        kind: "ether".into(),
-        address: "10.66.6.6".parse().expect("an address"),
-        port,
-        prefix_length: 24,
-        mtu: 1_500,
-        speed: 0,
-        class_of_service: String::new(),
-        dscp: 0,
-        status: AdapterStatus::Up,
-        gateways: vec![],
-    };
-    let entry = Entry {
-        id,
-        boot: BootId(seed[..16].try_into().expect("sixteen")),
-        version,
-        name: format!("made-up-{number}"),
-        sign_key: seal.sign_key(),
-        exchange_key: seal.exchange_key(),
-        adapters: (1..=addresses).map(adapter).collect(),
-        attributes: vec![],
-        left: false,
-        operator: None,
-    };
-    (id, sign(&seal, Record::Entry(entry)))
 }
 
 fn problems(world: &World, member: usize) -> Vec<String> {

@@ -3,10 +3,9 @@
 use std::alloc::System;
 use std::time::Duration;
 
-use overlan_core::crypto::Crypto as _;
-use overlan_seal::{Identity, Keyring, Seal};
+use overlan_sim::forged::made_up;
 use overlan_sim::{Insider, Network, World};
-use overlan_wire::{Adapter, AdapterStatus, BootId, Entry, Frame, Record, SignedRecord};
+use overlan_wire::Frame;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -14,40 +13,6 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MALLORY: usize = 2;
 const PAUSE: Duration = Duration::from_millis(10);
-
-fn made_up(number: u32) -> Vec<u8> {
-    let mut seed = [8; 32];
-    seed[..4].copy_from_slice(&number.to_be_bytes());
-    let seal = Seal::new(Identity::from_seeds(&seed, &seed), Keyring::public_lab(), "sim");
-    let adapter = |port| Adapter {
-        name: "eth0".into(),
-        kind: "ether".into(),
-        address: "10.66.6.6".parse().expect("an address"),
-        port,
-        prefix_length: 24,
-        mtu: 1_500,
-        speed: 0,
-        class_of_service: String::new(),
-        dscp: 0,
-        status: AdapterStatus::Up,
-        gateways: vec![],
-    };
-    let record = Record::Entry(Entry {
-        id: seal.node_id(&seal.sign_key()),
-        boot: BootId(seed[..16].try_into().expect("sixteen")),
-        version: 1,
-        name: format!("made-up-{number}"),
-        sign_key: seal.sign_key(),
-        exchange_key: seal.exchange_key(),
-        adapters: (1..=8).map(adapter).collect(),
-        attributes: vec![],
-        left: false,
-        operator: None,
-    });
-    let unsigned = record.to_unsigned_bytes().expect("it fits");
-    let signature = seal.sign(&unsigned);
-    SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
-}
 
 #[test]
 fn an_entry_of_nobody_costs_little() {
@@ -64,7 +29,7 @@ fn an_entry_of_nobody_costs_little() {
     let mut next = 0;
     // Bytes allocated for the next entries, each in its own datagram.
     let mut take = |world: &mut World, count: u32| {
-        let records: Vec<Vec<u8>> = (next..next + count).map(made_up).collect();
+        let records: Vec<Vec<u8>> = (next..next + count).map(|number| made_up(number, 1, 8).1).collect();
         next += count;
         let region = Region::new(ALLOCATOR);
         for record in &records {

@@ -7,12 +7,13 @@ mod records;
 use std::time::Duration;
 
 use overlan_core::crypto::Crypto as _;
+use overlan_sim::forged::{self, sign};
 use overlan_sim::{Insider, Network, World};
 use overlan_wire::frame::Accepted;
 use overlan_wire::limits::{BENCH_STREAMS, CLUSTER_STREAM, MAX_MESSAGE, MAX_REMOVED_VERSION, MAX_VERSION};
 use overlan_wire::{
     Ack, BootId, Entry, Forgotten, Fragment, Frame, MessageId, MessageMode, NodeId, PacketNumber, PathId,
-    Record, SignedRecord,
+    Record,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -34,12 +35,6 @@ fn data(mallory: &Insider, world: &mut World, path: u32, number: u64, frames: &[
     let mut bytes = Vec::new();
     frames.iter().for_each(|frame| frame.emit(&mut bytes));
     mallory.data(world, A, path, number, &bytes);
-}
-
-fn sign(mallory: &Insider, record: Record) -> Vec<u8> {
-    let unsigned = record.to_unsigned_bytes().expect("it fits");
-    let signature = mallory.seal.sign(&unsigned);
-    SignedRecord::new(record, unsigned, &signature).bytes().to_vec()
 }
 
 fn three(seed: u64) -> World {
@@ -192,9 +187,9 @@ fn nobody_writes_anothers_entry_or_removes_the_living() {
             left: false,
             operator: None,
         };
-        let forged = sign(&mallory, Record::Entry(forged));
+        let forged = sign(&mallory.seal, Record::Entry(forged));
         let by_key = mallory.seal.sign_key();
-        let removal = sign(&mallory, Record::Forgotten(Forgotten { id: victim, version, by_key }));
+        let removal = sign(&mallory.seal, Record::Forgotten(Forgotten { id: victim, version, by_key }));
         for record in [&forged, &removal] {
             for to in [A, B] {
                 mallory.cluster_frame(&mut world, to, &Frame::Record(record));

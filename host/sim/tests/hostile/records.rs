@@ -1,38 +1,14 @@
 //! What a liar writes in its own entry, and whom it removes.
 
 use overlan_core::event::Fate;
-use overlan_wire::{Adapter, AdapterStatus};
 
 use super::*;
 
 /// The liar's own entry, with a version above the one that `a` holds of it.
 fn entry(world: &World, mallory: &Insider, name: &str, boot: BootId) -> Vec<u8> {
-    let adapter = Adapter {
-        name: "e".into(),
-        kind: "ether".into(),
-        address: "10.3.1.2".parse().expect("an address"),
-        port: 7400,
-        prefix_length: 24,
-        mtu: 1500,
-        speed: 0,
-        class_of_service: String::new(),
-        dscp: 0,
-        status: AdapterStatus::Up,
-        gateways: vec![],
-    };
-    let entry = Entry {
-        id: world.members[MALLORY].id,
-        boot,
-        version: version(world, MALLORY) + 1,
-        name: name.into(),
-        sign_key: mallory.seal.sign_key(),
-        exchange_key: mallory.seal.exchange_key(),
-        adapters: vec![adapter],
-        attributes: vec![],
-        left: false,
-        operator: None,
-    };
-    sign(mallory, Record::Entry(entry))
+    let address = "10.3.1.2:7400".parse().expect("an address");
+    let entry = forged::entry(&mallory.seal, boot, version(world, MALLORY) + 1, name, &[address]);
+    sign(&mallory.seal, Record::Entry(entry))
 }
 
 /// Of a member's entry, as `a` holds it.
@@ -110,7 +86,7 @@ fn the_living_are_not_removed_again_and_again() {
             }
             let by_key = mallory.seal.sign_key();
             let removal = Forgotten { id: victim, version: version(world, B), by_key };
-            let removal = sign(&mallory, Record::Forgotten(removal));
+            let removal = sign(&mallory.seal, Record::Forgotten(removal));
             for to in [A, B] {
                 mallory.cluster_frame(world, to, &Frame::Record(&removal));
             }
