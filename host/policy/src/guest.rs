@@ -109,7 +109,7 @@ impl State {
             self.held = false;
         }
         self.write_held();
-        let left_out = self.budget().handle_end(Instant::now());
+        let left_out = self.budget().handle_end(Instant::now);
         if let Some(left_out) = left_out {
             tracing::warn!(plugin = &*self.plugin, left_out, "the policy logs too much; lines were left out");
         }

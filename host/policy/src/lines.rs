@@ -34,9 +34,13 @@ impl LineBudget {
     }
 
     /// How many lines were left out since this was told last; `None` where that is not to be told now.
-    pub fn handle_end(&mut self, now: Instant) -> Option<u64> {
-        self.roll(now);
-        if self.told || self.left_out == 0 {
+    /// Called after each answer: the clock is read only where there is something to tell.
+    pub fn handle_end(&mut self, now: impl FnOnce() -> Instant) -> Option<u64> {
+        if self.left_out == 0 {
+            return None;
+        }
+        self.roll(now());
+        if self.told {
             return None;
         }
         self.told = true;
@@ -60,12 +64,12 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let taken = |budget: &mut LineBudget, second| (0..10).filter(|_| budget.take(at(second), 4)).count();
-        assert_eq!(budget.handle_end(at(0)), None);
-        assert_eq!((taken(&mut budget, 0), budget.handle_end(at(0))), (4, Some(6)));
-        assert_eq!((taken(&mut budget, 59), budget.handle_end(at(59))), (0, None));
+        assert_eq!(budget.handle_end(|| at(0)), None);
+        assert_eq!((taken(&mut budget, 0), budget.handle_end(|| at(0))), (4, Some(6)));
+        assert_eq!((taken(&mut budget, 59), budget.handle_end(|| at(59))), (0, None));
         budget.leave_out();
-        assert_eq!(budget.handle_end(at(60)), Some(11), "what came after it was told");
-        assert_eq!((taken(&mut budget, 60), budget.handle_end(at(61))), (4, None));
-        assert_eq!(budget.handle_end(at(120)), Some(6));
+        assert_eq!(budget.handle_end(|| at(60)), Some(11), "what came after it was told");
+        assert_eq!((taken(&mut budget, 60), budget.handle_end(|| at(61))), (4, None));
+        assert_eq!(budget.handle_end(|| at(120)), Some(6));
     }
 }

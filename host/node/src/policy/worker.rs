@@ -226,13 +226,13 @@ impl<P: Decision> Worker<P> {
     }
 
     fn note_unanswered<A>(&mut self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
-        let now = self.origin.elapsed();
         match outcome {
             // It works again, and was not asked meanwhile.
             Ok(_) if !matches!(before, BreakerState::Closed { .. }) => {
-                self.again = Again::new(Some(now), self.breaker);
+                self.again = Again::new(Some(self.origin.elapsed()), self.breaker);
             }
             Err(NoAnswer::Fault(_) | NoAnswer::Late | NoAnswer::Open { .. }) if self.again.at.is_none() => {
+                let now = self.origin.elapsed();
                 // After a long while without it is another cause.
                 if now.saturating_sub(self.again.failed) > 4 * self.again.pause {
                     self.again.pause = self.breaker.first_backoff;
@@ -285,10 +285,9 @@ impl<P: Decision> Worker<P> {
     /// Tells when a plugin begins to fail, when its breaker opens, and when it answers again, [`MAX_CHANGES`] a minute;
     /// everything else is counted.
     fn log<A>(&mut self, before: BreakerState, outcome: &Result<A, NoAnswer>) {
-        let now = Instant::now();
         let plugin = self.slot.active().map_or("native", |plugin| plugin.name());
         if let Some(change) = change(before, self.slot.breaker(), outcome)
-            && self.lines.take(now, MAX_CHANGES)
+            && self.lines.take(Instant::now(), MAX_CHANGES)
         {
             match change {
                 Change::Fails(why) => {
@@ -299,7 +298,7 @@ impl<P: Decision> Worker<P> {
                 Change::Answers => tracing::info!(kind = %P::KIND, plugin, "the policy answers again"),
             }
         }
-        if let Some(left_out) = self.lines.handle_end(now) {
+        if let Some(left_out) = self.lines.handle_end(Instant::now) {
             tracing::warn!(kind = %P::KIND, plugin, left_out, "the policy fails and answers in turns; not all was told");
         }
     }
