@@ -199,8 +199,7 @@ impl<C: Crypto> Core<C> {
         to: Option<BootId>,
         emit: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.cluster_queue.len() + self.cluster_drafts.len() >= MAX_CLUSTER_QUEUE {
-            self.counters.dropped_limit += 1;
+        if !self.has_cluster_room() {
             return;
         }
         let room = self.room_by(local, remote, to);
@@ -226,6 +225,13 @@ impl<C: Crypto> Core<C> {
         self.cluster_drafts.push(Draft { local, remote, to, alone: false, frames });
     }
 
+    /// Whether one more datagram may be queued; counts where not.
+    fn has_cluster_room(&mut self) -> bool {
+        let has = self.cluster_queue.len() + self.cluster_drafts.len() < MAX_CLUSTER_QUEUE;
+        self.counters.dropped_limit += u64::from(!has);
+        has
+    }
+
     /// Queues frames, if there are any, for a datagram of their own.
     pub(super) fn queue_cluster_alone(
         &mut self,
@@ -234,11 +240,7 @@ impl<C: Crypto> Core<C> {
         to: BootId,
         frames: Vec<u8>,
     ) {
-        if frames.is_empty() {
-            return;
-        }
-        if self.cluster_queue.len() + self.cluster_drafts.len() >= MAX_CLUSTER_QUEUE {
-            self.counters.dropped_limit += 1;
+        if frames.is_empty() || !self.has_cluster_room() {
             return;
         }
         self.cluster_drafts.push(Draft { local, remote, to: Some(to), alone: true, frames });
@@ -366,11 +368,10 @@ impl<C: Crypto> Core<C> {
             self.senders.others.insert((key, boot), Box::new(Sender::new(cipher, counter, now)));
             self.senders.bound(|boot| self.boots.contains_key(boot));
         } else if let Some(sender) = self.senders.others.get_mut(&(key, boot)) {
-            if !old {
-                sender.window.note(counter, now);
-            } else {
+            if old {
                 return self.open_old((key, boot), len);
             }
+            sender.window.note(counter, now);
         }
         Some(Opened { len, old })
     }

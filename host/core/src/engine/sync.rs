@@ -249,15 +249,15 @@ impl<C: Crypto> Core<C> {
             return;
         }
         // What another took for agreed is told to all once in a while: whoever says so again and again is no reason to.
+        let digest = self.table.digest();
         let told = self.agreement.told_all.is_some_and(|at| self.now.since(at) < PERIOD);
-        if told && self.agreement.digest == self.table.digest() {
+        if told && self.agreement.digest == digest {
             return;
         }
         let peers = self.live_peers();
         if !peers.iter().all(|&peer| self.holds_table(peer)) {
             return;
         }
-        let digest = self.table.digest();
         if self.agreement.digest != digest {
             self.agreement.epoch = self.agreement.epoch.checked_add(1).unwrap_or(1);
             self.agreement.digest = digest;

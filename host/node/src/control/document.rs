@@ -29,23 +29,20 @@ pub(super) fn watchers() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MAX_WATCHERS))
 }
 
+/// Where to look for what a document should be made from.
+const IN_FORCE: &str = "`overlan get` prints the one in force";
+
 impl From<ApplyFailure> for ApiError {
     fn from(failure: ApplyFailure) -> Self {
         let (status, hint) = match &failure {
-            ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => {
-                (StatusCode::BAD_REQUEST, "`overlan get` prints the one in force")
-            }
+            ApplyFailure::Document(_) | ApplyFailure::Invalid(_) => (StatusCode::BAD_REQUEST, IN_FORCE),
             ApplyFailure::Refused(ApplyError::OperatorsDiffer(_)) => (StatusCode::CONFLICT, "overlan status"),
             ApplyFailure::Refused(ApplyError::NoQuorum) => (StatusCode::CONFLICT, "overlan members"),
             ApplyFailure::Refused(ApplyError::NotSigned) => {
                 (StatusCode::CONFLICT, "`overlan apply --help` or `overlan policy push --help`")
             }
-            ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => {
-                (StatusCode::CONFLICT, "`overlan get` prints the one in force")
-            }
-            ApplyFailure::NoComponent(_) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "`overlan get` prints the one in force")
-            }
+            ApplyFailure::Refused(_) | ApplyFailure::Overtaken(_) => (StatusCode::CONFLICT, IN_FORCE),
+            ApplyFailure::NoComponent(_) => (StatusCode::UNPROCESSABLE_ENTITY, IN_FORCE),
             ApplyFailure::Member { .. } => {
                 let hint = "`overlan status` and `overlan policy show KIND` at that member tell more";
                 (StatusCode::UNPROCESSABLE_ENTITY, hint)
@@ -65,9 +62,7 @@ pub(super) async fn apply(State(node): State<NodeHandle>, request: Request) -> A
     let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok());
     let made = content_type == Some("application/octet-stream");
     let bytes = body(request).await?;
-    let bad = |error: String| {
-        ApiError::new(StatusCode::BAD_REQUEST, error, "`overlan get` prints the one in force")
-    };
+    let bad = |error: String| ApiError::new(StatusCode::BAD_REQUEST, error, IN_FORCE);
     if made {
         let document = SignedDocument::parse(bytes).map_err(|error| bad(error.to_string()))?;
         return ok(node.apply_document(document).await?);

@@ -13,6 +13,9 @@ use crate::driver::NodeCore;
 use crate::handle::NodeHandle;
 use crate::policy::{Candidate, PolicyStatus, Priority};
 
+/// Why nothing came of a rollout that its leader gave up.
+const ABANDONED: &str = "the change was abandoned";
+
 /// Prepares in the background and answers. Where too much is under way, nothing: it will be asked again.
 pub(super) fn handle_prepare(node: &NodeHandle, from: NodeId, token: u64, document: SignedDocument) {
     let Ok(place) = node.shared.rollout.answering.clone().try_acquire_owned() else { return };
@@ -47,7 +50,7 @@ impl Rollout {
     pub(super) fn handle_abandon(&self, from: NodeId, token: u64) {
         let mut state = self.lock();
         if let Some(current) = state.current.as_mut().filter(|current| current.is(from, token)) {
-            current.outcome = Some(Outcome::Refused("the change was abandoned".to_owned()));
+            current.outcome = Some(Outcome::Refused(ABANDONED.to_owned()));
             state.ready.clear();
             self.abandoned.notify_waiters();
         }
@@ -93,15 +96,14 @@ impl Rollout {
         };
         node.collect_components().await;
         let prepared = tokio::select! {
-            prepared = timeout(DEADLINE, self.prepare_all(node, from, version, policies)) => prepared.ok(),
-            () = self.until_abandoned(from, token) => None,
+            prepared = timeout(DEADLINE, self.prepare_all(node, from, version, policies)) => {
+                prepared.unwrap_or_else(|_| Err(format!("it was not ready within {} s", DEADLINE.as_secs())))
+            }
+            () = self.until_abandoned(from, token) => Err(ABANDONED.to_owned()),
         };
         let (outcome, ready) = match prepared {
-            Some(Ok((digests, ready))) => (Outcome::Ready(digests), ready),
-            Some(Err(why)) => (Outcome::Refused(why), Vec::new()),
-            None => {
-                (Outcome::Refused(format!("it was not ready within {} s", DEADLINE.as_secs())), Vec::new())
-            }
+            Ok((digests, ready)) => (Outcome::Ready(digests), ready),
+            Err(why) => (Outcome::Refused(why), Vec::new()),
         };
         let outcome = self.finish(from, token, outcome, ready);
         drop(working);
