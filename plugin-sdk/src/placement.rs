@@ -187,16 +187,32 @@ pub fn duty_hash(name: &str) -> u64 {
 /// a branch between eight of them, in a plugin by a function of its own with a branch after each (measured).
 #[inline]
 pub fn contend(candidates: &[Candidate], duty_hash: u64, visit: impl FnMut(&Candidate) -> u64) {
+    contend_within(candidates, duty_hash, u64::MAX, visit);
+}
+
+/// As [`contend`], with a bound from the start.
+#[inline]
+fn contend_within(
+    candidates: &[Candidate],
+    duty_hash: u64,
+    bound: u64,
+    visit: impl FnMut(&Candidate) -> u64,
+) {
+    let bound = score::floor_of(bound);
     if cfg!(target_arch = "wasm32") {
-        contend_in_plugin(candidates, duty_hash, visit);
+        contend_in_plugin(candidates, duty_hash, bound, visit);
     } else {
-        contend_natively(candidates, duty_hash, visit);
+        contend_natively(candidates, duty_hash, bound, visit);
     }
 }
 
 #[inline]
-fn contend_natively(candidates: &[Candidate], duty_hash: u64, mut visit: impl FnMut(&Candidate) -> u64) {
-    let mut bound = u64::MAX;
+fn contend_natively(
+    candidates: &[Candidate],
+    duty_hash: u64,
+    mut bound: u64,
+    mut visit: impl FnMut(&Candidate) -> u64,
+) {
     let (eights, rest) = candidates.as_chunks::<8>();
     for eight in eights {
         if eight.iter().fold(true, |all, node| all & (node.cost_floor(duty_hash) > bound)) {
@@ -216,8 +232,13 @@ fn contend_natively(candidates: &[Candidate], duty_hash: u64, mut visit: impl Fn
 }
 
 #[inline]
-fn contend_in_plugin(candidates: &[Candidate], duty_hash: u64, mut visit: impl FnMut(&Candidate) -> u64) {
-    let (mut later, mut bound) = (candidates, u64::MAX);
+fn contend_in_plugin(
+    candidates: &[Candidate],
+    duty_hash: u64,
+    mut bound: u64,
+    mut visit: impl FnMut(&Candidate) -> u64,
+) {
+    let mut later = candidates;
     while let Some((node, rest)) = later[first_within(later, duty_hash, bound)..].split_first() {
         bound = score::floor_of(visit(node));
         later = rest;
@@ -236,6 +257,40 @@ fn first_within(candidates: &[Candidate], duty_hash: u64, bound: u64) -> usize {
         }
     }
     8 * eights.len() + rest.iter().position(within).unwrap_or(rest.len())
+}
+
+/// The nodes with the lowest costs for a duty, by [`duty_hash`], lowest first and the table's order breaking ties: about
+/// so many where all weigh alike, fewer or more as chance has it. All others cost more than the last, so that the first
+/// that will do is the best of all.
+///
+/// ```
+/// use overlan_plugin_sdk::placement::{Candidate, duty_hash, front_runners, lowest};
+/// use overlan_plugin_sdk::{score::Weight, testkit};
+///
+/// let nodes = testkit::cluster(1_000, 0).nodes;
+/// let candidate = |(index, node)| Candidate::new(index, node, Weight::new(1));
+/// let candidates: Vec<Candidate> = (0..).zip(&nodes).map(candidate).collect();
+/// let first = front_runners(&candidates, duty_hash("shard-7"), 16);
+/// assert_eq!(first, lowest("shard-7", &candidates, first.len()));
+/// assert!((4..36).contains(&first.len()));
+/// ```
+pub fn front_runners(candidates: &[Candidate], duty_hash: u64, about: u32) -> Vec<u32> {
+    let Some(Candidate { weight, .. }) = candidates.first() else { return Vec::new() };
+    let share = u64::MAX / (candidates.len() as u64);
+    let bound = match candidates.len() > about as usize {
+        true => score::cost(u64::MAX - share * u64::from(about), *weight),
+        false => u64::MAX,
+    };
+    let mut found: Vec<(u64, u32)> = Vec::with_capacity(2 * about as usize);
+    contend_within(candidates, duty_hash, bound, |candidate| {
+        let cost = candidate.cost(duty_hash);
+        if cost <= bound {
+            found.push((cost, candidate.index));
+        }
+        bound
+    });
+    found.sort_unstable();
+    found.into_iter().map(|(_, index)| index).collect()
 }
 
 /// The nodes with the lowest costs for a duty, lowest first; the table's order, which is by node id, breaks ties.
@@ -440,6 +495,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_no_front_runner_costs_more_than_all_of_them() {
+        for (seed, nodes) in (0..60).zip([0, 1, 7, 8, 9, 200, 1_000].into_iter().cycle()) {
+            // Alike, or not.
+            let weight = |index| Weight::new(1 + index % (1 + (seed as u32 % 3) * 50));
+            let candidates: Vec<Candidate> = (0..)
+                .zip(&cluster(nodes, 0).nodes)
+                .map(|(index, node)| Candidate::new(index, node, weight(index)))
+                .collect();
+            let (name, about) = (format!("duty-{seed}"), 1 + seed as u32 % 40);
+            let first = front_runners(&candidates, duty_hash(&name), about);
+            assert_eq!(first, lowest(&name, &candidates, first.len()));
+            assert!(nodes > about as usize || first.len() == nodes, "few are all in it");
+        }
+    }
+
+    #[test]
     fn both_ways_to_contend_visit_whoever_may_win() {
         for (seed, nodes) in (0..40).zip([0, 1, 7, 8, 9, 30, 200].into_iter().cycle()) {
             let candidates: Vec<Candidate> = (0..)
@@ -455,8 +526,8 @@ mod tests {
                 visited.unwrap_or(u64::MAX)
             };
             let (mut natively, mut in_plugin, mut all) = (None, None, None);
-            contend_natively(&candidates, hash, |node| least(&mut natively, node));
-            contend_in_plugin(&candidates, hash, |node| least(&mut in_plugin, node));
+            contend_natively(&candidates, hash, u64::MAX, |node| least(&mut natively, node));
+            contend_in_plugin(&candidates, hash, u64::MAX, |node| least(&mut in_plugin, node));
             candidates.iter().for_each(|node| _ = least(&mut all, node));
             assert_eq!((natively, in_plugin), (all, all));
         }

@@ -24,10 +24,13 @@
 use std::cmp::Reverse;
 
 use overlan_plugin_sdk::assignment::{Answer, Question};
-use overlan_plugin_sdk::placement::{Candidate, Eligible, contend, duty_hash};
+use overlan_plugin_sdk::placement::{Candidate, Eligible, contend, duty_hash, front_runners};
 use overlan_plugin_sdk::score::Weight;
 use overlan_plugin_sdk::{Assignment, Config, ConfigError, Log, Within};
 use serde::Deserialize;
+
+/// About how many nodes of the lowest costs for a duty are tried before all are looked at.
+const FIRST: u32 = 8;
 
 /// The policy.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +60,9 @@ impl Assignment for BoundedLoad {
         });
         let mut owners: Vec<Vec<u32>> =
             (0..order.len()).map(|duty| Vec::with_capacity(eligible.wanted(duty))).collect();
+        let first: Vec<Vec<u32>> = (question.responsibilities.iter().enumerate())
+            .map(|(index, duty)| front_runners(eligible.nodes(index), duty_hash(&duty.name), FIRST))
+            .collect();
         let places = order.iter().map(|&duty| eligible.wanted(duty)).max().unwrap_or(0);
         for place in 0..places {
             let duties: Vec<usize> =
@@ -67,7 +73,10 @@ impl Assignment for BoundedLoad {
                 let hash = duty_hash(&question.responsibilities[duty].name);
                 let weight = weight(question, duty);
                 let room = capacity.saturating_sub(weight);
-                if let Some(node) = place_duty(eligible.nodes(duty), &owners[duty], hash, &load, room) {
+                let fits = |node: &u32| load[*node as usize] <= room && !owners[duty].contains(node);
+                let node = first[duty].iter().copied().find(fits);
+                let all = || place_duty(eligible.nodes(duty), &owners[duty], hash, &load, room);
+                if let Some(node) = node.or_else(all) {
                     load[node as usize] += weight;
                     owners[duty].push(node);
                 }
