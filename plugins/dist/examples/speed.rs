@@ -1,15 +1,25 @@
-//! Times the assignment policies natively: `cargo run --release -p overlan-plugins-dist --example speed`.
+//! Times the assignment policies natively, medians: `cargo run --release -p overlan-plugins-dist --example speed`.
 
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use overlan_plugin_sdk::testkit::{cluster, with_previous, without_node};
 use overlan_plugin_sdk::{Assignment, Config, Discard, assignment::Question};
 
+/// How long each policy is asked, once at least.
+const TIME: Duration = Duration::from_millis(500);
+
 fn time<P: Assignment>(what: &str, question: &Question) {
-    let start = Instant::now();
-    let mut policy = P::configure(&Config::default()).expect("no configuration is fine");
-    policy.decide(question, &Discard).expect("an answer");
-    println!("{what}: {:?}", start.elapsed());
+    let begun = Instant::now();
+    let mut taken = Vec::new();
+    while taken.is_empty() || begun.elapsed() < TIME {
+        let start = Instant::now();
+        let mut policy = P::configure(&Config::default()).expect("no configuration is fine");
+        black_box(policy.decide(black_box(question), &Discard)).expect("an answer");
+        taken.push(start.elapsed());
+    }
+    taken.sort_unstable();
+    println!("{what}: {:?}", taken[taken.len() / 2]);
 }
 
 fn main() {
