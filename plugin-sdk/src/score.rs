@@ -10,6 +10,18 @@
 //! alone. Sources: Thaler and Ravishankar, "Using name-based mappings to increase hit rates"
 //! (IEEE/ACM Transactions on Networking 6(1), 1998); Schindelhauer and Schomaker, "Weighted
 //! distributed hash tables" (SPAA 2005), the logarithmic method.
+//!
+//! ```
+//! use overlan_plugin_sdk::score::{Weight, cost, hash, mix};
+//!
+//! let weights = [1, 3].map(Weight::new);
+//! let winner = |duty: u64| {
+//!     let duty = hash(2, &duty.to_le_bytes());
+//!     (0..2).min_by_key(|&node| cost(mix(hash(1, &[node as u8]), duty), weights[node]))
+//! };
+//! let won = (0..1_000).filter(|&duty| winner(duty) == Some(1)).count();
+//! assert!((700..800).contains(&won), "three of four duties to the heavier");
+//! ```
 
 use twox_hash::XxHash64;
 

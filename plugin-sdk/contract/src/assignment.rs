@@ -1,4 +1,18 @@
 //! Who is responsible for what.
+//!
+//! ```
+//! use overlan_contract::assignment::{Answer, MAX_NODES, MAX_REPLICAS, MAX_RESPONSIBILITIES, Node, Question};
+//! use overlan_contract::assignment::{Responsibility, validate};
+//!
+//! let node = |name: &str| {
+//!     Node { id: name.repeat(32), name: name.into(), live: true, adapters: vec![], attributes: vec![] }
+//! };
+//! let duty = Responsibility { name: "shard-7".into(), replicas: MAX_REPLICAS, weight_milli: 1_000, requires: vec![] };
+//! let question = Question { nodes: vec![node("a"), node("b")], responsibilities: vec![duty], ..Question::default() };
+//! assert_eq!(validate(&question, &Answer { owners: vec![vec![1, 0]] }), Ok(()), "as many as there are");
+//! // What a strategy may count on: a node's index fits 16 bits, the weight of all duties 64.
+//! assert!(MAX_NODES <= 1 << 16 && (MAX_RESPONSIBILITIES as u64).checked_mul(u32::MAX.into()).is_some());
+//! ```
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -18,6 +32,15 @@ pub const MAX_RESPONSIBILITIES: usize = 16_384;
 pub const MAX_REPLICAS: u32 = 32;
 
 /// One member of the cluster, in table order.
+///
+/// ```
+/// use overlan_contract::{AdapterStatus, assignment::Node};
+///
+#[doc = eth0!()]
+/// let node = Node { id: "0a".repeat(16), name: "a".into(), live: true, adapters: vec![eth0], attributes: vec![] };
+/// let up = node.adapters.iter().filter(|adapter| adapter.status == AdapterStatus::Up);
+/// assert_eq!(up.map(|adapter| adapter.speed).sum::<u32>(), 1_000);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
@@ -36,12 +59,32 @@ pub struct Node {
 
 impl Node {
     /// Whether every required pair stands among the node's attributes.
+    ///
+    /// ```
+    /// # use overlan_contract::{Attributes, assignment::Node};
+    /// let pairs = |site: &str| Attributes::from([("site".into(), site.into())]);
+    /// let attributes = pairs("x");
+    /// let node = Node { id: "0a".repeat(16), name: "a".into(), live: true, adapters: vec![], attributes };
+    /// assert!(node.meets(&pairs("x")) && node.meets(&vec![]) && !node.meets(&pairs("y")));
+    /// ```
     pub fn meets(&self, requires: &Attributes) -> bool {
         requires.iter().all(|pair| self.attributes.contains(pair))
     }
 }
 
 /// A named duty.
+///
+/// ```
+/// use overlan_contract::assignment::Responsibility;
+///
+/// let duty = |name: &str, weight_milli| {
+///     Responsibility { name: name.into(), replicas: 2, weight_milli, requires: vec![] }
+/// };
+/// let mut duties = [duty("shard-1", 1_000), duty("archive", 2_500), duty("shard-0", 1_000)];
+/// // The heaviest first; names are unique, so the order is the same on every member.
+/// duties.sort_by(|a, b| b.weight_milli.cmp(&a.weight_milli).then_with(|| a.name.cmp(&b.name)));
+/// assert_eq!(duties.map(|duty| duty.name), ["archive", "shard-0", "shard-1"]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Responsibility {
@@ -57,6 +100,19 @@ pub struct Responsibility {
 }
 
 /// The question: everything the answer may depend on. Equal questions must get equal answers.
+///
+/// ```
+/// use overlan_contract::assignment::{Node, Question};
+///
+/// let node = |name: &str, live| {
+///     Node { id: name.repeat(32), name: name.into(), live, adapters: vec![], attributes: vec![] }
+/// };
+/// let nodes = vec![node("a", true), node("b", false), node("c", true)];
+/// let question = Question { nodes, previous: vec![vec![1, 2]], ..Question::default() };
+/// // Who can keep the first duty.
+/// let kept = question.previous[0].iter().filter(|&&owner| question.nodes[owner as usize].live);
+/// assert!(kept.eq(&[2]));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -78,6 +134,14 @@ pub struct Question {
 
 /// The answer: for each responsibility, in the question's order, indices into `nodes`: the primary
 /// first, then the standbys.
+///
+/// ```
+/// use overlan_contract::assignment::Answer;
+///
+/// let answer = Answer { owners: vec![vec![2, 0], vec![]] };
+/// assert_eq!(answer.owners[0].split_first(), Some((&2, &[0][..])), "node 2 is primary, node 0 stands by");
+/// assert_eq!(answer.owners[1].first(), None, "nobody may own the second duty");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -86,6 +150,17 @@ pub struct Answer {
 }
 
 /// Checks an answer as if it had come from the network.
+///
+/// ```
+/// # use overlan_contract::assignment::{Answer, Node, Question, Responsibility, validate};
+/// # let node = Node { id: "0a".repeat(16), name: "a".into(), live: false, adapters: vec![], attributes: vec![] };
+/// # let duty = Responsibility { name: "shard-7".into(), replicas: 1, weight_milli: 1_000, requires: vec![] };
+/// # let question = Question { nodes: vec![node], responsibilities: vec![duty], ..Question::default() };
+/// assert!(!question.nodes[0].live);
+/// assert_eq!(validate(&question, &Answer { owners: vec![vec![]] }), Ok(()));
+/// let violations = validate(&question, &Answer { owners: vec![vec![0]] }).unwrap_err();
+/// assert_eq!(violations[1].to_string(), "owners[0][0] (shard-7) is 0; node a is not live");
+/// ```
 ///
 /// # Errors
 /// The rules it breaks: one list a responsibility; every owner a known and live node that meets the

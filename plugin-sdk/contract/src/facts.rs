@@ -9,9 +9,24 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Open key/value pairs: room for facts that a later host adds without changing any type.
+///
+/// ```
+/// use overlan_contract::Attributes;
+///
+/// let attributes: Attributes = vec![("rack".into(), "7".into()), ("site".into(), "x".into())];
+/// let site = attributes.iter().find(|(key, _)| key == "site");
+/// assert_eq!(site.map(|(_, value)| value.as_str()), Some("x"));
+/// ```
 pub type Attributes = Vec<(String, String)>;
 
 /// The three kinds of decision a policy can take. One plugin answers exactly one kind.
+///
+/// ```
+/// use overlan_contract::Kind;
+///
+/// assert_eq!("sizing".parse(), Ok(Kind::Sizing));
+/// assert_eq!(format!("{} policy", Kind::Failover), "failover policy");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -28,6 +43,11 @@ impl Kind {
     pub const ALL: [Kind; 3] = [Kind::Assignment, Kind::Sizing, Kind::Failover];
 
     /// The kind's name on the command line, in configuration files and in the WIT world.
+    ///
+    /// ```
+    /// # use overlan_contract::Kind;
+    /// assert_eq!(Kind::ALL.map(Kind::name), ["assignment", "sizing", "failover"]);
+    /// ```
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Assignment => "assignment",
@@ -52,11 +72,27 @@ impl FromStr for Kind {
 }
 
 /// The text names no policy kind.
+///
+/// ```
+/// use overlan_contract::{Kind, UnknownKind};
+///
+/// assert_eq!("routing".parse::<Kind>(), Err(UnknownKind));
+/// assert_eq!(UnknownKind.to_string(), "not a policy kind; use assignment, sizing or failover");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a policy kind; use assignment, sizing or failover")]
 pub struct UnknownKind;
 
 /// Whether the owner of an adapter says that it can carry traffic.
+///
+/// ```
+/// use overlan_contract::AdapterStatus::{Down, Up};
+///
+/// let mut adapters = [("eth0", Down), ("eth1", Up), ("eth2", Up)];
+/// // Those that are up first, else as their owner prefers them: the sort is stable.
+/// adapters.sort_by_key(|&(_, status)| status);
+/// assert_eq!(adapters.map(|(name, _)| name), ["eth1", "eth2", "eth0"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterStatus {
@@ -67,6 +103,26 @@ pub enum AdapterStatus {
 }
 
 /// One adapter address of a node, as the address table carries it.
+///
+/// ```
+/// use overlan_contract::{Adapter, AdapterStatus};
+///
+/// let eth0 = Adapter {
+///     name: "eth0".into(),
+///     kind: "ether".into(),
+///     address: "10.1.0.2".parse().unwrap(),
+///     prefix_length: 24,
+///     mtu: 1_500,
+///     speed: 1_000,
+///     class_of_service: "".into(),
+///     dscp: 0,
+///     status: AdapterStatus::Up,
+///     attributes: vec![],
+/// };
+/// let eth1 = Adapter { name: "eth1".into(), speed: 0, ..eth0.clone() };
+/// // An unknown speed counts as the least.
+/// assert_eq!([&eth0, &eth1].into_iter().max_by_key(|adapter| adapter.speed).unwrap().name, "eth0");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adapter {
@@ -97,6 +153,14 @@ pub struct Adapter {
 
 impl Adapter {
     /// The subnet of the adapter: its address with the host bits cleared.
+    ///
+    /// ```
+    /// # use overlan_contract::Adapter;
+    #[doc = eth0!()]
+    /// let neighbour = Adapter { address: "10.1.0.9".parse().unwrap(), ..eth0.clone() };
+    /// assert_eq!(eth0.subnet(), neighbour.subnet());
+    /// assert_eq!(eth0.subnet().to_string(), "10.1.0.0");
+    /// ```
     pub fn subnet(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(address) => {

@@ -1,4 +1,22 @@
 //! The order of the paths to a peer, and when a path is late or dead.
+//!
+//! ```
+//! use std::ops::RangeInclusive;
+//!
+//! use overlan_contract::failover::{HOLD_DOWN_MS, MAX_PATHS, MISSES, PROBE_INTERVAL_US, REPLY_TIMEOUT_US};
+//! use overlan_contract::failover::{Timing, WEIGHT};
+//!
+//! let within = |value: u32, range: RangeInclusive<u32>| value.clamp(*range.start(), *range.end());
+//! let timing = Timing {
+//!     probe_interval_us: within(5_000, PROBE_INTERVAL_US),
+//!     reply_timeout_us: within(2_500, REPLY_TIMEOUT_US),
+//!     misses: within(0, MISSES),
+//!     hold_down_ms: within(86_400_000, HOLD_DOWN_MS),
+//! };
+//! assert_eq!((timing.probe_interval_us, timing.misses, timing.hold_down_ms), (10_000, 1, 3_600_000));
+//! // What a strategy may count on: the weights of all paths add up in 32 bits.
+//! assert!(WEIGHT.end().checked_mul(MAX_PATHS as u32).is_some());
+//! ```
 
 use alloc::format;
 use alloc::vec;
@@ -23,6 +41,16 @@ pub const HOLD_DOWN_MS: core::ops::RangeInclusive<u32> = 0..=3_600_000;
 pub const WEIGHT: core::ops::RangeInclusive<u32> = 0..=1_000_000;
 
 /// What this observer knows of a path.
+///
+/// ```
+/// use overlan_contract::failover::PathState::{Down, Suspect, Up, Unverified};
+///
+/// // A path whose reply is late is still better than one that never gave any.
+/// let rank = |state| [Up, Suspect, Unverified, Down].iter().position(|&liked| liked == state);
+/// let mut states = [Down, Unverified, Suspect, Up];
+/// states.sort_by_key(|&state| rank(state));
+/// assert_eq!(states, [Up, Suspect, Unverified, Down]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathState {
@@ -37,6 +65,15 @@ pub enum PathState {
 }
 
 /// Round-trip time, in microseconds (RFC 9002 section 5).
+///
+/// ```
+/// use overlan_contract::failover::{REPLY_TIMEOUT_US, Rtt};
+///
+/// let rtt = Rtt { smoothed_us: 20_000, variance_us: 500, min_us: 18_000 };
+/// // The probe timeout of RFC 9002 section 6.2.1.
+/// let margin = rtt.variance_us.saturating_mul(4).max(*REPLY_TIMEOUT_US.start());
+/// assert_eq!(rtt.smoothed_us.saturating_add(margin), 22_000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rtt {
@@ -49,6 +86,25 @@ pub struct Rtt {
 }
 
 /// One path: from a local adapter to a remote address.
+///
+/// ```
+/// use overlan_contract::failover::{HOLD_DOWN_MS, Path, PathState};
+///
+#[doc = eth0!()]
+/// let path = Path {
+///     local: eth0.clone(),
+///     remote: eth0,
+///     rtt: None,
+///     loss_ppm: 0,
+///     state: PathState::Up,
+///     since_ms: 60_000,
+///     flaps: 3,
+///     attributes: vec![],
+/// };
+/// // The more often it went down, the longer it must stay well before traffic returns.
+/// let hold_down_ms = 5_000_u32.saturating_mul(1 << path.flaps.min(10)).min(*HOLD_DOWN_MS.end());
+/// assert_eq!(hold_down_ms, 40_000);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Path {
@@ -74,6 +130,17 @@ pub struct Path {
 }
 
 /// The question, for all paths to one peer.
+///
+/// ```
+/// use overlan_contract::failover::{Path, Question};
+///
+#[doc = path!()]
+/// let lossy = Path { loss_ppm: 20_000, ..path.clone() };
+/// let question = Question { paths: vec![lossy, path], ..Question::default() };
+/// let mut order: Vec<u32> = (0..question.paths.len() as u32).collect();
+/// order.sort_by_key(|&index| question.paths[index as usize].loss_ppm);
+/// assert_eq!(order, [1, 0]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -89,6 +156,21 @@ pub struct Question {
 }
 
 /// How traffic uses the paths.
+///
+/// ```
+/// use overlan_contract::failover::{Mode, WEIGHT};
+///
+/// /// In proportion to the speed of the paths in Mbit/s, where all are known.
+/// fn mode(speeds: &[u32]) -> Mode {
+///     match speeds.contains(&0) {
+///         true => Mode::Passive,
+///         false => Mode::Spread(speeds.iter().map(|&speed| speed.min(*WEIGHT.end())).collect()),
+///     }
+/// }
+///
+/// assert_eq!(mode(&[1_000, 10_000]), Mode::Spread(vec![1_000, 10_000]));
+/// assert_eq!(mode(&[1_000, 0]), Mode::Passive);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -101,6 +183,15 @@ pub enum Mode {
 }
 
 /// Timing of one path.
+///
+/// ```
+/// use overlan_contract::failover::Timing;
+///
+/// let usual = Timing { probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000 };
+/// // A lossy path gets more chances, in the same time.
+/// let lossy = Timing { misses: 6, probe_interval_us: usual.probe_interval_us / 2, ..usual };
+/// assert_eq!(lossy.misses * lossy.probe_interval_us, usual.misses * usual.probe_interval_us);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
@@ -116,6 +207,16 @@ pub struct Timing {
 }
 
 /// The answer.
+///
+/// ```
+/// use overlan_contract::failover::{Answer, Mode, Timing};
+///
+/// let timing = Timing { probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000 };
+/// let answer = Answer { order: vec![2, 0, 1], mode: Mode::Passive, timings: vec![timing; 3] };
+/// // While path 2 is down, all goes by path 0.
+/// let usable = [true, true, false];
+/// assert_eq!(answer.order.iter().find(|&&path| usable[path as usize]), Some(&0));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -128,6 +229,17 @@ pub struct Answer {
 }
 
 /// Checks an answer as if it had come from the network.
+///
+/// ```
+/// # use overlan_contract::failover::{Answer, Mode, Question, Timing, validate};
+#[doc = path!()]
+/// # let timing = Timing { probe_interval_us: 200_000, reply_timeout_us: 100_000, misses: 3, hold_down_ms: 5_000 };
+/// let question = Question { paths: vec![path; 2], ..Question::default() };
+/// let answer = |order: &[u32]| Answer { order: order.into(), mode: Mode::Active, timings: vec![timing; 2] };
+/// assert_eq!(validate(&question, &answer(&[1, 0])), Ok(()));
+/// let violations = validate(&question, &answer(&[1, 1])).unwrap_err();
+/// assert_eq!(violations[0].to_string(), "order[1] is 1; each path is named once");
+/// ```
 ///
 /// # Errors
 /// The rules it breaks: `order` is a permutation, one timing for each path, all in range.

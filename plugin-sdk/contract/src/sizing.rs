@@ -1,4 +1,17 @@
 //! How large datagrams and bursts are on a path.
+//!
+//! ```
+//! use overlan_contract::sizing::{Answer, MAX_BURST, MAX_DATAGRAM, MIN_DATAGRAM};
+//!
+//! /// Full packets of an MTU, 64 in one go.
+//! fn full(mtu: u32, overhead: u32) -> Answer {
+//!     let datagram = mtu.saturating_sub(overhead).clamp(MIN_DATAGRAM, MAX_DATAGRAM);
+//!     Answer { datagram, coalesce: datagram, burst: (64 * datagram).min(MAX_BURST) }
+//! }
+//!
+//! assert_eq!([576, 1_500, 65_536].map(|mtu| full(mtu, 28).datagram), [1_200, 1_472, 65_507]);
+//! assert_eq!(full(65_536, 28).burst, MAX_BURST);
+//! ```
 
 use alloc::vec::Vec;
 
@@ -16,6 +29,24 @@ pub const MAX_DATAGRAM: u32 = 65_507;
 pub const MAX_BURST: u32 = 1 << 20;
 
 /// The question, for one path.
+///
+/// ```
+/// use overlan_contract::sizing::Question;
+///
+#[doc = eth0!()]
+/// let question = Question {
+///     local: eth0.clone(),
+///     remote: eth0,
+///     path_mtu: Some(1_400),
+///     rtt_us: Some(200),
+///     loss_ppm: 0,
+///     overhead: 28,
+///     attributes: vec![],
+/// };
+/// // What is on its way at full speed, in bytes: Mbit/s times microseconds are bits.
+/// let product = u64::from(question.local.speed) * u64::from(question.rtt_us.unwrap_or(0)) / 8;
+/// assert_eq!(product, 25_000);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -39,6 +70,14 @@ pub struct Question {
 }
 
 /// The answer. The transport never exceeds it, and stays below where path MTU discovery says so.
+///
+/// ```
+/// use overlan_contract::sizing::Answer;
+///
+/// let packed = Answer { datagram: 1_472, coalesce: 1_472, burst: 14_720 };
+/// let prompt = Answer { coalesce: 0, ..packed };
+/// assert_eq!(prompt.burst / prompt.datagram, 10, "ten datagrams in one go, with a message in each");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -54,12 +93,30 @@ pub struct Answer {
 
 impl Question {
     /// The largest datagram that the local adapter carries in one packet, never below [`MIN_DATAGRAM`].
+    ///
+    /// ```
+    /// # use overlan_contract::sizing::MIN_DATAGRAM;
+    #[doc = sized_path!()]
+    /// assert_eq!((question.local.mtu, question.largest_datagram()), (1_500, 1_472));
+    /// // Path MTU discovery may have seen less pass.
+    /// let path = question.path_mtu.map_or(u32::MAX, |mtu| mtu.saturating_sub(question.overhead));
+    /// assert_eq!(question.largest_datagram().min(path).max(MIN_DATAGRAM), 1_372);
+    /// ```
     pub fn largest_datagram(&self) -> u32 {
         self.local.mtu.saturating_sub(self.overhead).clamp(MIN_DATAGRAM, MAX_DATAGRAM)
     }
 }
 
 /// Checks an answer as if it had come from the network.
+///
+/// ```
+/// # use overlan_contract::sizing::{Answer, validate};
+#[doc = sized_path!()]
+/// let answer = Answer { datagram: 1_472, coalesce: 1_472, burst: 14_720 };
+/// assert_eq!(validate(&question, &answer), Ok(()));
+/// let violations = validate(&question, &Answer { burst: 1_000, ..answer }).unwrap_err();
+/// assert_eq!(violations[0].to_string(), "burst is 1000; it must be from 1472 to 1048576");
+/// ```
 ///
 /// # Errors
 /// The fields that lie outside their ranges.

@@ -6,6 +6,14 @@ use core::fmt::Display;
 use core::ops::RangeInclusive;
 
 /// One rule that an answer breaks: the field, the value found, and what would be valid.
+///
+/// ```
+/// use overlan_contract::Violation;
+///
+/// let rule = "it must be from 1200 to 1472".into();
+/// let violation = Violation { field: "datagram".into(), value: "9000".into(), rule };
+/// assert_eq!(violation.to_string(), "datagram is 9000; it must be from 1200 to 1472");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}; {rule}")]
 pub struct Violation {
@@ -18,6 +26,15 @@ pub struct Violation {
 }
 
 /// At most this many violations are reported for one answer; more would only bury the first.
+///
+/// ```
+/// use overlan_contract::MAX_VIOLATIONS;
+/// use overlan_contract::failover::{Answer, Mode, Question, validate};
+///
+/// // Each of these weights is above what is allowed.
+/// let answer = Answer { order: vec![], mode: Mode::Spread(vec![u32::MAX; 1_000]), timings: vec![] };
+/// assert_eq!(validate(&Question::default(), &answer).unwrap_err().len(), MAX_VIOLATIONS);
+/// ```
 pub const MAX_VIOLATIONS: usize = 16;
 
 /// Collects violations up to [`MAX_VIOLATIONS`].

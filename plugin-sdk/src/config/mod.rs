@@ -32,11 +32,37 @@ pub struct Config {
 
 impl Config {
     /// The pairs in the order they were given.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::Config;
+    /// // For keys that are not known beforehand, such as the names of nodes.
+    /// let config: Config = [("n1", "3"), ("n0", "1")].into_iter().collect();
+    /// let weights: Result<Vec<u32>, _> = config.pairs().iter().map(|(_, weight)| weight.parse()).collect();
+    /// assert_eq!(weights, Ok(vec![3, 1]));
+    /// ```
     pub fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
 
     /// Parses the pairs into `T`.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    ///
+    /// use overlan_plugin_sdk::{Config, Within};
+    ///
+    /// #[derive(Default, serde::Deserialize)]
+    /// #[serde(default)]
+    /// struct Options {
+    ///     percent: BTreeMap<String, Within<1, 100>>,
+    ///     site: Option<String>,
+    /// }
+    ///
+    /// let config: Config = [("percent", "gold=50, bulk=5")].into_iter().collect();
+    /// let options: Options = config.parse()?;
+    /// assert_eq!((options.percent["bulk"].value(), options.site), (5, None));
+    /// # Ok::<(), overlan_plugin_sdk::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// The first key that is unknown, twice there, missing, or has a value that is not allowed.
@@ -45,6 +71,13 @@ impl Config {
     }
 
     /// For policies without configuration.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::Config;
+    /// assert_eq!(Config::default().expect_empty(), Ok(()));
+    /// let error = Config::from_iter([("slack", "5")]).expect_empty().unwrap_err();
+    /// assert_eq!(error.to_string(), "unknown key `slack`; this policy takes no configuration");
+    /// ```
     ///
     /// # Errors
     /// The first key, if there is any.
@@ -69,6 +102,21 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Config {
 }
 
 /// What is wrong with a configuration. No variant leaves a policy behind.
+///
+/// ```
+/// use overlan_plugin_sdk::ConfigError;
+///
+/// /// A rule between two keys.
+/// fn check(interval_ms: u32, timeout_ms: u32) -> Result<(), ConfigError> {
+///     match timeout_ms <= interval_ms {
+///         true => Ok(()),
+///         false => Err(ConfigError::Other("`timeout_ms` must not be above `interval_ms`".into())),
+///     }
+/// }
+///
+/// assert_eq!(check(200, 100), Ok(()));
+/// assert_eq!(check(100, 200).unwrap_err().to_string(), "`timeout_ms` must not be above `interval_ms`");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The policy has no such key.
@@ -108,6 +156,12 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// Says that the value of a key is not allowed, and what would be.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::ConfigError;
+    /// let error = ConfigError::value("interval_ms", "25", "a multiple of 10");
+    /// assert_eq!(error.to_string(), "`interval_ms` is `25`; it must be a multiple of 10");
+    /// ```
     pub fn value(key: &str, value: &str, allowed: &str) -> Self {
         ConfigError::Value { key: key.into(), value: value.into(), allowed: allowed.into() }
     }

@@ -72,6 +72,11 @@ use crate::{Adapter, AdapterStatus, failover, sizing};
 /// An Ethernet adapter of 1 Gbit/s with an MTU of 1,500 bytes, up, without class of service. The address
 /// is in CIDR notation: `10.1.0.2/24`.
 ///
+/// ```
+/// let adapter = overlan_plugin_sdk::testkit::adapter("eth0", "10.1.0.2/24");
+/// assert_eq!((adapter.subnet().to_string().as_str(), adapter.mtu), ("10.1.0.0", 1_500));
+/// ```
+///
 /// # Panics
 /// When `cidr` is not an address and a prefix length.
 pub fn adapter(name: &str, cidr: &str) -> Adapter {
