@@ -1,5 +1,17 @@
 //! Tools for assignment policies: who may own a duty, which of them rendezvous hashing prefers, what a node's
 //! adapters are worth, and which nodes fail together.
+//!
+//! ```
+//! use overlan_plugin_sdk::assignment::{Answer, validate};
+//! use overlan_plugin_sdk::placement::{Candidate, Eligible, lowest};
+//! use overlan_plugin_sdk::{score::Weight, testkit};
+//!
+//! let question = testkit::random_cluster(7, 12, 20);
+//! let eligible = Eligible::new(&question, |index, node| Candidate::new(index, node, Weight::new(1)));
+//! let duties = question.responsibilities.iter().enumerate();
+//! let owners = duties.map(|(at, duty)| lowest(&duty.name, eligible.nodes(at), eligible.wanted(at)));
+//! assert_eq!(validate(&question, &Answer { owners: owners.collect() }), Ok(()));
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -40,6 +52,12 @@ pub struct Eligible<T> {
 
 impl<T: Clone> Eligible<T> {
     /// The lists, of whatever `item` makes of a node and its index in the question.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::{placement::Eligible, testkit};
+    /// let eligible = Eligible::new(&testkit::cluster(3, 1), |index, node| (index, node.adapters.len()));
+    /// assert_eq!(eligible.nodes(0), [(0, 2), (1, 2), (2, 2)]);
+    /// ```
     pub fn new(question: &assignment::Question, mut item: impl FnMut(u32, &assignment::Node) -> T) -> Self {
         let live: Vec<(T, &assignment::Node)> = (0..)
             .zip(&question.nodes)
@@ -67,6 +85,15 @@ impl<T: Clone> Eligible<T> {
     }
 
     /// Whether a node, by its index in the question, is in the list of a duty, whose items have these indices.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::{placement::Eligible, testkit};
+    /// // Who owned the duty and can keep it.
+    /// let question = testkit::without_node(&testkit::cluster(3, 1), 1);
+    /// let eligible = Eligible::new(&question, |index, _| index);
+    /// let kept = [2, 1].into_iter().filter(|&owner| eligible.contains(0, owner, |&index| index));
+    /// assert!(kept.eq([2]));
+    /// ```
     pub fn contains(&self, duty: usize, node: u32, index: impl Fn(&T) -> u32) -> bool {
         let nodes = self.nodes(duty);
         // Where the list lacks so many nodes, one that is in it stands at most so far before its index.
@@ -82,11 +109,29 @@ impl<T: Clone> Eligible<T> {
     }
 
     /// All lists.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::{placement::Eligible, testkit};
+    /// let mut question = testkit::cluster(4, 3);
+    /// question.responsibilities[1].requires = vec![("site".into(), "x".into())];
+    /// let eligible = Eligible::new(&question, |index, _| index);
+    /// // What is worked out once for each list serves all the duties that have it.
+    /// let sums: Vec<u32> = eligible.groups().iter().map(|nodes| nodes.iter().sum()).collect();
+    /// assert_eq!([0, 1, 2].map(|duty| sums[eligible.group(duty)]), [6, 0, 6]);
+    /// ```
     pub fn groups(&self) -> &[Vec<T>] {
         &self.groups
     }
 
     /// How many owners a valid answer names: as many as asked for, or as are eligible.
+    ///
+    /// ```
+    /// # use overlan_plugin_sdk::{placement::Eligible, testkit};
+    /// let mut question = testkit::cluster(3, 2);
+    /// question.responsibilities[0].replicas = 5;
+    /// let eligible = Eligible::new(&question, |index, _| index);
+    /// assert_eq!([0, 1].map(|duty| eligible.wanted(duty)), [3, 2]);
+    /// ```
     pub fn wanted(&self, duty: usize) -> usize {
         self.wanted[duty]
     }
@@ -148,6 +193,16 @@ impl<T: Clone> Lightest<T> {
 }
 
 /// A node in the race of weighted rendezvous hashing; see [`score`].
+///
+/// ```
+/// use overlan_plugin_sdk::placement::{Candidate, duty_hash};
+/// use overlan_plugin_sdk::{score::Weight, testkit};
+///
+/// let node = testkit::node("a", vec![]);
+/// let (light, heavy) = (Candidate::new(0, &node, Weight::new(1)), Candidate::new(0, &node, Weight::new(10)));
+/// let duty = duty_hash("shard-7");
+/// assert!(heavy.cost(duty) < light.cost(duty) && light.cost_floor(duty) <= light.cost(duty));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its index in the question.
@@ -176,6 +231,17 @@ impl Candidate {
 }
 
 /// The hash of a duty for [`Candidate::cost`].
+///
+/// ```
+/// # use overlan_plugin_sdk::placement::{Candidate, duty_hash, lowest};
+/// # use overlan_plugin_sdk::{score::Weight, testkit};
+/// # let nodes = testkit::cluster(30, 0).nodes;
+/// # let candidate = |(index, node)| Candidate::new(index, node, Weight::new(1));
+/// # let candidates: Vec<Candidate> = (0..).zip(&nodes).map(candidate).collect();
+/// let duty = duty_hash("shard-7");
+/// let first = candidates.iter().min_by_key(|node| (node.cost(duty), node.index)).unwrap();
+/// assert_eq!(lowest("shard-7", &candidates, 1), [first.index]);
+/// ```
 pub fn duty_hash(name: &str) -> u64 {
     score::hash(DUTY_SEED, name.as_bytes())
 }
@@ -185,6 +251,24 @@ pub fn duty_hash(name: &str) -> u64 {
 ///
 /// Most are out of the race by [`Candidate::cost_floor`]. How they are passed over quickest differs: natively without
 /// a branch between eight of them, in a plugin by a function of its own with a branch after each (measured).
+///
+/// ```
+/// # use overlan_plugin_sdk::placement::{Candidate, contend, duty_hash, lowest};
+/// # use overlan_plugin_sdk::{score::Weight, testkit};
+/// # let nodes = testkit::cluster(30, 0).nodes;
+/// # let candidate = |(index, node)| Candidate::new(index, node, Weight::new(1));
+/// # let candidates: Vec<Candidate> = (0..).zip(&nodes).map(candidate).collect();
+/// // The lowest cost of those that may own: every other node may.
+/// let (duty, mut least) = (duty_hash("shard-7"), (u64::MAX, u32::MAX));
+/// contend(&candidates, duty, |node| {
+///     if node.index % 2 == 0 {
+///         least = least.min((node.cost(duty), node.index));
+///     }
+///     least.0
+/// });
+/// let all = lowest("shard-7", &candidates, candidates.len());
+/// assert_eq!(all.iter().find(|&index| index % 2 == 0), Some(&least.1));
+/// ```
 #[inline]
 pub fn contend(candidates: &[Candidate], duty_hash: u64, visit: impl FnMut(&Candidate) -> u64) {
     contend_within(candidates, duty_hash, u64::MAX, visit);
@@ -294,6 +378,18 @@ pub fn front_runners(candidates: &[Candidate], duty_hash: u64, about: u32) -> Ve
 }
 
 /// The nodes with the lowest costs for a duty, lowest first; the table's order, which is by node id, breaks ties.
+///
+/// ```
+/// # use overlan_plugin_sdk::placement::{Candidate, lowest};
+/// # use overlan_plugin_sdk::{score::Weight, testkit};
+/// # let nodes = testkit::cluster(30, 0).nodes;
+/// # let candidate = |(index, node)| Candidate::new(index, node, Weight::new(1));
+/// # let candidates: Vec<Candidate> = (0..).zip(&nodes).map(candidate).collect();
+/// let owners = lowest("shard-7", &candidates, 3);
+/// // When the first is gone the others move up.
+/// let left: Vec<Candidate> = candidates.into_iter().filter(|node| node.index != owners[0]).collect();
+/// assert_eq!(lowest("shard-7", &left, 2), owners[1..]);
+/// ```
 pub fn lowest(duty: &str, candidates: &[Candidate], wanted: usize) -> Vec<u32> {
     if wanted == 0 {
         return Vec::new();
@@ -319,6 +415,24 @@ pub fn lowest(duty: &str, candidates: &[Candidate], wanted: usize) -> Vec<u32> {
 }
 
 /// How speed counts, as a policy's configuration has it.
+///
+/// ```
+/// use overlan_plugin_sdk::{Config, placement::Speed};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Options {
+///     speed: Speed,
+/// }
+///
+/// let options: Options = Config::from_iter([("speed", "sqrt")]).parse()?;
+/// let counts = match options.speed {
+///     Speed::Linear => 10_000,
+///     Speed::Sqrt => 10_000_u32.isqrt(),
+///     Speed::Equal => 1,
+/// };
+/// assert_eq!(counts, 100);
+/// # Ok::<(), overlan_plugin_sdk::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Speed {
@@ -430,120 +544,4 @@ pub fn overlap(one: &[u32], other: &[u32]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testkit::{cluster, random_cluster};
-
-    #[test]
-    fn only_live_nodes_that_meet_the_requirements_are_eligible() {
-        for seed in 0..50 {
-            let question = random_cluster(seed, 12, 20);
-            let eligible = Eligible::new(&question, |index, _| index);
-            for (duty, responsibility) in question.responsibilities.iter().enumerate() {
-                let expected: Vec<u32> = (0..)
-                    .zip(&question.nodes)
-                    .filter(|(_, node)| node.live && node.meets(&responsibility.requires))
-                    .map(|(index, _)| index)
-                    .collect();
-                assert_eq!(eligible.nodes(duty), expected);
-                assert_eq!(eligible.groups()[eligible.group(duty)], expected);
-                for node in [0..15, u32::MAX - 1..u32::MAX].into_iter().flatten() {
-                    let contained = eligible.contains(duty, node, |&node| node);
-                    assert_eq!(contained, expected.contains(&node));
-                }
-                assert_eq!(eligible.wanted(duty), expected.len().min(responsibility.replicas as usize));
-            }
-        }
-    }
-
-    #[test]
-    fn the_lightest_is_the_first_of_the_least_loaded() {
-        for (seed, said) in (0_u64..200).zip([true, false].into_iter().cycle()) {
-            let all: Vec<usize> = (0..1 + seed as usize).collect();
-            let mut load: Vec<u64> = (0..).map(|node| score::mix(seed, node) % 3).take(all.len()).collect();
-            let mut lightest = Lightest::default();
-            for round in 0..600 {
-                let least = *load.iter().min().unwrap();
-                let expected: Vec<usize> = all.iter().copied().filter(|&node| load[node] == least).collect();
-                let (found, nodes) = lightest.find(&all, |&node| load[node]);
-                let lightest_now: Vec<usize> =
-                    nodes.iter().copied().filter(|&node| load[node] == least).collect();
-                assert_eq!((found, nodes[0], &lightest_now), (least, expected[0], &expected));
-                // Mostly the first, as a strategy would.
-                let choice =
-                    if round % 4 == 0 { score::mix(round, seed) as usize % expected.len() } else { 0 };
-                load[expected[choice]] += 1 + round % 2;
-                if said {
-                    lightest.note_growth();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_lowest_costs_come_first() {
-        let question = cluster(30, 1);
-        let candidates: Vec<Candidate> = (0..)
-            .zip(&question.nodes)
-            .map(|(index, node)| Candidate::new(index, node, Weight::new(1 + index)))
-            .collect();
-        let hash = duty_hash("duty-0");
-        let mut sorted: Vec<u32> = (0..30).collect();
-        sorted.sort_by_key(|&index| (candidates[index as usize].cost(hash), index));
-        assert_eq!(lowest("duty-0", &candidates, 7), sorted[..7]);
-        assert_eq!(lowest("duty-0", &candidates, 0), []);
-    }
-
-    #[test]
-    fn whoever_is_no_front_runner_costs_more_than_all_of_them() {
-        for (seed, nodes) in (0..60).zip([0, 1, 7, 8, 9, 200, 1_000].into_iter().cycle()) {
-            // Alike, or not.
-            let weight = |index| Weight::new(1 + index % (1 + (seed as u32 % 3) * 50));
-            let candidates: Vec<Candidate> = (0..)
-                .zip(&cluster(nodes, 0).nodes)
-                .map(|(index, node)| Candidate::new(index, node, weight(index)))
-                .collect();
-            let (name, about) = (format!("duty-{seed}"), 1 + seed as u32 % 40);
-            let first = front_runners(&candidates, duty_hash(&name), about);
-            assert_eq!(first, lowest(&name, &candidates, first.len()));
-            assert!(nodes > about as usize || first.len() == nodes, "few are all in it");
-        }
-    }
-
-    #[test]
-    fn both_ways_to_contend_visit_whoever_may_win() {
-        for (seed, nodes) in (0..40).zip([0, 1, 7, 8, 9, 30, 200].into_iter().cycle()) {
-            let candidates: Vec<Candidate> = (0..)
-                .zip(&cluster(nodes, 0).nodes)
-                .map(|(index, node)| Candidate::new(index, node, Weight::new(1 + index % 9)))
-                .collect();
-            let hash = score::hash(seed, b"duty");
-            // A third of them may not own, so that they leave the bound as it is.
-            let least = |visited: &mut Option<u64>, node: &Candidate| {
-                if !node.index.is_multiple_of(3) {
-                    *visited = Some(visited.map_or(node.cost(hash), |least| least.min(node.cost(hash))));
-                }
-                visited.unwrap_or(u64::MAX)
-            };
-            let (mut natively, mut in_plugin, mut all) = (None, None, None);
-            contend_natively(&candidates, hash, u64::MAX, |node| least(&mut natively, node));
-            contend_in_plugin(&candidates, hash, u64::MAX, |node| least(&mut in_plugin, node));
-            candidates.iter().for_each(|node| _ = least(&mut all, node));
-            assert_eq!((natively, in_plugin), (all, all));
-        }
-    }
-
-    #[test]
-    fn subnets_of_adapters_that_are_up_are_numbered() {
-        let mut nodes = cluster(40, 0).nodes;
-        nodes[3].adapters[1].status = AdapterStatus::Down;
-        let numbers = number_subnets(&nodes);
-        assert_eq!((numbers[3].len(), numbers[4].len()), (1, 2));
-        for (one, subnets) in nodes.iter().zip(&numbers) {
-            for (other, others) in nodes.iter().zip(&numbers) {
-                let shared = up(one).any(|a| up(other).any(|b| a.subnet() == b.subnet()));
-                assert_eq!(overlap(subnets, others), shared);
-            }
-        }
-    }
-}
+mod tests;
