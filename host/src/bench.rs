@@ -4,31 +4,35 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use overlan_node::app::{Frame, Target};
-use overlan_node::bench::{BENCH_STREAMS, Header, Kind, Report};
+use overlan_node::bench::{BENCH_STREAMS, Header, Kind, Report, patience};
 use overlan_node::client::{Control, Stream, StreamReader, StreamWriter, discover};
 use overlan_node::{Fate, MessageMode, NodeStatus};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::args::BenchArgs;
 use crate::table::out;
 
-/// Bytes sent and not yet answered, of each of the `--parallel` senders.
-const MAX_OPEN_BYTES: usize = 16 << 20;
+/// Bytes sent and not yet answered, of each of the `--parallel` senders: at first, and at most, where answers are prompt.
+/// What is open when the time is over is waited for, and a slow way should not take long to carry it.
+const OPEN_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=16 << 20;
 /// Messages sent and not yet answered, of each.
 const MAX_OPEN: usize = 8192;
+/// An answer that comes so soon is prompt.
+const PROMPT: Duration = Duration::from_millis(500);
 /// Messages and bytes in one frame at most.
 const BATCH: usize = 128;
 const BATCH_BYTES: usize = 256 << 10;
-/// How long the last answers and the report may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// An unreliable message that can't leave for so long is lost: a way that carries less than what is sent has a queue that
+/// would take long to empty.
+const LIFETIME_MS: u32 = 1_000;
 /// How long unreliable messages may still be on their way.
 const STRAGGLERS: Duration = Duration::from_millis(300);
 /// A longer latency counts as this.
@@ -85,7 +89,7 @@ impl Shared {
         let first = self.next.fetch_add(count, Relaxed);
         let payload = |sequence| Header { kind, run: self.run, sequence }.emit(self.args.size as usize);
         let payloads = (first..first + count).map(|sequence| payload(sequence).into()).collect();
-        (first, send_frame(&self.args, first / count, first, payloads))
+        (first, send_frame(&self.args, self.args.mode.into(), first / count, first, payloads))
     }
 
     fn record(&self, latency: Duration, count: u64) {
@@ -95,13 +99,13 @@ impl Shared {
 }
 
 /// The streams take turns.
-fn send_frame(args: &BenchArgs, turn: u64, token: u64, payloads: Vec<Bytes>) -> Frame {
+fn send_frame(args: &BenchArgs, mode: MessageMode, turn: u64, token: u64, payloads: Vec<Bytes>) -> Frame {
     Frame::SendBatch {
         token,
-        mode: args.mode.into(),
+        mode,
         // From the last one on: it is the one that members of before have, too.
         stream: BENCH_STREAMS.end() - (turn % u64::from(args.streams)) as u16,
-        lifetime_ms: 0,
+        lifetime_ms: if mode == MessageMode::Unreliable { LIFETIME_MS } else { 0 },
         to: Target::parse(&args.to),
         payloads,
     }
@@ -162,7 +166,7 @@ fn outcome(
 ) -> Outcome {
     let Shared { args, .. } = shared;
     let sent = shared.next.load(Relaxed);
-    let time = (report.nanoseconds as f64 / 1e9).max(1e-9);
+    let rate = rate(&report, seconds);
     let histogram = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     let latency = Latency {
@@ -187,11 +191,21 @@ fn outcome(
         sent,
         received: report.messages,
         lost: sent.saturating_sub(report.messages),
-        gbit_per_second: 8e-9 * report.bytes as f64 / time,
-        messages_per_second: report.messages as f64 / time,
+        gbit_per_second: rate * 8e-9 * f64::from(args.size),
+        messages_per_second: rate,
         cpu_cores,
         retransmissions,
         latency_us: (!histogram.is_empty()).then_some(latency),
+    }
+}
+
+/// Messages a second: by the receiver's clock, which starts when the first has arrived; of a few, by the sender's.
+fn rate(report: &Report, seconds: f64) -> f64 {
+    /// With more, it matters little when the first and the last arrive.
+    const FEW: u64 = 16;
+    match report.messages {
+        ..=FEW => report.messages as f64 / seconds,
+        messages => (messages - 1) as f64 / (report.nanoseconds as f64 / 1e9).max(1e-9),
     }
 }
 
@@ -201,11 +215,11 @@ fn print(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
     }
     let Outcome { to, mode, bytes, seconds, sent, received, lost, .. } = outcome;
     out!("{mode} messages of {bytes} bytes to {to}, {seconds:.1} s");
-    out!(
-        "  rate             {:.3} Gbit/s, {:.0} messages/s",
-        outcome.gbit_per_second,
-        outcome.messages_per_second
-    );
+    let (gbit, messages) = (outcome.gbit_per_second, outcome.messages_per_second);
+    let (rate, unit) = if gbit < 0.1 { (1e3 * gbit, "Mbit/s") } else { (gbit, "Gbit/s") };
+    // Few messages a second may be long ones.
+    let places = if messages < 10.0 { 2 } else { 0 };
+    out!("  rate             {rate:.3} {unit}, {messages:.places$} messages/s");
     out!("  messages         {sent} sent, {received} received, {lost} lost");
     out!("  retransmissions  {}", outcome.retransmissions);
     if let Some(cores) = outcome.cpu_cores {
@@ -220,35 +234,84 @@ fn print(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Batches sent and not wholly answered, by the token of the first message.
-type Open = Mutex<BTreeMap<u64, OpenBatch>>;
+/// What one sender has sent and has no answer to yet, and how much of it there may be.
+struct Window {
+    permits: Semaphore,
+    open: Mutex<Open>,
+    answered: Notify,
+}
+
+struct Open {
+    /// Not wholly answered, by the token of the first message.
+    batches: BTreeMap<u64, OpenBatch>,
+    /// Messages by which the window may still grow.
+    growth: u64,
+}
 
 struct OpenBatch {
     sent: Instant,
     left: u64,
 }
 
+impl Window {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes so many messages of a batch, by the token of one of them; how many, and how long they took.
+    fn close(&self, token: u64, count: u64) -> Option<(u64, Duration)> {
+        let mut open = self.open();
+        let (&first, batch) = open.batches.range_mut(..=token).next_back()?;
+        let (count, taken) = (count.min(batch.left), batch.sent.elapsed());
+        batch.left -= count;
+        if batch.left == 0 {
+            open.batches.remove(&first);
+        }
+        let more = if taken <= PROMPT { count.min(open.growth) } else { 0 };
+        open.growth -= more;
+        self.permits.add_permits((count + more) as usize);
+        self.answered.notify_one();
+        Some((count, taken))
+    }
+
+    /// Waits until all is answered, as long as one answer follows the other.
+    async fn drain(&self, patience: Duration) {
+        while !self.open().batches.is_empty() {
+            if tokio::time::timeout(patience, self.answered.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// Sends until the time is over, then waits for the last answers.
 async fn one_way(stream: Stream, shared: &Arc<Shared>) -> anyhow::Result<()> {
     let Stream { reader, mut writer } = stream;
     let size = shared.args.size as usize;
-    let room = (MAX_OPEN_BYTES / size).clamp(2, MAX_OPEN);
-    let batch = (BATCH_BYTES / size).clamp(1, BATCH.min(room));
-    let (permits, open) = (Arc::new(Semaphore::new(room)), Arc::new(Open::default()));
-    let answers = tokio::spawn(answers(reader, shared.clone(), permits.clone(), open.clone()));
+    let room = |bytes: usize| (bytes / size).clamp(2, MAX_OPEN);
+    let (first, most) = (room(*OPEN_BYTES.start()), room(*OPEN_BYTES.end()));
+    let batch = (BATCH_BYTES / size).clamp(1, BATCH.min(first));
+    let window = Arc::new(Window {
+        permits: Semaphore::new(first),
+        open: Mutex::new(Open { batches: BTreeMap::new(), growth: (most - first) as u64 }),
+        answered: Notify::new(),
+    });
+    let answers = tokio::spawn(answers(reader, shared.clone(), window.clone()));
     let sending = async {
         while Instant::now() < shared.until {
             // Given back with the answers.
-            permits.acquire_many(batch as u32).await?.forget();
+            let permits = window.permits.acquire_many(batch as u32);
+            match tokio::time::timeout_at(shared.until.into(), permits).await {
+                Ok(permits) => permits?.forget(),
+                Err(_) => break,
+            }
             let (first, frame) = shared.messages(Kind::Data, batch as u64);
             let sent = OpenBatch { sent: Instant::now(), left: batch as u64 };
-            open.lock().unwrap_or_else(PoisonError::into_inner).insert(first, sent);
+            window.open().batches.insert(first, sent);
             writer.write(&frame).await?;
             writer.flush().await?;
         }
-        let last = permits.acquire_many(room as u32);
-        let last = tokio::time::timeout(PATIENCE, last).await;
-        last.context("the last messages were not accepted in time")??.forget();
+        window.drain(patience(size)).await;
         anyhow::Ok(())
     };
     tokio::select! {
@@ -257,12 +320,7 @@ async fn one_way(stream: Stream, shared: &Arc<Shared>) -> anyhow::Result<()> {
     }
 }
 
-async fn answers(
-    mut reader: StreamReader,
-    shared: Arc<Shared>,
-    permits: Arc<Semaphore>,
-    open: Arc<Open>,
-) -> anyhow::Result<()> {
+async fn answers(mut reader: StreamReader, shared: Arc<Shared>, window: Arc<Window>) -> anyhow::Result<()> {
     let unreliable = MessageMode::from(shared.args.mode) == MessageMode::Unreliable;
     loop {
         let (token, count, accepted) = match next(&mut reader).await? {
@@ -271,17 +329,11 @@ async fn answers(
             Frame::Fates { token, count, fate, .. } => (token, u64::from(count), fate == Fate::Delivered),
             _ => continue,
         };
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((&first, batch)) = open.range_mut(..=token).next_back() else { continue };
-        let count = count.min(batch.left);
-        batch.left -= count;
-        if accepted {
-            shared.record(batch.sent.elapsed(), count);
+        if let Some((count, taken)) = window.close(token, count)
+            && accepted
+        {
+            shared.record(taken, count);
         }
-        if batch.left == 0 {
-            open.remove(&first);
-        }
-        permits.add_permits(count as usize);
     }
 }
 
@@ -289,11 +341,12 @@ async fn answers(
 async fn round_trips(stream: Stream, shared: &Shared) -> anyhow::Result<()> {
     let Stream { mut reader, mut writer } = stream;
     writer.write(&listen_frame()).await?;
+    let patience = patience(2 * shared.args.size as usize);
     while Instant::now() < shared.until {
         let sent = Instant::now();
         let (token, frame) = shared.messages(Kind::Ask, 1);
         let wanted = Header { kind: Kind::Answer, run: shared.run, sequence: token };
-        exchange(&mut reader, &mut writer, &frame, |header| header == wanted).await?;
+        exchange(&mut reader, &mut writer, &frame, patience, |header| header == wanted).await?;
         shared.record(sent.elapsed(), 1);
         shared.answered.fetch_add(1, Relaxed);
     }
@@ -308,12 +361,9 @@ async fn finish(stream: Stream, shared: &Shared) -> anyhow::Result<Report> {
     let Stream { mut reader, mut writer } = stream;
     writer.write(&listen_frame()).await?;
     let finish = Header { kind: Kind::Finish, run: shared.run, sequence: 0 }.emit(0);
-    let mut frame = send_frame(&shared.args, 0, u64::MAX, vec![finish.into()]);
-    if let Frame::SendBatch { mode, .. } = &mut frame {
-        *mode = MessageMode::Reliable;
-    }
+    let frame = send_frame(&shared.args, MessageMode::Reliable, 0, u64::MAX, vec![finish.into()]);
     let ours = |header: Header| header.kind == Kind::Report && header.run == shared.run;
-    let report = exchange(&mut reader, &mut writer, &frame, ours).await?;
+    let report = exchange(&mut reader, &mut writer, &frame, patience(0), ours).await?;
     Report::parse(&report).context("the far node's report makes no sense; are both of one version?")
 }
 
@@ -322,6 +372,7 @@ async fn exchange(
     reader: &mut StreamReader,
     writer: &mut StreamWriter,
     frame: &Frame,
+    patience: Duration,
     wanted: impl Fn(Header) -> bool,
 ) -> anyhow::Result<Vec<u8>> {
     writer.write(frame).await?;
@@ -335,7 +386,7 @@ async fn exchange(
             }
         }
     };
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    let answer = tokio::time::timeout(patience, answer).await;
     answer.context(
         "the far node does not answer; is it alive (`overlan members`), and of a version that measures?",
     )?

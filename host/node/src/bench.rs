@@ -24,8 +24,15 @@ use crate::{Listener, NodeHandle, SendOptions};
 pub const HEADER: usize = 17;
 /// Runs that a node counts at a time; another one makes it forget the oldest.
 const MAX_RUNS: usize = 64;
-/// How long an answer is worth delivering.
-const ANSWER_LIFETIME: Duration = Duration::from_secs(5);
+/// How long the answer to a short message may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes a second of the slowest way whose answers are waited for: 100 kbit/s.
+const SLOWEST: f64 = 12_500.0;
+
+/// How long to wait for so many bytes to arrive, on the slowest of ways.
+pub fn patience(bytes: usize) -> Duration {
+    PATIENCE + Duration::from_secs_f64(bytes as f64 / SLOWEST)
+}
 
 /// What a message of a measurement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +189,7 @@ pub(crate) async fn respond(node: NodeHandle, mut listener: Listener) {
         let Some(answer) = answer else { continue };
         let options = SendOptions {
             stream: message.stream,
-            lifetime: Some(ANSWER_LIFETIME),
+            lifetime: Some(patience(answer.len())),
             ..SendOptions::new(message.mode)
         };
         // Who asked and is gone since misses nothing.
