@@ -20,7 +20,7 @@ use crate::status::{MemberState, Ownership};
 use crate::table::contract_adapter;
 
 /// A newcomer that knows of others waits this long for one to answer before it plans alone.
-const JOIN_GRACE: Duration = Duration::from_secs(5);
+pub(super) const JOIN_GRACE: Duration = Duration::from_secs(5);
 /// Bytes of the cluster's own messages that wait for a peer from which on it gets no more: a member that is alive by what
 /// others say, and can't be reached from here, would be kept all that ever changed.
 const MAX_BACKLOG: usize = 4 << 20;

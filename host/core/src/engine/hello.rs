@@ -14,6 +14,7 @@ use overlan_wire::{Adapter, Digest, Entry, Frame, NodeId, Record, SignedRecord};
 use rand::Rng;
 
 use super::cluster::{LEAST_ROOM, Origin, ROOM};
+use super::facts::JOIN_GRACE;
 use super::session::{DETOUR_AFTER, Ends, MAX_DETOURS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
@@ -64,6 +65,8 @@ pub(super) struct Refused {
     pub(super) code: u8,
     since: Instant,
     last: Instant,
+    /// Some were before this node planned alone.
+    early: bool,
 }
 
 impl Hellos {
@@ -211,7 +214,7 @@ impl<C: Crypto> Core<C> {
     }
 
     pub(super) fn handle_hello(&mut self, origin: Origin, token: u64, record: &[u8]) {
-        let Some(record) = self.verify(record) else { return };
+        let Some(record) = self.verify_author(record) else { return };
         let Record::Entry(entry) = &record.record else {
             self.counters.dropped_malformed += 1;
             return;
@@ -221,6 +224,7 @@ impl<C: Crypto> Core<C> {
             return;
         }
         let code = if !self.is_allowed(entry.id) {
+            self.note_stranger(entry.id);
             Some(refusal::NOT_ALLOWED)
         } else if self.table.is_full_for(entry.id) {
             self.kept_out.note(self.now);
@@ -355,12 +359,12 @@ impl<C: Crypto> Core<C> {
         self.hellos.sent.clear();
     }
 
-    /// Alone, and told that a member elsewhere has this node's identity, or may: it was started from a copied state directory,
-    /// until a member lets it in or it gives way. One that sees others alive is a member, whoever else has its identity.
+    /// Alone, and told by others that it may not join them: what they own it must not own, too. One that sees others alive
+    /// is a member, whatever yet others say; and one that was there first keeps its name, and what it owns, when another
+    /// of that name comes.
     pub(super) fn is_barred(&self) -> bool {
-        let elsewhere = [refusal::IDENTITY_TAKEN, refusal::AWAITED_ELSEWHERE];
-        let taken = self.hellos.refused.is_some_and(|refused| elsewhere.contains(&refused.code));
-        taken && self.live_peers().is_empty()
+        let bars = |refused: Refused| refused.early || refused.code != refusal::NAME_TAKEN;
+        self.hellos.refused.is_some_and(bars) && self.live_peers().is_empty()
     }
 
     pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8) {
@@ -371,7 +375,9 @@ impl<C: Crypto> Core<C> {
         }
         let same = self.hellos.refused.filter(|before| before.code == code);
         let since = same.map_or(self.now, |before| before.since);
-        self.hellos.refused = Some(Refused { code, since, last: self.now });
+        let early = self.now.since(self.started) < JOIN_GRACE;
+        let early = self.hellos.refused.map_or(early, |before| before.early);
+        self.hellos.refused = Some(Refused { code, since, last: self.now, early });
         if same.is_none() {
             self.facts_changed = true;
             self.events.push_back(Event::Refused(refusal_text(code)));

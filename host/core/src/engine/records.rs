@@ -84,8 +84,27 @@ impl<C: Crypto> Core<C> {
         id == self.id || self.config.allow.as_ref().is_none_or(|allow| allow.contains(&id))
     }
 
-    /// Parses a record and checks that its author wrote it.
+    /// Parses a record and checks that its author wrote it, and may be a member.
     pub(super) fn verify(&mut self, bytes: &[u8]) -> Option<SignedRecord> {
+        let signed = self.verify_author(bytes)?;
+        // A removal of one who may not join is welcome; refusing it would keep the tables apart.
+        let entry = matches!(signed.record, Record::Entry(_));
+        if entry && !self.is_allowed(signed.record.id()) {
+            self.note_stranger(signed.record.id());
+            return None;
+        }
+        Some(signed)
+    }
+
+    /// One who may not be a member was met.
+    pub(super) fn note_stranger(&mut self, id: NodeId) {
+        self.counters.dropped_not_allowed += 1;
+        self.stranger = Some(id);
+        self.strangers.note(self.now);
+    }
+
+    /// Parses a record and checks that its author wrote it.
+    pub(super) fn verify_author(&mut self, bytes: &[u8]) -> Option<SignedRecord> {
         let Ok(signed) = SignedRecord::parse(bytes) else {
             self.counters.dropped_malformed += 1;
             return None;
@@ -98,14 +117,6 @@ impl<C: Crypto> Core<C> {
         };
         if !owned || !self.crypto.verify(key, message, signature) {
             self.counters.dropped_signature += 1;
-            return None;
-        }
-        // A removal of one who may not join is welcome; refusing it would keep the tables apart.
-        let entry = matches!(signed.record, Record::Entry(_));
-        if entry && !self.is_allowed(signed.record.id()) {
-            self.counters.dropped_not_allowed += 1;
-            self.stranger = Some(signed.record.id());
-            self.strangers.note(self.now);
             return None;
         }
         Some(signed)

@@ -120,7 +120,7 @@ pub struct Facts {
     pub responsibilities: Vec<Responsibility>,
     /// What a minority may own.
     pub quorum: Quorum,
-    /// This node is alone and told that a live member has its identity: it owns and decides nothing.
+    /// This node is alone and told by others that it may not join them: it owns and decides nothing.
     pub barred: bool,
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use overlan_contract::assignment::Responsibility;
 use overlan_core::{Core, Fate};
 use overlan_seal::Seal;
 use overlan_sim::{Network, World};
@@ -34,6 +35,17 @@ pub(crate) fn many(seed: u64, count: usize) -> World {
 
 pub(crate) fn address(member: usize, adapter: usize) -> IpAddr {
     IpAddr::from([10, member as u8, adapter as u8, 2])
+}
+
+/// So many duties for one owner each.
+pub(crate) fn duties(count: usize) -> Vec<Responsibility> {
+    let duty = |at| Responsibility {
+        name: format!("r{at}"),
+        replicas: 1,
+        weight_milli: 1_000,
+        requires: Vec::new(),
+    };
+    (0..count).map(duty).collect()
 }
 
 pub(crate) fn lan() -> Network {

@@ -9,6 +9,7 @@ mod jitter;
 mod large;
 mod membership;
 mod modes;
+mod refused;
 mod sizes;
 mod slow;
 mod streams;

@@ -2,25 +2,15 @@
 
 use std::net::IpAddr;
 
-use overlan_contract::assignment::Responsibility;
 use overlan_core::config::Quorum;
 use overlan_core::status::MemberState;
 use overlan_core::{Config, Fate};
 use overlan_sim::World;
 use overlan_wire::{BootId, MessageMode};
 
-use crate::common::{MS, SECOND, address, check_exactly_once, core, isolate, lan, many, mode, payload};
-
-/// So many duties for one owner each.
-fn duties(count: usize) -> Vec<Responsibility> {
-    let duty = |at| Responsibility {
-        name: format!("r{at}"),
-        replicas: 1,
-        weight_milli: 1_000,
-        requires: Vec::new(),
-    };
-    (0..count).map(duty).collect()
-}
+use crate::common::{
+    MS, SECOND, address, check_exactly_once, core, duties, isolate, lan, many, mode, payload,
+};
 
 fn agreed(world: &World) -> bool {
     let mut running = world.members.iter().filter_map(|member| member.core.as_ref());
