@@ -32,6 +32,9 @@ pub struct Network {
     pub mtu: usize,
     /// Directed pairs of addresses between which no larger UDP payload passes, whatever others do.
     pub holes: BTreeMap<(IpAddr, IpAddr), usize>,
+    /// Directed pairs of addresses between which datagrams that are sent together and have more bytes are dropped: a filter
+    /// that sees them before they are split.
+    pub filters: BTreeMap<(IpAddr, IpAddr), usize>,
     /// Addresses whose own link carries no larger UDP payload: their kernel refuses it and says so (EMSGSIZE).
     pub refused: BTreeMap<IpAddr, usize>,
     /// Links that carry so much and no more. A datagram passes the first that is on its way.

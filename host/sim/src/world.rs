@@ -416,6 +416,11 @@ impl World {
                 self.members[index].core.as_mut().and_then(|core| core.poll_transmit(now, &mut buffer))
             {
                 busy = true;
+                let way = (transmit.local.ip(), transmit.remote.ip());
+                if self.network.filters.get(&way).is_some_and(|&most| buffer.len() > most) {
+                    self.members[index].sent += buffer.len().div_ceil(transmit.segment) as u64;
+                    continue;
+                }
                 for datagram in buffer.chunks(transmit.segment) {
                     self.members[index].sent += 1;
                     if self

@@ -11,6 +11,7 @@ pub(crate) mod recovery;
 pub(crate) mod rtt;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;

@@ -17,6 +17,7 @@ pub(crate) use super::flight::Contents;
 use super::flight::{Delivered, Flight, SentPacket};
 use super::pacer::Pacer;
 use super::rtt::RttEstimator;
+use super::together::Together;
 use crate::config::Congestion;
 use crate::delivery::Content;
 use crate::time::Instant;
@@ -190,6 +191,7 @@ pub(crate) struct Recovery {
     overtaken: Option<Box<Overtaken>>,
     largest_acked: Option<u64>,
     loss_time: Option<Instant>,
+    together: Together,
     /// Packets below it were offered to another path.
     late_below: u64,
     backoff: u32,
@@ -216,6 +218,7 @@ impl Recovery {
             overtaken: None,
             largest_acked: None,
             loss_time: None,
+            together: Together::default(),
             late_below: 0,
             backoff: 0,
             probe_due: false,
@@ -246,6 +249,19 @@ impl Recovery {
         }
         self.pacer.note_sent(size);
         self.flight.push(SentPacket::new(number.0, now, size, contents, self.delivered));
+    }
+
+    /// Whether packets may be sent together: not after a probe timeout, until something arrives, and not where they are lost
+    /// together.
+    pub(crate) fn may_bundle(&self, now: Instant) -> bool {
+        self.backoff == 0 && self.together.may(now)
+    }
+
+    /// The last packets, from this one on, were sent together.
+    pub(crate) fn note_bundle(&mut self, first: PacketNumber) {
+        if self.next > first.0 + 1 {
+            self.together.note_sent(first.0, self.next - first.0);
+        }
     }
 
     /// This node did not run for a while: answers of before come late by its own fault.
@@ -342,6 +358,7 @@ impl Recovery {
         let bytes = before - self.flight.bytes();
         self.delivered = Delivered { bytes: self.delivered.bytes + bytes as u64, at: now, sent_at };
         self.note_marked(ack.ce, sent_at, datagram, now);
+        self.together.note_arrived(&ack.ranges);
         self.detect_loss(rtt, datagram, now, outcome);
         let round = number >= self.round_end;
         if round {
@@ -423,6 +440,9 @@ impl Recovery {
             true
         });
         let Some(newest) = newest else { return };
+        let in_flight =
+            |first, count| self.flight.from(first).next().is_some_and(|next| next.number < first + count);
+        self.together.note_lost(in_flight, now);
         if let Some(overtaken) = &mut self.overtaken {
             overtaken.note_lost(found, newest, now);
         }
@@ -506,6 +526,7 @@ impl Recovery {
         self.backoff = 0;
         self.probe_due = false;
         self.overtaken = None;
+        self.together.abandon();
         self.controller = Controller::new(self.congestion);
         self.pacer = Pacer::NEW;
         let late_below = self.late_below;

@@ -185,7 +185,9 @@ impl<A: Aead> Peer<A> {
         let whole_blocks = DATA_HEADER + TAG + full_text(datagram);
         let mut transmit: Option<Transmit> = None;
         let (mut payload, mut next) = (None, self.outbox.next(take));
-        for _ in 0..MAX_SEGMENTS {
+        let first_number = self.paths[at].recovery.peek_number();
+        let segments = if self.paths[at].recovery.may_bundle(now) { MAX_SEGMENTS } else { 1 };
+        for turn in 1..=segments {
             let limit = transmit.map_or(whole_blocks, |transmit| transmit.segment);
             let full = buffer.len() + limit > most && transmit.is_some();
             if full {
@@ -217,7 +219,7 @@ impl<A: Aead> Peer<A> {
                 break;
             }
             next = self.outbox.next(take);
-            let more = next != Next::Nothing;
+            let more = next != Next::Nothing && turn < segments;
             if more && !enough && window >= limit {
                 // Equal segments: zero bytes are padding. (One that the window cut short is the last.)
                 buffer.resize(draft.start + limit - TAG, 0);
@@ -228,6 +230,7 @@ impl<A: Aead> Peer<A> {
                 break;
             }
         }
+        self.paths[at].recovery.note_bundle(first_number);
         transmit
     }
 

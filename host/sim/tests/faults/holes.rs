@@ -215,3 +215,23 @@ fn what_the_kernel_refuses_is_sent_in_smaller_datagrams() {
         assert_eq!(paths(&world, 0)[0], (1_472, true), "{adapters} adapters");
     }
 }
+
+/// A filter on the way that goes by length sees what is sent together as one packet, and drops it though each datagram would
+/// pass: they go alone then.
+#[test]
+fn a_filter_that_sees_offloaded_sends_whole_is_passed() {
+    for (adapters, most) in [(1, 1_272), (1, 1_000), (1, 600), (2, 1_272), (2, 600)] {
+        let what = format!("{adapters} adapters, {most} bytes");
+        let mut world = met(1, adapters, Network { delay: MS, ..lan() });
+        let mut seen = Seen::default();
+        seen.run(&mut world, SECOND);
+        for adapter in 0..adapters {
+            let (one, other) = (address(0, adapter), address(1, adapter));
+            dig(&mut world, (one, other), Way::Both, Some(most));
+            world.network.filters.extend([((one, other), most), ((other, one), most)]);
+        }
+        seen.run(&mut world, 8 * SECOND);
+        seen.finish(&mut world, &what);
+        assert!(seen.longest() < 200 * MS, "{what}: {:?}", seen.longest);
+    }
+}
