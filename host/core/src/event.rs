@@ -161,6 +161,8 @@ pub enum Event {
         local: SocketAddr,
         /// The peer's.
         remote: SocketAddr,
+        /// The state before.
+        before: PathState,
         /// The new state.
         state: PathState,
         /// In a few words.

@@ -331,12 +331,14 @@ fn apply_health(
     now: Instant,
     env: &mut Surroundings<'_>,
 ) -> bool {
+    let before = path.state();
     let changed = path.apply(event, now);
     if changed {
         env.events.push_back(Event::Path {
             node,
             local: path.local,
             remote: path.remote,
+            before,
             state: path.state(),
             why: path.health.why(),
         });

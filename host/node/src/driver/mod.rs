@@ -21,6 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use overlan_contract::Kind;
+use overlan_contract::failover::PathState;
 use overlan_core::document::SignedDocument;
 use overlan_core::policy::{Answer, Fault, Ticket};
 use overlan_core::{Core, Event, Instant, LastKnown};
@@ -485,6 +486,15 @@ fn log(event: &Event) {
     match event {
         Event::Member { name, state, .. } => tracing::info!(member = name, ?state, "member"),
         Event::Agreed { epoch, digest } => tracing::info!(epoch, digest = %digest.short(), "tables agree"),
+        // A bad path answers late many times a second, and in time again.
+        Event::Path {
+            local,
+            remote,
+            before: PathState::Up | PathState::Suspect,
+            state: state @ (PathState::Up | PathState::Suspect),
+            why,
+            ..
+        } => tracing::debug!(%local, %remote, ?state, why, "path"),
         Event::Path { local, remote, state, why, .. } => {
             tracing::info!(%local, %remote, ?state, why, "path");
         }
