@@ -38,9 +38,9 @@ const MAX_PACKETS: u64 = 1 << 35;
 
 /// The peer's session: keys for both directions.
 pub(super) struct Session<A> {
-    sending: Option<Sending<A>>,
+    /// Boxed, as keys are large: a peer that needs no session has none.
+    sending: Option<Box<Sending<A>>>,
     /// From a handshake that the peer opened, with what it receives under: in use once the peer is proven.
-    /// Boxed: there seldom is one, and keys are large.
     pending: Option<(SessionId, Box<Sending<A>>)>,
     /// The latest last.
     receiving: Vec<Receiving<A>>,
@@ -111,9 +111,9 @@ impl<A: Aead> Session<A> {
         if self.receiving.len() > MAX_RECEIVING {
             self.receiving.remove(0);
         }
-        let sending = Sending { key, id: to, aead: keys.send, packets: 0, since: now };
+        let sending = Box::new(Sending { key, id: to, aead: keys.send, packets: 0, since: now });
         if theirs {
-            self.pending = Some((from, Box::new(sending)));
+            self.pending = Some((from, sending));
         } else {
             self.sending = Some(sending);
         }
@@ -127,8 +127,9 @@ impl<A: Aead> Session<A> {
             return false;
         }
         self.proven = true;
-        if let Some((_, sending)) = self.pending.take() {
-            self.sending = Some(Sending { since: now, ..*sending });
+        if let Some((_, mut sending)) = self.pending.take() {
+            sending.since = now;
+            self.sending = Some(sending);
         }
         for old in self.receiving.iter_mut().filter(|receiving| receiving.id != id) {
             old.expires.get_or_insert(now + GRACE);
@@ -151,7 +152,7 @@ impl<A: Aead> Session<A> {
         self.pending.take_if(|(_, sending)| !accepted.contains(&sending.key));
         self.receiving.retain(|receiving| accepted.contains(&receiving.key));
         let stale = |sending: &Sending<A>| Some(&sending.key) != accepted.first();
-        self.due |= active_changed && self.sending.as_ref().is_some_and(stale);
+        self.due |= active_changed && self.sending.as_deref().is_some_and(stale);
     }
 
     /// When an old key goes.
