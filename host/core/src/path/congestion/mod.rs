@@ -110,7 +110,8 @@ impl Controller {
             Controller::Cubic(cubic) => cubic.window(),
             Controller::Bbr(bbr) => bbr.window(),
         };
-        window.unwrap_or(INITIAL_DATAGRAMS * datagram).clamp(MINIMUM_DATAGRAMS * datagram, MAX_WINDOW)
+        window
+            .map_or(initial_window(datagram), |window| window.clamp(MINIMUM_DATAGRAMS * datagram, MAX_WINDOW))
     }
 
     /// Bytes per second to send at, once a round trip was measured.
@@ -126,6 +127,11 @@ impl Controller {
             }
         }
     }
+}
+
+/// Bytes that may be in flight before anything is known (RFC 9002 section 7.2).
+pub(crate) fn initial_window(datagram: usize) -> usize {
+    INITIAL_DATAGRAMS * datagram
 }
 
 /// `value` times `by / of`, on machines of any width.

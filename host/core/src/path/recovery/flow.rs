@@ -1,8 +1,4 @@
-//! Loss recovery of one path (RFC 9002), and what its congestion controller and pacer learn of it.
-//!
-//! Beside the RFC's loss detection there is lateness: content of a packet that got no answer within
-//! the failover policy's reply timeout is offered to another path while the packet still counts as
-//! in flight here.
+//! The packets of one path that want acknowledgements, and what its congestion controller and pacer learn of them.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -12,14 +8,14 @@ use core::time::Duration;
 use overlan_wire::limits::LEAST_DATAGRAM;
 use overlan_wire::{Ack, PacketNumber};
 
-use super::congestion::{Controller, Delivery, Sign, bbr::delivery_rate};
-pub(crate) use super::flight::Contents;
-use super::flight::{Delivered, Flight, SentPacket};
-use super::pacer::Pacer;
-use super::rtt::RttEstimator;
-use super::together::Together;
+use super::Numbers;
 use crate::config::Congestion;
 use crate::delivery::Content;
+use crate::path::congestion::{Controller, Delivery, Sign, bbr::delivery_rate};
+use crate::path::flight::{Contents, Delivered, Flight, SentPacket};
+use crate::path::pacer::Pacer;
+use crate::path::rtt::RttEstimator;
+use crate::path::together::Together;
 use crate::time::Instant;
 
 /// RFC 9002 section 6.1.1.
@@ -171,12 +167,10 @@ impl Overtaken {
     }
 }
 
-/// Packet numbers, packets in flight and the congestion window of one path.
+/// Packets in flight and the congestion window of one path.
 #[derive(Debug)]
-pub(crate) struct Recovery {
-    next: u64,
+pub(super) struct Flow {
     flight: Flight,
-    congestion: Congestion,
     controller: Controller,
     pacer: Pacer,
     delivered: Delivered,
@@ -198,16 +192,12 @@ pub(crate) struct Recovery {
     /// Something that provokes an acknowledgement is to be sent, whatever the window says.
     probe_due: bool,
     last_sent: Instant,
-    /// Packets sent before tell nothing of the round trip: this node did not run for a while.
-    slept_until: Instant,
 }
 
-impl Recovery {
-    pub(crate) fn new(congestion: Congestion) -> Self {
-        Recovery {
-            next: 0,
+impl Flow {
+    pub(super) fn new(congestion: Congestion) -> Self {
+        Flow {
             flight: Flight::default(),
-            congestion,
             controller: Controller::new(congestion),
             pacer: Pacer::NEW,
             delivered: Delivered::default(),
@@ -223,24 +213,11 @@ impl Recovery {
             backoff: 0,
             probe_due: false,
             last_sent: Instant::ZERO,
-            slept_until: Instant::ZERO,
         }
     }
 
-    /// The number the next packet will get.
-    pub(crate) fn peek_number(&self) -> PacketNumber {
-        PacketNumber(self.next)
-    }
-
-    /// Takes the number of the next packet. Packets that want no acknowledgement only do this.
-    pub(crate) fn next_number(&mut self) -> PacketNumber {
-        let number = self.next;
-        self.next += 1;
-        PacketNumber(number)
-    }
-
     /// Notes a packet that wants an acknowledgement.
-    pub(crate) fn note_sent(&mut self, number: PacketNumber, size: usize, contents: Contents, now: Instant) {
+    pub(super) fn note_sent(&mut self, number: PacketNumber, size: usize, contents: Contents, now: Instant) {
         self.probe_due = false;
         self.last_sent = now;
         if self.flight.is_empty() {
@@ -253,53 +230,38 @@ impl Recovery {
 
     /// Whether packets may be sent together: not after a probe timeout, until something arrives, and not where they are lost
     /// together.
-    pub(crate) fn may_bundle(&self, now: Instant) -> bool {
+    pub(super) fn may_bundle(&self, now: Instant) -> bool {
         self.backoff == 0 && self.together.may(now)
     }
 
-    /// The last packets, from this one on, were sent together.
-    pub(crate) fn note_bundle(&mut self, first: PacketNumber) {
-        if self.next > first.0 + 1 {
-            self.together.note_sent(first.0, self.next - first.0);
-        }
+    /// So many packets, from this one on, were sent together.
+    pub(super) fn note_bundle(&mut self, first: PacketNumber, count: u64) {
+        self.together.note_sent(first.0, count);
     }
 
-    /// This node did not run for a while: answers of before come late by its own fault.
-    pub(crate) fn forgive(&mut self, now: Instant) {
-        self.slept_until = now;
-    }
-
-    /// Whether the answer to what was sent then tells of the round trip.
-    pub(crate) fn measures(&self, sent: Instant) -> bool {
-        sent >= self.slept_until
-    }
-
-    /// A full datagram alone took so long: a window for more than the path holds and a short queue is not tried first.
-    pub(crate) fn note_full(&mut self, rtt: &RttEstimator, datagram: usize) {
-        let (Some((smoothed, ..)), passage) = (rtt.measured(), rtt.passage()) else { return };
-        if let Some(held) = smoothed.as_micros().checked_div(passage.as_micros()) {
-            self.controller.start_at(datagram.saturating_mul(FIRST_QUEUE + held as usize), datagram);
-        }
+    /// So many datagrams are on the path when it is full: a window for more than these and a short queue is not tried first.
+    pub(super) fn start_with(&mut self, held: usize, datagram: usize) {
+        self.controller.start_at(datagram.saturating_mul(FIRST_QUEUE + held), datagram);
     }
 
     /// Nothing has waited for an acknowledgement since.
-    pub(crate) fn is_idle_since(&self, since: Instant) -> bool {
+    pub(super) fn is_idle_since(&self, since: Instant) -> bool {
         self.flight.is_empty() && self.delivered.at.max(self.last_sent) <= since
     }
 
     /// A ping was answered: the path works both ways, and what it carries needs no longer patience than at first.
-    pub(crate) fn note_pong(&mut self) {
+    pub(super) fn note_pong(&mut self) {
         self.backoff = 0;
     }
 
     /// Whether a probe for an acknowledgement is to be sent.
-    pub(crate) fn probe_due(&self) -> bool {
+    pub(super) fn probe_due(&self) -> bool {
         self.probe_due
     }
 
     /// Bytes that may be sent now, given the path's datagram size. Ask when something waits: where the pacer holds a
     /// datagram back, [`next_deadline`](Self::next_deadline) says until when.
-    pub(crate) fn room(&mut self, datagram: usize, now: Instant) -> usize {
+    pub(super) fn room(&mut self, datagram: usize, now: Instant) -> usize {
         if self.flight.is_full() {
             return 0;
         }
@@ -310,18 +272,19 @@ impl Recovery {
         window.min(pace)
     }
 
-    pub(crate) fn loss_ppm(&self) -> u32 {
+    pub(super) fn loss_ppm(&self) -> u32 {
         self.loss.ppm.min(1_000_000) as u32
     }
 
-    pub(crate) fn lost_count(&self) -> u64 {
+    pub(super) fn lost_count(&self) -> u64 {
         self.loss.count
     }
 
     /// Takes an acknowledgement of this path's packets. The caller has refused numbers never sent.
-    pub(crate) fn handle_ack(
+    pub(super) fn handle_ack(
         &mut self,
         ack: &Ack,
+        numbers: &Numbers,
         rtt: &mut RttEstimator,
         datagram: usize,
         now: Instant,
@@ -329,7 +292,7 @@ impl Recovery {
     ) {
         let Some(&(_, PacketNumber(largest))) = ack.ranges.first() else { return };
         let mut sample = None;
-        if let Some(packet) = self.flight.get(largest).filter(|packet| self.measures(packet.at)) {
+        if let Some(packet) = self.flight.get(largest).filter(|packet| numbers.measures(packet.at)) {
             let taken = rtt.sample(now.since(packet.at), Duration::from_micros(ack.delay_us.into()), now);
             if packet.size.saturating_add(CIPHER_BLOCK) > datagram {
                 rtt.bound_passage(taken);
@@ -357,12 +320,12 @@ impl Recovery {
         self.backoff = 0;
         let bytes = before - self.flight.bytes();
         self.delivered = Delivered { bytes: self.delivered.bytes + bytes as u64, at: now, sent_at };
-        self.note_marked(ack.ce, sent_at, datagram, now);
+        self.note_marked(ack.ce, numbers.next, sent_at, datagram, now);
         self.together.note_arrived(&ack.ranges);
         self.detect_loss(rtt, datagram, now, outcome);
         let round = number >= self.round_end;
         if round {
-            self.round_end = self.next;
+            self.round_end = numbers.next;
         }
         let Some((smoothed, ..)) = rtt.measured() else { return };
         self.controller.on_delivery(&Delivery {
@@ -395,9 +358,9 @@ impl Recovery {
 
     /// The peer's count of packets marked CE rose (RFC 9002 section 7.1). A count above what was ever sent is
     /// broken, and means nothing any more (RFC 9000 section 13.4.2).
-    fn note_marked(&mut self, ce: u64, sent_at: Instant, datagram: usize, now: Instant) {
+    fn note_marked(&mut self, ce: u64, sent: u64, sent_at: Instant, datagram: usize, now: Instant) {
         let Some(known) = self.marked else { return };
-        if ce > self.next {
+        if ce > sent {
             self.marked = None;
         } else if ce > known {
             self.marked = Some(ce);
@@ -453,7 +416,7 @@ impl Recovery {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn next_deadline(
+    pub(super) fn next_deadline(
         &self,
         rtt: &RttEstimator,
         reply_timeout: Duration,
@@ -476,7 +439,7 @@ impl Recovery {
 
     /// Time has passed: what is lost, late (its reply timeout is over; it matters only where
     /// another path could carry it), or to be probed for.
-    pub(crate) fn handle_timeout(
+    pub(super) fn handle_timeout(
         &mut self,
         rtt: &RttEstimator,
         reply_timeout: Duration,
@@ -521,13 +484,13 @@ impl Recovery {
     }
 
     /// The path is down: nothing is in flight on it any more. Returns what no other path carries.
-    pub(crate) fn abandon(&mut self) -> Vec<Content> {
+    pub(super) fn abandon(&mut self, congestion: Congestion) -> Vec<Content> {
         self.loss_time = None;
         self.backoff = 0;
         self.probe_due = false;
         self.overtaken = None;
         self.together.abandon();
-        self.controller = Controller::new(self.congestion);
+        self.controller = Controller::new(congestion);
         self.pacer = Pacer::NEW;
         let late_below = self.late_below;
         let unsent = self.flight.drain().filter(|packet| packet.number >= late_below);
@@ -535,75 +498,8 @@ impl Recovery {
     }
 
     /// Nothing happens: gives back memory that a burst took.
-    pub(crate) fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         self.overtaken = None;
         self.flight.shrink();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn accepted() -> Contents {
-        [Content::Accepted { stream: 0 }].into_iter().collect()
-    }
-
-    /// A window full of packets that were lost while the path was cut for a moment: probes go on until an answer
-    /// shows what was lost, and the window opens again.
-    #[test]
-    fn a_window_of_lost_packets_opens_again() {
-        let (mut recovery, mut rtt) = (Recovery::new(Congestion::Cubic), RttEstimator::default());
-        rtt.sample(Duration::from_millis(1), Duration::ZERO, Instant::ZERO);
-        let (mut now, mut outcome) = (Instant::ZERO, Outcome::default());
-        while recovery.room(1_200, now) >= 1_200 {
-            let number = recovery.next_number();
-            recovery.note_sent(number, 1_200, accepted(), now);
-        }
-        let reply_timeout = Duration::from_millis(20);
-        for _ in 0..3 {
-            now = recovery.next_deadline(&rtt, reply_timeout, true).expect("a probe is due");
-            while !recovery.probe_due() {
-                recovery.handle_timeout(&rtt, reply_timeout, true, 1_200, now, &mut outcome);
-                now = recovery.next_deadline(&rtt, reply_timeout, true).expect("a probe is due");
-            }
-            assert_eq!(recovery.room(1_200, now), 0);
-            let number = recovery.next_number();
-            recovery.note_sent(number, 60, accepted(), now);
-            assert!(!recovery.probe_due());
-        }
-        let number = PacketNumber(recovery.peek_number().0 - 1);
-        let path = overlan_wire::PathId(0);
-        let ack = Ack { path, delay_us: 0, ce: 0, ranges: [(number, number)].into_iter().collect() };
-        outcome.clear();
-        recovery.handle_ack(&ack, &mut rtt, 1_200, now + Duration::from_millis(1), &mut outcome);
-        assert!(outcome.progress);
-        assert!(recovery.room(1_200, now) >= 1_200);
-    }
-
-    /// Packets that wait in one queue: while answers to the first come, the others are neither late nor to be probed for.
-    #[test]
-    fn what_waits_in_a_queue_is_not_late() {
-        let (mut recovery, mut rtt) = (Recovery::new(Congestion::Cubic), RttEstimator::default());
-        let (short, full) = (Duration::from_millis(40), Duration::from_millis(160));
-        rtt.sample(short, Duration::ZERO, Instant::ZERO);
-        (0..8).for_each(|_| rtt.note_short(short, Instant::ZERO));
-        (0..4).for_each(|_| _ = rtt.note_full(full, Instant::ZERO));
-        assert_eq!(rtt.passage(), full - short);
-        let mut numbers = Vec::new();
-        for _ in 0..8 {
-            let number = recovery.next_number();
-            recovery.note_sent(number, 1_200, accepted(), Instant::ZERO);
-            numbers.push(number);
-        }
-        let reply_timeout = Duration::from_millis(200);
-        let (path, mut now, mut outcome) = (overlan_wire::PathId(0), Instant::ZERO, Outcome::default());
-        for number in numbers {
-            now = now + Duration::from_millis(120);
-            recovery.handle_timeout(&rtt, reply_timeout, true, 1_200, now, &mut outcome);
-            assert!(outcome.late.is_empty() && !recovery.probe_due(), "{number:?}");
-            let ack = Ack { path, delay_us: 0, ce: 0, ranges: [(number, number)].into_iter().collect() };
-            recovery.handle_ack(&ack, &mut rtt, 1_200, now, &mut outcome);
-        }
     }
 }
