@@ -233,6 +233,10 @@ impl Path {
         if self.pings.len() == MAX_PINGS {
             self.pings.pop_front();
         }
+        if self.pings.is_empty() {
+            // Mostly it stays the only one: a queue that grows by itself has room for four.
+            self.pings.reserve_exact(1);
+        }
         self.pings.push_back((token, now));
         self.health.note_asked(now);
         self.ping_due = false;

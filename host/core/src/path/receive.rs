@@ -90,7 +90,13 @@ impl ReceiveSpace {
             }
             (true, false) => self.ranges[at - 1].1 = number,
             (false, true) => self.ranges[at].0 = number,
-            (false, false) => self.ranges.insert(at, (number, number)),
+            (false, false) => {
+                if self.ranges.is_empty() {
+                    // Mostly it stays the only one: a vector that grows by itself has room for four.
+                    self.ranges.reserve_exact(1);
+                }
+                self.ranges.insert(at, (number, number));
+            }
         }
         if self.ranges.len() > MAX_RANGES {
             self.ranges.remove(0);

@@ -76,8 +76,8 @@ pub(crate) struct Peer<A> {
     spread_clock: u128,
     /// The path that carries new traffic.
     pub(crate) active: Option<PathId>,
-    /// Boxed: a map has room for eleven values, and most peers have few paths.
-    spaces: BTreeMap<PathId, Box<Space>>,
+    /// By path, ascending. No map: its nodes have room for eleven, and most peers have few paths.
+    spaces: Vec<Space>,
     /// Below it, a space that is not held is not opened any more.
     space_floor: u32,
     pub(crate) outbox: Outbox,
@@ -108,11 +108,13 @@ pub(crate) struct Peer<A> {
     counts: Option<Box<Counts>>,
 }
 
-/// One packet-number space of the peer, and the path its packets came by.
+/// One packet-number space of the peer.
 struct Space {
+    /// The path, as the peer counts.
+    path: PathId,
     received: ReceiveSpace,
-    local: SocketAddr,
-    remote: SocketAddr,
+    /// The path that its last packet came by, as this end counts.
+    own: Option<PathId>,
 }
 
 impl<A: Aead> Peer<A> {
@@ -128,7 +130,7 @@ impl<A: Aead> Peer<A> {
             mode: Mode::Passive,
             spread_clock: 0,
             active: None,
-            spaces: BTreeMap::new(),
+            spaces: Vec::new(),
             space_floor: 0,
             outbox: Outbox::new(config.send_queue_bytes),
             inbox: Inbox::new(config.receive_window_bytes),

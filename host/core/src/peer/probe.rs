@@ -193,7 +193,7 @@ impl<A: Aead> Peer<A> {
                 path.health.held_until(now),
             ]
         });
-        let acks = self.spaces.values().filter_map(|space| space.received.ack_deadline()).filter(|_| open);
+        let acks = self.spaces.iter().filter_map(|space| space.received.ack_deadline()).filter(|_| open);
         let accepted = self.accepted_deadline().filter(|_| open && self.active_index(now).is_some());
         paths.flatten().chain(acks).chain(accepted).chain(self.outbox.next_deadline()).min()
     }

@@ -1,6 +1,5 @@
 //! What arrives: datagrams of the session and their frames.
 
-use alloc::boxed::Box;
 use core::net::SocketAddr;
 
 use overlan_contract::failover::PathState;
@@ -37,9 +36,9 @@ impl<A: Aead> Peer<A> {
         (header, sealed): (&[u8], &mut [u8]),
         env: &mut Surroundings<'_>,
     ) {
-        let replayed = match self.spaces.get(&path) {
-            Some(space) => !space.received.is_new(number),
-            None => path.0 < self.space_floor,
+        let replayed = match self.space_at(path) {
+            Ok(at) => !self.spaces[at].received.is_new(number),
+            Err(_) => path.0 < self.space_floor,
         };
         if replayed {
             env.counters.dropped_replayed += 1;
@@ -56,15 +55,15 @@ impl<A: Aead> Peer<A> {
         if self.session.note_received(session, now) {
             self.opened(now);
         }
-        let space = self.spaces.entry(path).or_insert_with(|| {
-            Box::new(Space { received: ReceiveSpace::default(), local: ends.0, remote: ends.1 })
-        });
-        (space.local, space.remote) = ends;
+        let own = self.path_between(ends);
+        let own_id = own.map(|at| self.paths[at].id);
+        let space = self.space(path);
+        space.own = own_id;
         let in_sequence = space.received.note(number, now);
         if marked {
             space.received.note_marked();
         }
-        match self.path_between(ends) {
+        match own {
             Some(at) => self.paths[at].received += 1,
             None => env.counters.received_off_path += 1,
         }
@@ -78,19 +77,34 @@ impl<A: Aead> Peer<A> {
         }
         if wants_ack {
             self.touch(now);
-            if let Some(space) = self.spaces.get_mut(&path) {
-                space.received.owe(in_sequence, now);
+            if let Ok(at) = self.space_at(path) {
+                self.spaces[at].received.owe(in_sequence, now);
             }
         }
+    }
+
+    /// Where the space of one of the peer's paths is, or belongs.
+    pub(super) fn space_at(&self, path: PathId) -> Result<usize, usize> {
+        self.spaces.binary_search_by_key(&path, |space| space.path)
+    }
+
+    /// The space of one of the peer's paths.
+    fn space(&mut self, path: PathId) -> &mut Space {
+        let at = self.space_at(path).unwrap_or_else(|at| {
+            self.spaces.reserve_exact(1);
+            self.spaces.insert(at, Space { path, received: ReceiveSpace::default(), own: None });
+            at
+        });
+        &mut self.spaces[at]
     }
 
     /// Path ids are never used twice, so that what is forgotten are the spaces silent for longest; ids up to theirs
     /// open no new space, lest old packets be replayed.
     fn bound_spaces(&mut self) {
         while self.spaces.len() > MAX_SPACES {
-            let silent = self.spaces.iter().min_by_key(|(_, space)| space.received.last_at);
-            let Some(path) = silent.map(|(&path, _)| path) else { return };
-            self.spaces.remove(&path);
+            let silent = self.spaces.iter().enumerate().min_by_key(|(_, space)| space.received.last_at);
+            let Some((at, _)) = silent else { return };
+            let path = self.spaces.remove(at).path;
             self.space_floor = self.space_floor.max(path.0.saturating_add(1));
         }
     }

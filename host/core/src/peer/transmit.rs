@@ -8,7 +8,7 @@ use overlan_contract::failover::{Mode, PathState};
 use overlan_wire::frame::{ACCEPTED_HEADER, FRAGMENT_HEADER, FRAME_HEADER};
 use overlan_wire::limits::{MAX_DATAGRAM, TAG};
 use overlan_wire::packet::DATA_HEADER;
-use overlan_wire::{Ack, Frame, PathId};
+use overlan_wire::{Ack, Frame};
 
 use super::Peer;
 use crate::crypto::Aead;
@@ -81,12 +81,12 @@ impl<A: Aead> Peer<A> {
                 return Some(self.single(at, now, buffer));
             }
         }
-        let mut due = self.spaces.values().filter(|space| space.received.ack_due(now));
+        let mut due = self.spaces.iter().filter(|space| space.received.ack_due(now));
         if let Some(at) = due.find_map(|space| self.ack_route(space, now)) {
             return Some(self.single(at, now, buffer));
         }
         // Nowhere to send them: the peer will ask again.
-        for space in self.spaces.values_mut().filter(|space| space.received.ack_due(now)) {
+        for space in self.spaces.iter_mut().filter(|space| space.received.ack_due(now)) {
             space.received.note_acked();
         }
         // What was accepted waits for the consumer's answer to carry it, as acknowledgements do.
@@ -101,7 +101,7 @@ impl<A: Aead> Peer<A> {
 
     /// The path a space is acknowledged on: the one its packets came by, unless that looks broken.
     fn ack_route(&self, space: &super::Space, now: Instant) -> Option<usize> {
-        let own = self.path_between((space.local, space.remote));
+        let own = self.paths.iter().position(|path| Some(path.id) == space.own);
         let usable = |at: &usize| {
             let path = &self.paths[*at];
             !path.health.adapter_down() && matches!(path.state(), PathState::Up | PathState::Unverified)
@@ -294,8 +294,8 @@ impl<A: Aead> Peer<A> {
     fn put_acks(&mut self, draft: &Draft, now: Instant, buffer: &mut Vec<u8>) {
         // What an empty datagram of a narrow path holds.
         let most_ranges = Ack::ranges_in(draft.limit - DATA_HEADER - TAG);
-        let mut put = |space: &super::Space, id: &PathId| {
-            let Some(mut ack) = space.received.ack(*id, now) else { return true };
+        let mut put = |space: &super::Space| {
+            let Some(mut ack) = space.received.ack(space.path, now) else { return true };
             ack.ranges.truncate(most_ranges);
             let fits = draft.room(buffer) >= ack.encoded_len();
             if fits {
@@ -303,25 +303,23 @@ impl<A: Aead> Peer<A> {
             }
             fits
         };
-        let mut acked = ArrayVec::<PathId, 8>::new();
-        for (id, space) in self.spaces.iter().filter(|(_, space)| space.received.is_owed()) {
-            if !acked.is_full() && self.ack_route(space, now) == Some(draft.at) && put(space, id) {
-                acked.push(*id);
+        let mut acked = ArrayVec::<usize, 8>::new();
+        for (at, space) in self.spaces.iter().enumerate().filter(|(_, space)| space.received.is_owed()) {
+            if !acked.is_full() && self.ack_route(space, now) == Some(draft.at) && put(space) {
+                acked.push(at);
             }
         }
         if acked.is_empty() {
             return;
         }
-        let recent = self.spaces.iter().filter(|(_, space)| {
+        let recent = self.spaces.iter().filter(|space| {
             !space.received.is_owed() && now.since(space.received.last_at) < CROSS_ACK_MEMORY
         });
-        for (id, space) in recent.take(MAX_CROSS_ACKS) {
-            put(space, id);
+        for space in recent.take(MAX_CROSS_ACKS) {
+            put(space);
         }
-        for id in acked {
-            if let Some(space) = self.spaces.get_mut(&id) {
-                space.received.note_acked();
-            }
+        for at in acked {
+            self.spaces[at].received.note_acked();
         }
     }
 
