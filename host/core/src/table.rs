@@ -253,6 +253,14 @@ pub(crate) fn socket_address(adapter: &overlan_wire::Adapter) -> SocketAddr {
     SocketAddr::new(adapter.address, adapter.port)
 }
 
+/// The adapter that is reached at an address.
+pub(crate) fn adapter_at(
+    adapters: &[overlan_wire::Adapter],
+    address: SocketAddr,
+) -> Option<&overlan_wire::Adapter> {
+    adapters.iter().find(|adapter| socket_address(adapter) == address)
+}
+
 /// The owner's word as policies and listings see it.
 pub(crate) fn contract_status(status: overlan_wire::AdapterStatus) -> overlan_contract::AdapterStatus {
     match status {

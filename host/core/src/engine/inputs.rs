@@ -12,7 +12,7 @@ use overlan_wire::{Adapter, DecodeError, Header, Kind, Reader};
 use super::records::{FAREWELL_PAUSE, FAREWELL_ROUNDS};
 use super::{Core, is_live};
 use crate::crypto::Crypto;
-use crate::peer::{Packet, Peer, Surroundings};
+use crate::peer::{Adapters, Packet, Peer, Surroundings};
 use crate::sighting::Sighting;
 use crate::time::Instant;
 
@@ -41,7 +41,7 @@ impl<C: Crypto> Core<C> {
             return Ok(());
         }
         self.check_size(&adapters)?;
-        self.adapters = adapters;
+        let before = core::mem::replace(&mut self.adapters, adapters);
         // The paths first: what was on a dead adapter leaves by another before anybody is told.
         for (id, peer) in &mut self.peers {
             let Some(entry) = self.table.entry(*id) else { continue };
@@ -50,7 +50,8 @@ impl<C: Crypto> Core<C> {
                 events: &mut self.events,
                 fates: &mut self.fates,
             };
-            peer.sync_paths(now, &self.adapters, &entry.adapters, &mut env);
+            let local = Adapters { now: &self.adapters, before: &before };
+            peer.sync_paths(now, local, Adapters::unchanged(&entry.adapters), &mut env);
             self.to_transmit.insert(*id);
             self.to_schedule.insert(*id);
         }

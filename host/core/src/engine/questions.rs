@@ -166,16 +166,21 @@ impl<C: Crypto> Core<C> {
             let met = probe_all || self.lived.contains(&node);
             // Of one that only an entry speaks of nothing is known that a policy could judge by.
             let Some(peer) = self.peers.get_mut(&node).filter(|peer| met || peer.is_open()) else { continue };
+            let Some(entry) = self.table.entry(node) else { continue };
+            let adapters = (&self.adapters[..], &entry.adapters[..]);
             let mut sizing = core::mem::take(&mut peer.ask_sizing);
             sizing.sort_unstable();
             sizing.dedup();
-            let asked: Vec<_> =
-                sizing.into_iter().filter_map(|path| Some((path, peer.sizing_question(path)?))).collect();
-            let failover = (!peer.asked_failover && peer.wants_failover(self.now, PAUSE)).then(|| {
-                peer.asked_failover = true;
-                let question = peer.failover_question(self.now, self.rng.next_u64());
-                (peer.paths.iter().map(|path| path.id).collect::<Vec<_>>(), question)
-            });
+            let asked: Vec<_> = sizing
+                .into_iter()
+                .filter_map(|path| Some((path, peer.sizing_question(path, adapters)?)))
+                .collect();
+            let wants_failover = !peer.asked_failover && peer.wants_failover(self.now, PAUSE);
+            let failover = wants_failover
+                .then(|| peer.failover_question(self.now, self.rng.next_u64(), adapters))
+                .flatten()
+                .map(|question| (peer.paths.iter().map(|path| path.id).collect::<Vec<_>>(), question));
+            peer.asked_failover |= failover.is_some();
             for (path, question) in asked {
                 self.ask(
                     Pending::Sizing { node, path, question: Box::new(question.clone()) },

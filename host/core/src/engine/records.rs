@@ -15,7 +15,7 @@ use super::{Core, is_live};
 use crate::crypto::Crypto;
 use crate::event::Event;
 use crate::membership::Identity;
-use crate::peer::{Peer, Surroundings};
+use crate::peer::{Adapters, Peer, Surroundings};
 use crate::table::Merge;
 
 /// Live members told of our own changes directly; the others hear of them by gossip.
@@ -214,7 +214,9 @@ impl<C: Crypto> Core<C> {
             };
             peer.report(&mut env);
             if let Some(entry) = self.table.entry(id) {
-                peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
+                let (local, remote) =
+                    (Adapters::unchanged(&self.adapters), Adapters::unchanged(&entry.adapters));
+                peer.sync_paths(self.now, local, remote, &mut env);
             }
             self.to_transmit.insert(id);
             self.to_schedule.insert(id);
@@ -260,7 +262,8 @@ impl<C: Crypto> Core<C> {
             }
             return;
         }
-        let before = self.claims_before(&record.record);
+        let claims = self.claims_before(&record.record);
+        let adapters = self.table.entry(id).map(|entry| entry.adapters.clone()).unwrap_or_default();
         match self.table.merge(record.clone()) {
             Merge::Known => return,
             Merge::Full => {
@@ -277,13 +280,13 @@ impl<C: Crypto> Core<C> {
             self.facts_aside.want();
         }
         self.events.push_back(Event::Table { digest: self.table.digest() });
-        self.note_claims(id, &before);
+        self.note_claims(id, &claims);
         self.membership.broadcast(self.now, &record);
         self.met(id);
         let known = self.lived.contains(&id);
         if id != self.id {
             match &record.record {
-                Record::Entry(entry) => self.entry_changed(entry),
+                Record::Entry(entry) => self.entry_changed(entry, &adapters),
                 Record::Forgotten(_) => self.entry_removed(id),
             }
             if known {
@@ -300,7 +303,8 @@ impl<C: Crypto> Core<C> {
         self.pump_membership();
     }
 
-    fn entry_changed(&mut self, entry: &Entry) {
+    /// `before`: the adapters of the entry that it replaced.
+    fn entry_changed(&mut self, entry: &Entry, before: &[Adapter]) {
         let id = entry.id;
         self.conflict.note_let_in(entry);
         match self.peers.get_mut(&id) {
@@ -323,7 +327,8 @@ impl<C: Crypto> Core<C> {
         let mut env =
             Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
         peer.report(&mut env);
-        peer.sync_paths(self.now, &self.adapters, &entry.adapters, &mut env);
+        let remote = Adapters { now: &entry.adapters, before };
+        peer.sync_paths(self.now, Adapters::unchanged(&self.adapters), remote, &mut env);
         self.touch(id);
         self.handshakes.hurry_with(id, self.now);
         self.refresh_member(entry);

@@ -18,7 +18,7 @@ use crate::status::{
     AdapterEntry, CoreStatus, MemberState, MemberStatus, Ownership, PathStatus, PlanStatus, Reachability,
     TableEntry, TableStatus,
 };
-use crate::table::{contract_status, socket_address};
+use crate::table::{adapter_at, contract_status, socket_address};
 use crate::time::Instant;
 
 /// A member without a path for so long is not on its way up or down.
@@ -210,7 +210,9 @@ impl<C: Crypto> Core<C> {
         PathStatus {
             node: name.to_string(),
             id: peer.id.to_string(),
-            adapter: path.local_adapter.name.clone(),
+            adapter: adapter_at(&self.adapters, path.local)
+                .map(|adapter| adapter.name.clone())
+                .unwrap_or_default(),
             local: path.local,
             remote: path.remote,
             rank: peer.rank(path.id) as u32,

@@ -19,10 +19,11 @@ use core::time::Duration;
 
 use overlan_contract::failover::{PathState, Timing};
 use overlan_contract::sizing;
-use overlan_wire::PathId;
 use overlan_wire::limits::{BASE_DATAGRAM, LEAST_DATAGRAM, MAX_DATAGRAM};
+use overlan_wire::{Adapter, PathId};
 
 use crate::config::Congestion;
+use crate::table::socket_address;
 use crate::time::Instant;
 use health::{Health, HealthEvent};
 use mtu::{MtuSearch, Waits};
@@ -52,9 +53,8 @@ pub(crate) struct Path {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) dscp: u8,
-    /// What the policies see of the two ends.
-    pub(crate) local_adapter: overlan_contract::Adapter,
-    pub(crate) remote_adapter: overlan_contract::Adapter,
+    /// What the links at both ends carry, in bytes, IP header included.
+    link_mtu: u32,
     pub(crate) health: Health,
     pub(crate) timing: Timing,
     pub(crate) sizing: sizing::Answer,
@@ -82,8 +82,7 @@ pub(crate) struct Path {
 impl Path {
     pub(crate) fn new(
         id: PathId,
-        local: (SocketAddr, overlan_contract::Adapter),
-        remote: (SocketAddr, overlan_contract::Adapter),
+        (ours, theirs): (&Adapter, &Adapter),
         timing: Timing,
         sizing: sizing::Answer,
         congestion: Congestion,
@@ -91,11 +90,10 @@ impl Path {
     ) -> Self {
         let mut path = Path {
             id,
-            local: local.0,
-            remote: remote.0,
-            dscp: local.1.dscp,
-            local_adapter: local.1,
-            remote_adapter: remote.1,
+            local: socket_address(ours),
+            remote: socket_address(theirs),
+            dscp: ours.dscp,
+            link_mtu: ours.mtu.min(theirs.mtu),
             health: Health::new(now),
             timing,
             sizing,
@@ -119,6 +117,14 @@ impl Path {
         path
     }
 
+    /// The facts of an adapter at one end changed.
+    pub(crate) fn set_adapters(&mut self, ours: &Adapter, theirs: &Adapter, now: Instant) {
+        self.dscp = ours.dscp;
+        self.link_mtu = ours.mtu.min(theirs.mtu);
+        self.mtu.set_limit(self.largest_datagram(), now);
+        self.note_width(now);
+    }
+
     /// IP and UDP header bytes.
     pub(crate) fn overhead(&self) -> u32 {
         if self.remote.is_ipv4() { 28 } else { 48 }
@@ -127,7 +133,7 @@ impl Path {
     /// Largest datagram that both links allow: so far path MTU discovery goes, whatever the policy says, which answers
     /// by what was discovered.
     pub(crate) fn largest_datagram(&self) -> usize {
-        let link = self.local_adapter.mtu.min(self.remote_adapter.mtu).saturating_sub(self.overhead());
+        let link = self.link_mtu.saturating_sub(self.overhead());
         (link as usize).clamp(LEAST_DATAGRAM, MAX_DATAGRAM)
     }
 

@@ -5,11 +5,12 @@ use core::time::Duration;
 
 use overlan_contract::failover::Mode;
 use overlan_contract::{failover, sizing};
-use overlan_wire::PathId;
+use overlan_wire::{Adapter, PathId};
 
 use super::{Peer, SETTLING, SETTLING_PAUSE, Surroundings};
 use crate::crypto::Aead;
 use crate::path::Path;
+use crate::table::{adapter_at, contract_adapter};
 use crate::time::Instant;
 
 /// Where nothing is sent, round trips are news at most this often.
@@ -78,35 +79,48 @@ impl<A: Aead> Peer<A> {
         self.paths.iter().map(|path| coarse(path).unwrap_or(0)).collect()
     }
 
-    /// The failover question as facts stand.
-    pub(crate) fn failover_question(&mut self, now: Instant, seed: u64) -> failover::Question {
+    /// The failover question as facts stand, with the adapters that the paths were paired of.
+    pub(crate) fn failover_question(
+        &mut self,
+        now: Instant,
+        seed: u64,
+        adapters: (&[Adapter], &[Adapter]),
+    ) -> Option<failover::Question> {
         self.ask_failover = false;
         self.last_question = Some((now, self.coarse_rtts()));
         let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-        let paths = self.paths.iter().map(|path| failover::Path {
-            local: path.local_adapter.clone(),
-            remote: path.remote_adapter.clone(),
-            rtt: path.rtt.measured().map(|(smoothed, variance, min)| failover::Rtt {
-                smoothed_us: micros(smoothed),
-                variance_us: micros(variance),
-                min_us: micros(min),
-            }),
-            loss_ppm: path.recovery.loss_ppm(),
-            state: path.state(),
-            since_ms: u64::try_from(now.since(path.health.since()).as_millis()).unwrap_or(u64::MAX),
-            flaps: path.flaps(now),
-            attributes: Vec::new(),
+        let paths = self.paths.iter().map(|path| {
+            let (local, remote) = ends(path, adapters)?;
+            Some(failover::Path {
+                local,
+                remote,
+                rtt: path.rtt.measured().map(|(smoothed, variance, min)| failover::Rtt {
+                    smoothed_us: micros(smoothed),
+                    variance_us: micros(variance),
+                    min_us: micros(min),
+                }),
+                loss_ppm: path.recovery.loss_ppm(),
+                state: path.state(),
+                since_ms: u64::try_from(now.since(path.health.since()).as_millis()).unwrap_or(u64::MAX),
+                flaps: path.flaps(now),
+                attributes: Vec::new(),
+            })
         });
-        failover::Question { paths: paths.collect(), seed, attributes: Vec::new() }
+        Some(failover::Question { paths: paths.collect::<Option<_>>()?, seed, attributes: Vec::new() })
     }
 
-    /// The sizing question for one path.
-    pub(crate) fn sizing_question(&self, path: PathId) -> Option<sizing::Question> {
-        let path = self.paths.iter().find(|held| held.id == path)?;
+    /// The sizing question for one path, with the adapters that the paths were paired of.
+    pub(crate) fn sizing_question(
+        &self,
+        path: PathId,
+        adapters: (&[Adapter], &[Adapter]),
+    ) -> Option<sizing::Question> {
+        let path = self.path(path)?;
+        let (local, remote) = ends(path, adapters)?;
         let discovered = path.mtu.confirmed() > overlan_wire::limits::BASE_DATAGRAM;
         Some(sizing::Question {
-            local: path.local_adapter.clone(),
-            remote: path.remote_adapter.clone(),
+            local,
+            remote,
             path_mtu: discovered.then(|| path.mtu.confirmed() as u32 + path.overhead()),
             rtt_us: path
                 .rtt
@@ -117,4 +131,13 @@ impl<A: Aead> Peer<A> {
             attributes: Vec::new(),
         })
     }
+}
+
+/// What policies see of a path's two ends, among ours and the peer's.
+fn ends(
+    path: &Path,
+    (ours, theirs): (&[Adapter], &[Adapter]),
+) -> Option<(overlan_contract::Adapter, overlan_contract::Adapter)> {
+    let ends = (adapter_at(ours, path.local)?, adapter_at(theirs, path.remote)?);
+    Some((contract_adapter(ends.0), contract_adapter(ends.1)))
 }

@@ -30,7 +30,7 @@ use crate::path::receive::ReceiveSpace;
 use crate::path::recovery::Outcome;
 use crate::policy::fallback;
 use crate::status::Counters;
-use crate::table::{contract_adapter, socket_address};
+use crate::table::{adapter_at, contract_adapter, socket_address};
 use crate::time::Instant;
 
 use counts::Counts;
@@ -58,6 +58,26 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) events: &'a mut alloc::collections::VecDeque<Event>,
     pub(crate) fates: &'a mut alloc::collections::VecDeque<FateReport>,
+}
+
+/// Adapters of one end, as they are and as they were when the paths were last paired.
+#[derive(Clone, Copy)]
+pub(crate) struct Adapters<'a> {
+    pub(crate) now: &'a [Adapter],
+    pub(crate) before: &'a [Adapter],
+}
+
+impl<'a> Adapters<'a> {
+    /// They are as they were.
+    pub(crate) fn unchanged(adapters: &'a [Adapter]) -> Self {
+        Adapters { now: adapters, before: adapters }
+    }
+
+    /// Whether this one was there and policies saw the same of it.
+    fn knows(self, adapter: &Adapter) -> bool {
+        let before = adapter_at(self.before, socket_address(adapter));
+        before.is_some_and(|before| contract_adapter(before) == contract_adapter(adapter))
+    }
 }
 
 /// One peer.
@@ -185,16 +205,16 @@ impl<A: Aead> Peer<A> {
     pub(crate) fn sync_paths(
         &mut self,
         now: Instant,
-        local: &[Adapter],
-        remote: &[Adapter],
+        local: Adapters<'_>,
+        remote: Adapters<'_>,
         env: &mut Surroundings<'_>,
     ) {
         // Until the policy has spoken, known paths keep their order and new ones come last.
         let ranks: BTreeMap<PathId, usize> =
             self.paths.iter().map(|path| (path.id, self.rank(path.id))).collect();
         let mut old = core::mem::take(&mut self.paths);
-        for theirs in remote {
-            for ours in local.iter().filter(|ours| may_pair(ours, theirs)) {
+        for theirs in remote.now {
+            for ours in local.now.iter().filter(|ours| may_pair(ours, theirs)) {
                 if self.paths.len() == failover::MAX_PATHS {
                     env.counters.dropped_limit += 1;
                     break;
@@ -205,7 +225,12 @@ impl<A: Aead> Peer<A> {
                     None => self.new_path(now, ours, theirs),
                 };
                 self.paths.push(path);
-                self.update_adapters(self.paths.len() - 1, ours, theirs, now, env);
+                let at = self.paths.len() - 1;
+                if !local.knows(ours) || !remote.knows(theirs) {
+                    self.paths[at].set_adapters(ours, theirs, now);
+                    self.ask_sizing.push(self.paths[at].id);
+                }
+                self.update_status(at, ours, theirs, now, env);
             }
         }
         for path in old {
@@ -213,6 +238,8 @@ impl<A: Aead> Peer<A> {
             self.abandon(self.paths.len() - 1);
             self.paths.pop();
         }
+        // Most peers have few, and a vector that grows by itself has room for four.
+        self.paths.shrink_to_fit();
         let mut order: Vec<usize> = (0..self.paths.len()).collect();
         order.sort_by_key(|&at| ranks.get(&self.paths[at].id).copied().unwrap_or(usize::MAX));
         self.order = order;
@@ -224,22 +251,13 @@ impl<A: Aead> Peer<A> {
         let id = PathId(self.next_path);
         self.next_path += 1;
         self.ask_sizing.push(id);
-        let (local, remote) = (contract_adapter(ours), contract_adapter(theirs));
         let overhead = if ours.address.is_ipv4() { 28 } else { 48 };
-        let sizing = fallback::sizing(local.mtu.min(remote.mtu), overhead);
+        let sizing = fallback::sizing(ours.mtu.min(theirs.mtu), overhead);
         let timing = fallback::timing(None, 0);
-        Path::new(
-            id,
-            (socket_address(ours), local),
-            (socket_address(theirs), remote),
-            timing,
-            sizing,
-            self.congestion,
-            now,
-        )
+        Path::new(id, (ours, theirs), timing, sizing, self.congestion, now)
     }
 
-    fn update_adapters(
+    fn update_status(
         &mut self,
         at: usize,
         ours: &Adapter,
@@ -247,16 +265,7 @@ impl<A: Aead> Peer<A> {
         now: Instant,
         env: &mut Surroundings<'_>,
     ) {
-        let (local, remote) = (contract_adapter(ours), contract_adapter(theirs));
         let path = &mut self.paths[at];
-        if path.local_adapter != local || path.remote_adapter != remote {
-            self.ask_sizing.push(path.id);
-            path.dscp = local.dscp;
-            path.local_adapter = local;
-            path.remote_adapter = remote;
-            path.mtu.set_limit(path.largest_datagram(), now);
-            path.note_width(now);
-        }
         let up = overlan_wire::AdapterStatus::Up;
         let event = if ours.status != up {
             HealthEvent::AdapterDown("local adapter down")
