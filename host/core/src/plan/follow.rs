@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use overlan_contract::assignment::{self, Answer, Question, Responsibility};
 use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
-use super::question::{document_digest, plan_digest};
+use super::question::{Packed, document_digest, plan_digest};
 use super::wire::{Opinion, Proposal, Vote};
 use super::{ANSWER_DEADLINE, MAX_HELD, NUDGE, NUDGE_MAX, OVERLOOKED_WAIT, PENDING, Planner};
 use crate::status::Ownership;
@@ -26,7 +26,7 @@ pub(super) struct InForce {
     pub(super) duties: Option<Digest>,
     places: BTreeMap<String, usize>,
     /// The question, as soon as this member's table lets it be rebuilt.
-    pub(super) question: Option<Question>,
+    pub(super) question: Option<Packed<Question>>,
     pub(super) opinion: Opinion,
     /// The plugin that was asked for `opinion`.
     pub(super) asked_plugin: Option<Digest>,
@@ -209,15 +209,15 @@ impl Planner {
             return;
         }
         let mut plan = InForce::new(proposal, bytes, via);
-        if let Some(facts) = &self.facts {
-            plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
-        }
-        if let Some(question) = &plan.question {
+        let facts = self.facts.as_ref();
+        let question = facts.and_then(|_| plan.proposal.rebuild_question(&self.ids, &self.nodes));
+        if let Some(question) = &question {
             let owners = Answer { owners: plan.proposal.owners.clone() };
             if assignment::validate(question, &owners).is_err() {
                 self.counters.invalid += 1;
                 return;
             }
+            plan.question = Some(Packed::new(question));
         }
         self.put_in_force(now, plan);
         self.lend_document();
@@ -272,9 +272,10 @@ impl Planner {
         }
         let (Some(plan), Some(facts)) = (&mut self.in_force, &self.facts) else { return };
         if plan.question.is_none() {
-            plan.question = plan.proposal.rebuild_question(&self.ids, &facts.nodes);
+            let question = plan.proposal.rebuild_question(&self.ids, &self.nodes);
+            plan.question = question.as_ref().map(Packed::new);
         }
-        let Some(question) = plan.question.clone() else { return };
+        let Some(question) = &plan.question else { return };
         if facts.plugin_pending {
             plan.opinion = Opinion::Pending(String::from(PENDING));
             return;
@@ -284,6 +285,7 @@ impl Planner {
         }
         plan.asked_plugin = Some(facts.plugin_digest);
         plan.opinion = Opinion::Pending(String::from("asking its policy"));
+        let question = question.unpack();
         let former = plan.asking.take();
         if let Some((ticket, _)) = former {
             self.cancel(ticket);
@@ -301,7 +303,7 @@ impl Planner {
         if plan.asking.take_if(|(asked, _)| *asked == ticket).is_none() {
             return false;
         }
-        let Some(question) = plan.question.clone() else { return true };
+        let Some(question) = plan.question.as_ref().map(Packed::unpack) else { return true };
         let judged = self.judge(&question, answer);
         if let Some(plan) = &mut self.in_force {
             plan.opinion = match judged {

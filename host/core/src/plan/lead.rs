@@ -9,7 +9,7 @@ use overlan_contract::assignment::{self, Answer, Question, Responsibility};
 use overlan_wire::{BootId, Digest, DocumentId, NodeId};
 
 use super::fallback::fallback_assignment;
-use super::question::{carried_over, document_digest, question_digest};
+use super::question::{Packed, carried_over, document_digest, question_digest};
 use super::wire::{Ballot, MAX_EPOCH, MAX_WHY, Opinion, PlanMessage, Proposal, Vote};
 use super::{
     ANSWER_DEADLINE, DEBOUNCE, DEBOUNCE_MAX, DOCUMENT_WAIT, FETCH_WAIT, InForce, MAX_VOTES, OVERLOOKED_WAIT,
@@ -284,7 +284,7 @@ impl Planner {
         let base = self.base();
         let document = self.document().to_vec();
         let question = Question {
-            nodes: facts.nodes.clone(),
+            nodes: self.nodes.unpack(),
             previous: carried_over(base, &self.ids, &document),
             seed: base.map_or(self.seed, |plan| plan.seed),
             responsibilities: document,
@@ -364,7 +364,7 @@ impl Planner {
             fault => Opinion::Fault(String::from(fault)),
         };
         plan.asked_plugin = Some(plugin);
-        plan.question = Some(question);
+        plan.question = Some(Packed::new(&question));
         self.lead.made_for = Some(inputs);
         self.lead.wanted_since = None;
         self.put_in_force(now, plan);

@@ -53,6 +53,7 @@ use crate::config::Quorum;
 use crate::time::Instant;
 use follow::{Held, InForce};
 use lead::Lead;
+use question::Packed;
 use relay::Relay;
 use wire::{PlanMessage, Vote};
 
@@ -171,7 +172,9 @@ pub struct Planner {
     me: NodeId,
     seed: u64,
     facts: Option<Facts>,
-    /// Parsed ids of `facts.nodes`.
+    /// Those of the facts, which lack them.
+    nodes: Packed<Vec<Node>>,
+    /// Their parsed ids.
     ids: Vec<NodeId>,
     /// Digest of everything in the facts that a new plan is made for, except the document.
     inputs: Digest,
@@ -207,6 +210,7 @@ impl Planner {
             me,
             seed,
             facts: None,
+            nodes: Packed::new(&Vec::new()),
             ids: Vec::new(),
             inputs: Digest::default(),
             since: BTreeMap::new(),
@@ -248,7 +252,8 @@ impl Planner {
             }
         };
         self.counters.facts_refused += refused_nodes as u64;
-        self.inputs = question::inputs_digest(&nodes, &live, facts.plugin_digest, facts.plugin_pending);
+        self.nodes = Packed::new(&nodes);
+        self.inputs = question::inputs_digest(&self.nodes, &live, facts.plugin_digest, facts.plugin_pending);
         self.ids = ids;
         self.since.retain(|node, (boot, _)| live.get(node) == Some(boot));
         for (&node, &boot) in &live {
@@ -260,7 +265,7 @@ impl Planner {
             None => ids_contain(&self.ids, *node),
         });
         self.lead.forget_absent(&live);
-        self.facts = Some(Facts { nodes, responsibilities, live, ..facts });
+        self.facts = Some(Facts { nodes: Vec::new(), responsibilities, live, ..facts });
         self.lead.note_change(now);
         self.follow_leader(now, document_changed);
         self.recheck(now);

@@ -1,10 +1,14 @@
 //! The question as replicated data, and the digests over it.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use overlan_contract::assignment::{MAX_NODES, MAX_RESPONSIBILITIES, Node, Question, Responsibility};
 use overlan_wire::{BootId, Digest, NodeId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::wire::{MAX_DOCUMENT, Proposal, check_responsibility, emit_document};
@@ -21,8 +25,25 @@ fn sha256(domain: &str, parts: &[&[u8]]) -> Digest {
 
 /// SHA-256 over the postcard encoding of the contract's [`Question`].
 pub(crate) fn question_digest(question: &Question) -> Digest {
-    let bytes = postcard::to_allocvec(question).expect("plain data of known lengths always encodes");
-    sha256("overlan question 1", &[&bytes])
+    sha256("overlan question 1", &[&Packed::new(question).bytes])
+}
+
+/// What is seldom looked at, in its postcard encoding: a fraction of what it takes to be read.
+#[derive(Debug)]
+pub(super) struct Packed<T> {
+    bytes: Box<[u8]>,
+    of: PhantomData<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Packed<T> {
+    pub(super) fn new(value: &T) -> Self {
+        let bytes = postcard::to_allocvec(value).expect("plain data of known lengths always encodes");
+        Packed { bytes: bytes.into(), of: PhantomData }
+    }
+
+    pub(super) fn unpack(&self) -> T {
+        postcard::from_bytes(&self.bytes).expect("what was encoded decodes")
+    }
 }
 
 /// SHA-256 over the encoded responsibilities.
@@ -48,15 +69,14 @@ pub(crate) fn plan_digest(nodes: &[NodeId], document: &[Responsibility], owners:
 }
 
 /// SHA-256 over what a new plan is made for, apart from the document.
-pub(crate) fn inputs_digest(
-    nodes: &[Node],
+pub(super) fn inputs_digest(
+    nodes: &Packed<Vec<Node>>,
     live: &BTreeMap<NodeId, BootId>,
     plugin: Digest,
     plugin_pending: bool,
 ) -> Digest {
-    let nodes = postcard::to_allocvec(nodes).expect("plain data of known lengths always encodes");
     let live: Vec<u8> = live.iter().flat_map(|(node, boot)| node.0.into_iter().chain(boot.0)).collect();
-    sha256("overlan inputs 1", &[&nodes, &live, &plugin.0, &[u8::from(plugin_pending)]])
+    sha256("overlan inputs 1", &[&nodes.bytes, &live, &plugin.0, &[u8::from(plugin_pending)]])
 }
 
 /// Keeps the responsibilities that a question may carry, and says how many it may not: too many or too
@@ -135,14 +155,15 @@ impl Proposal {
 
     /// The question it answers, rebuilt from this member's table; `None` where the tables differ in what the
     /// question is about.
-    pub(crate) fn rebuild_question(&self, ids: &[NodeId], nodes: &[Node]) -> Option<Question> {
+    pub(super) fn rebuild_question(&self, ids: &[NodeId], nodes: &Packed<Vec<Node>>) -> Option<Question> {
         if !ids.iter().eq(self.nodes.iter().map(|(node, _)| node)) {
             return None;
         }
         let relived = nodes
-            .iter()
+            .unpack()
+            .into_iter()
             .zip(&self.nodes)
-            .map(|(node, (_, boot))| Node { live: boot.is_some(), ..node.clone() });
+            .map(|(node, (_, boot))| Node { live: boot.is_some(), ..node });
         let question = Question {
             nodes: relived.collect(),
             responsibilities: self.responsibilities.clone(),
