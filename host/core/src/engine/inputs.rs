@@ -49,6 +49,7 @@ impl<C: Crypto> Core<C> {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
+                outcome: &mut self.outcome,
             };
             let local = Adapters { now: &self.adapters, before: &before };
             peer.sync_paths(now, local, Adapters::unchanged(&entry.adapters), &mut env);
@@ -113,6 +114,7 @@ impl<C: Crypto> Core<C> {
                     counters: &mut self.counters,
                     events: &mut self.events,
                     fates: &mut self.fates,
+                    outcome: &mut self.outcome,
                 };
                 let forged = env.counters.dropped_forged;
                 let parts = datagram.split_at_mut(DATA_HEADER);
@@ -177,6 +179,7 @@ impl<C: Crypto> Core<C> {
                     counters: &mut self.counters,
                     events: &mut self.events,
                     fates: &mut self.fates,
+                    outcome: &mut self.outcome,
                 };
                 each(peer, &mut env);
                 self.touch(id);
@@ -200,6 +203,7 @@ impl<C: Crypto> Core<C> {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
+                outcome: &mut self.outcome,
             };
             peer.handle_timeout(now, probe_all, &mut env);
             probed |= peer.take_beat();

@@ -43,6 +43,7 @@ use crate::delivery::arrivals::Arrivals;
 use crate::delivery::outbox::Queued;
 use crate::event::{Event, Fate, FateReport, Outgoing, SendError, Transmit};
 use crate::membership::{Identity, Membership};
+use crate::path::recovery::Outcome;
 use crate::peer::{Peer, Surroundings};
 use crate::plan::Planner;
 use crate::policy::Ticket;
@@ -151,6 +152,8 @@ pub struct Core<C: Crypto> {
     next_writer: NodeId,
     events: VecDeque<Event>,
     fates: VecDeque<FateReport>,
+    /// Used over and over.
+    outcome: Outcome,
     counters: Counters,
     wrong_key: Option<(SocketAddr, KeyId)>,
     /// Datagrams sealed with a key that is not on the keyring.
@@ -240,6 +243,7 @@ impl<C: Crypto> Core<C> {
             next_writer: NodeId([0; 16]),
             events: VecDeque::new(),
             fates: VecDeque::new(),
+            outcome: Outcome::default(),
             counters: Counters::default(),
             wrong_key: None,
             unknown_keys: Sighting::default(),
@@ -317,6 +321,7 @@ impl<C: Crypto> Core<C> {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
+                outcome: &mut self.outcome,
             };
             let transmit = open.and_then(|peer| {
                 let transmit = peer.poll_transmit(now, buffer);
@@ -452,8 +457,12 @@ impl<C: Crypto> Core<C> {
         }
         let Some(peer) = self.peers.get_mut(&to) else { return false };
         let cancelled = peer.outbox.cancel(tokens);
-        let mut env =
-            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
+        let mut env = Surroundings {
+            counters: &mut self.counters,
+            events: &mut self.events,
+            fates: &mut self.fates,
+            outcome: &mut self.outcome,
+        };
         peer.report(&mut env);
         cancelled
     }

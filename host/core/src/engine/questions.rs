@@ -18,6 +18,9 @@ use crate::time::Instant;
 /// Questions about one peer's paths come at most this often, unless a state changed.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// There is always room for so many questions.
+const FEW_QUESTIONS: usize = 4;
+
 /// What a ticket's answer is for.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -29,7 +32,12 @@ pub(super) enum Pending {
 impl<C: Crypto> Core<C> {
     /// The next policy question.
     pub fn poll_question(&mut self) -> Option<(Ticket, Question)> {
-        self.questions.pop_front()
+        let next = self.questions.pop_front();
+        if next.is_none() {
+            // The room that many at once took is given back.
+            self.questions.shrink_to(FEW_QUESTIONS);
+        }
+        next
     }
 
     /// Takes a policy's answer. Late or invalid ones are counted; what stands is the last good decision
@@ -92,8 +100,12 @@ impl<C: Crypto> Core<C> {
         answer: Option<failover::Answer>,
     ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let mut env =
-            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
+        let mut env = Surroundings {
+            counters: &mut self.counters,
+            events: &mut self.events,
+            fates: &mut self.fates,
+            outcome: &mut self.outcome,
+        };
         // Without a good answer the last decision stands; paths that never had one have the fallback's.
         if let Some(answer) = answer {
             peer.decided = true;

@@ -211,6 +211,7 @@ impl<C: Crypto> Core<C> {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
+                outcome: &mut self.outcome,
             };
             peer.report(&mut env);
             if let Some(entry) = self.table.entry(id) {
@@ -324,8 +325,12 @@ impl<C: Crypto> Core<C> {
         }
         self.index_sessions(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let mut env =
-            Surroundings { counters: &mut self.counters, events: &mut self.events, fates: &mut self.fates };
+        let mut env = Surroundings {
+            counters: &mut self.counters,
+            events: &mut self.events,
+            fates: &mut self.fates,
+            outcome: &mut self.outcome,
+        };
         peer.report(&mut env);
         let remote = Adapters { now: &entry.adapters, before };
         peer.sync_paths(self.now, Adapters::unchanged(&self.adapters), remote, &mut env);
@@ -359,6 +364,7 @@ impl<C: Crypto> Core<C> {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 fates: &mut self.fates,
+                outcome: &mut self.outcome,
             };
             peer.report(&mut env);
             self.share_window();

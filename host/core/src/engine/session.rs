@@ -9,6 +9,7 @@
 //! When both open at once, the attempt of the lower node id wins. After a few openings in vain that node answers the other's
 //! as well, but goes on with its own: where the round trip is long, its answer is on the way.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -76,7 +77,8 @@ struct Own<H> {
 }
 
 enum Stage<H> {
-    Opening(Opening<H>),
+    /// Boxed: a map has room for eleven values, and keeps it.
+    Opening(Box<Opening<H>>),
     Proving,
 }
 
@@ -262,7 +264,7 @@ impl<C: Crypto> Core<C> {
         };
         self.counters.handshakes_started += 1;
         let opening = Opening { handshake, key, number, session, request, cookie: None, answers: 0 };
-        let stage = Stage::Opening(opening);
+        let stage = Stage::Opening(Box::new(opening));
         let own = Own { boot, stage, awaits_proof, next: self.now, pause: FIRST_PAUSE, tries: 0 };
         self.handshakes.own.insert(id, own);
     }

@@ -58,6 +58,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) events: &'a mut alloc::collections::VecDeque<Event>,
     pub(crate) fates: &'a mut alloc::collections::VecDeque<FateReport>,
+    /// What acknowledgements and timers bring to light is put here, and acted on at once.
+    pub(crate) outcome: &'a mut Outcome,
 }
 
 /// Adapters of one end, as they are and as they were when the paths were last paired.
@@ -105,7 +107,6 @@ pub(crate) struct Peer<A> {
     last_traffic: Option<Instant>,
     /// Since when a change of acceptance waits for something to carry it.
     accepted_since: Option<Instant>,
-    outcome: Outcome,
     congestion: Congestion,
     /// Memory that a burst took was given back since the last traffic.
     shrunk: bool,
@@ -156,7 +157,6 @@ impl<A: Aead> Peer<A> {
             inbox: Inbox::new(config.receive_window_bytes),
             last_traffic: None,
             accepted_since: None,
-            outcome: Outcome::default(),
             congestion: config.congestion,
             shrunk: true,
             next_ping: 0,

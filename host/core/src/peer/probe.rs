@@ -11,7 +11,6 @@ use crate::delivery::outbox::Via;
 use crate::path::Path;
 use crate::path::health::HealthEvent;
 use crate::path::receive::MAX_ACK_DELAY;
-use crate::path::recovery::Outcome;
 use crate::time::Instant;
 
 /// Pongs that may wait on one path; more pings are not answered.
@@ -104,6 +103,9 @@ impl<A: Aead> Peer<A> {
         };
         let (_, sent) = path.pings[ping];
         path.pings.drain(..=ping);
+        if path.pings.is_empty() {
+            path.pings.shrink_to(1);
+        }
         path.answered = path.answered.max(Some(sent));
         if path.recovery.measures(sent) {
             path.rtt.sample(now.since(sent), Duration::ZERO, now);
@@ -242,7 +244,6 @@ impl<A: Aead> Peer<A> {
             self.inbox.shrink();
             self.outbox.shrink();
             self.paths.iter_mut().for_each(|path| path.recovery.shrink());
-            self.outcome = Outcome::default();
         }
     }
 
@@ -252,7 +253,7 @@ impl<A: Aead> Peer<A> {
         let has_alternate = self.alternate(id, now).is_some();
         let path = &mut self.paths[at];
         let (reply_timeout, datagram) = (path.reply_timeout(), path.datagram());
-        let mut outcome = core::mem::take(&mut self.outcome);
+        let mut outcome = core::mem::take(env.outcome);
         path.recovery.handle_timeout(&path.rtt, reply_timeout, has_alternate, datagram, now, &mut outcome);
         let alive = path.state() == PathState::Up;
         let before = path.mtu.confirmed();
@@ -265,7 +266,7 @@ impl<A: Aead> Peer<A> {
         env.counters.retransmissions += outcome.late.len() as u64;
         self.requeue(outcome.late.iter().copied(), Via::Not(id));
         outcome.clear();
-        self.outcome = outcome;
+        *env.outcome = outcome;
         let path = &mut self.paths[at];
         if probed && path.next_probe <= now {
             self.probe_path(at, now);

@@ -187,7 +187,7 @@ impl<A: Aead> Peer<A> {
             return;
         }
         let datagram = path.datagram();
-        let mut outcome = core::mem::take(&mut self.outcome);
+        let mut outcome = core::mem::take(env.outcome);
         path.recovery.handle_ack(ack, &mut path.rtt, datagram, now, &mut outcome);
         if outcome.progress && (path.local, path.remote) == ends {
             self.handle_reply(at, now, env);
@@ -196,7 +196,7 @@ impl<A: Aead> Peer<A> {
         }
         self.settle(at, &outcome, now);
         outcome.clear();
-        self.outcome = outcome;
+        *env.outcome = outcome;
     }
 
     /// Acts on what an acknowledgement or a timeout brought to light.

@@ -39,6 +39,9 @@ const LOSS_MEMORY: u64 = 256;
 /// Probe timeouts double at most this often.
 const MAX_BACKOFF: u32 = 6;
 
+/// Contents that there is room for from one acknowledgement to the next: seldom does one bring more to light.
+const KEPT_CONTENTS: usize = 4_096;
+
 /// What an acknowledgement or the passing of time brought to light. One is used over and over.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -72,11 +75,12 @@ impl Outcome {
         }
     }
 
-    /// Empties it, and keeps its memory.
+    /// Empties it, and keeps its memory, but for what a burst took.
     pub(crate) fn clear(&mut self) {
-        self.acked.clear();
-        self.lost.clear();
-        self.late.clear();
+        for contents in [&mut self.acked, &mut self.lost, &mut self.late] {
+            contents.clear();
+            contents.shrink_to(KEPT_CONTENTS);
+        }
         (self.progress, self.large, self.largest_acked) = (false, None, 0);
     }
 }
