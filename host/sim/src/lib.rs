@@ -11,5 +11,5 @@ mod network;
 mod world;
 
 pub use insider::Insider;
-pub use network::{HEADERS, Link, Network};
+pub use network::{HEADERS, InOrder, Link, Network};
 pub use world::{Member, World};

@@ -12,8 +12,12 @@ use rand::{Rng, RngExt};
 pub struct Network {
     /// One-way delay.
     pub delay: Duration,
-    /// Up to this much more, drawn for each datagram: reordering.
+    /// Up to this much more, drawn for each datagram: reordering, unless the order is kept.
     pub jitter: Duration,
+    /// None overtakes another between the same two addresses, as on a radio link: what has to wait holds up what follows.
+    pub in_order: Option<InOrder>,
+    /// What is under way is handed over each such time, all at once, as where a radio's turn comes; zero: as it comes.
+    pub turn: Duration,
     /// Datagrams that take [`late`](Self::late) longer, so that others overtake them.
     pub late_ppm: u32,
     /// How much longer.
@@ -39,6 +43,19 @@ pub struct Network {
     pub refused: BTreeMap<IpAddr, usize>,
     /// Links that carry so much and no more. A datagram passes the first that is on its way.
     pub links: Vec<Link>,
+}
+
+/// Between which addresses something arrives last, and when.
+#[derive(Clone, Debug, Default)]
+pub struct InOrder(BTreeMap<(IpAddr, IpAddr), Instant>);
+
+impl InOrder {
+    /// How long after `now` it arrives, rather than after `delay`.
+    fn held(&mut self, now: Instant, from: IpAddr, to: IpAddr, delay: Duration) -> Duration {
+        let last = self.0.entry((from, to)).or_default();
+        *last = (*last).max(now + delay);
+        last.since(now)
+    }
 }
 
 /// A link of limited rate, before which a queue drops what does not fit (drop-tail).
@@ -133,7 +150,13 @@ impl Network {
             .into_iter()
             .map(|damaged| {
                 let extra = if jitter > 0 { rng.random_range(0..jitter) } else { 0 };
-                (queued + self.delay + late + Duration::from_nanos(extra), damaged)
+                let mut delay = queued + self.delay + late + Duration::from_nanos(extra);
+                if let Some(turns) = (now + delay).as_nanos().checked_div(self.turn.as_nanos() as u64) {
+                    let at = Duration::from_nanos((turns + 1) * self.turn.as_nanos() as u64);
+                    delay = (Instant::ZERO + at).since(now);
+                }
+                let order = self.in_order.as_mut();
+                (order.map_or(delay, |order| order.held(now, from, to, delay)), damaged)
             })
             .collect()
     }
