@@ -9,7 +9,7 @@ use crate::time::Instant;
 /// The bucket holds what this time brings.
 const BURST: Duration = Duration::from_millis(2);
 /// But at least so many datagrams (RFC 9002 section 7.7: the initial window).
-const BURST_DATAGRAMS: usize = 10;
+const BURST_DATAGRAMS: usize = 4;
 
 /// The bucket, as the time at which it was or will be empty.
 #[derive(Debug)]
