@@ -3,8 +3,15 @@
 //! The bound is ours, since membership traffic shares the bottleneck. A queue above 4 ms takes a little of the window
 //! each round trip, the more the longer it is: in proportion, so that flows that measure the queue a little differently
 //! still share. Since a queue that stands hides the path's own round trip, it is drained for a moment now and then; who
-//! notices that another flow does so joins in, so that all of them see it. A queue that stays then, or though next to
-//! nothing is in flight, is none: the path has become longer.
+//! notices that another flow does so joins in, so that all of them see it. What stays then, or though next to nothing is
+//! in flight, is no queue: the path has become longer, or its delay varies, as that of radio links does. Nor is it one as
+//! long as more arrives when more is sent: slow start goes on then, whatever the delay (which HyStart++ alone would end),
+//! and is resumed where it had ended for a delay that turns out to be the path's.
+//!
+//! Where few datagrams fit into a round trip, a queue of ours or of others is most of what varies, and must not pass for the
+//! path's delay. So a round of fewer than `ROUND_SAMPLES` samples is no measure of rates. A drain is no respite: the window
+//! gives way to the queue that is about to be drained, too. And drains come each `DRAIN_INTERVAL_ROUNDS` rounds as long as
+//! they are, not as they would be without a queue, so that in nearly all of them who fills a long queue gives way to it.
 //! Integer arithmetic: the same on every machine.
 
 use core::time::Duration;
@@ -24,14 +31,27 @@ const FULL_QUEUE: Duration = Duration::from_millis(16);
 const QUEUED_DATAGRAMS: u32 = 2;
 /// Twice the mean deviation that bursts through a queue of ours make.
 const QUEUE_JITTER: Duration = Duration::from_millis(3);
+/// So many times the mean difference of successive rounds is how much a round may differ from the path's own mean.
+const WANDERS: u32 = 4;
 /// How often a queue that stands is drained, to see the path's own round trip, and for how long, or a round.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
 const DRAIN_TIME: Duration = Duration::from_millis(10);
+/// But so many times the delay that it had: others see it vanish a round later.
+const DRAIN_DELAYS: u32 = 3;
+/// It takes so many rounds at the least: the first shows what was before, and in the second the other flows join in.
+const DRAIN_ROUNDS: u16 = 2;
+/// But where a round trip is long, by the path or by the queue, it is done each so many: a quarter of the window less for two
+/// of them is 2 %.
+const DRAIN_INTERVAL_ROUNDS: u32 = 24;
+/// Who notices that another flow does so joins in once such a part of that time has passed, lest two take turns.
+const JOINING: u32 = 8;
+/// Samples that a round must have for half of what it shows.
+const LEVEL_SAMPLES: u32 = 16;
 /// A queue shorter than this hides little.
 const HIDING_QUEUE: Duration = Duration::from_millis(2);
 /// With so many datagrams in flight, for so many rounds, no queue is ours.
 const FEW_DATAGRAMS: usize = 4;
-const FEW_ROUNDS: u32 = 4;
+const FEW_ROUNDS: u16 = 4;
 /// Samples that make a round's least round trip (RFC 9406 section 4.3).
 const ROUND_SAMPLES: u32 = 8;
 /// RFC 9406 section 4.3.
@@ -61,18 +81,25 @@ pub(crate) struct Cubic {
     last_max: usize,
     epoch: Option<Epoch>,
     last_delivery: Instant,
-    /// When the queue was last drained, and the window to go back to while it is.
-    drained: (Instant, Option<usize>),
+    drain: Drain,
     round: Round,
     /// The mean queue of the round before.
     last_queue: Duration,
     last_min: Option<Duration>,
-    /// The path's own round trip, where it became longer than the least of the last seconds.
-    longer: Option<Duration>,
+    last_mean: Duration,
+    /// How much the mean round trips of successive rounds differ.
+    wander: Duration,
+    /// The highest delivery rates of the last two rounds, the newer first.
+    rates: [u32; 2],
+    /// The path's own mean round trip without a queue, where it is above the least of the last seconds: the path varies, or
+    /// became longer.
+    level: Option<Duration>,
     /// The largest window since the queue was last drained; windows are below 4 GiB.
     peak: u32,
     /// Rounds with few datagrams in flight, and a queue all the same.
-    few_rounds: u32,
+    few_rounds: u16,
+    /// Slow start ended for a delay that was not seen to be a queue yet.
+    hesitant: bool,
     /// What there was before the last reduction, to be restored if that was for packets that came after all.
     before: Option<Before>,
     /// Rounds left in conservative slow start, and the round trip that began it.
@@ -87,9 +114,25 @@ struct Before {
     last_max: u32,
 }
 
+/// The last time that the window was cut below what the path holds, so that no queue of ours stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drain {
+    at: Instant,
+    /// The window to go back to, while it is cut; windows are below 4 GiB.
+    held: Option<u32>,
+    /// Rounds that ended since, until what was sent meanwhile is acknowledged.
+    rounds: Option<u16>,
+    /// How long it takes at the least.
+    time_us: u32,
+    /// The least mean round trip of what was sent meanwhile.
+    least: Option<Duration>,
+}
+
 /// The present round trip.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
+    /// The highest delivery rate, in bytes per second.
+    rate: u32,
     samples: u32,
     sum: Duration,
     /// Of the distances from the smoothed round trip.
@@ -103,7 +146,8 @@ impl Cubic {
     }
 
     pub(super) fn slow_start(&self) -> bool {
-        self.slow_start_until.is_none_or(|until| self.window.is_none_or(|window| window < until))
+        self.drain.held.is_none()
+            && self.slow_start_until.is_none_or(|until| self.window.is_none_or(|window| window < until))
     }
 
     pub(super) fn on_delivery(&mut self, delivery: &Delivery) {
@@ -111,17 +155,15 @@ impl Cubic {
         let passed = delivery.now.since(self.last_delivery);
         self.last_delivery = delivery.now;
         if let Some(rtt) = delivery.rtt {
-            // Down again, as far as it is a longer path at all.
-            let longer = self.longer.map(|longer| longer.min(rtt));
-            self.longer = longer.filter(|&longer| longer > delivery.min_rtt + low_queue(delivery));
             self.round.samples += 1;
             self.round.sum += rtt;
             self.round.deviation += rtt.abs_diff(delivery.smoothed);
             self.round.min = Some(self.round.min.map_or(rtt, |min| min.min(rtt)));
         }
+        self.round.rate = self.round.rate.max(u32::try_from(delivery.rate).unwrap_or(u32::MAX));
         if delivery.round {
             self.end_round(delivery);
-        } else if self.slow_start() {
+        } else if self.slow_start() && !self.speeds_up() {
             self.watch_slow_start();
             // It doubles while a round trip passes: the bound can't wait for the round's end.
             if self.round.samples >= ROUND_SAMPLES {
@@ -138,7 +180,7 @@ impl Cubic {
             }
             return;
         }
-        let Some(window) = self.window.filter(|_| self.drained.1.is_none()) else { return };
+        let Some(window) = self.window.filter(|_| self.drain.held.is_none()) else { return };
         let grown = if self.slow_start() {
             let low = low_queue(delivery);
             let standing = self.base(delivery) + low.max(STANDING_QUEUE);
@@ -155,7 +197,7 @@ impl Cubic {
 
     /// The path's own round trip.
     fn base(&self, delivery: &Delivery) -> Duration {
-        self.longer.unwrap_or_default().max(delivery.min_rtt)
+        self.level.unwrap_or_default().max(delivery.min_rtt)
     }
 
     /// RFC 9438 section 4.
@@ -180,16 +222,26 @@ impl Cubic {
 
     fn end_round(&mut self, delivery: &Delivery) {
         let Some(min) = self.round.min else { return };
+        let samples = self.round.samples;
+        // Not from the least: whoever sends more sees a lesser one.
+        let mean = self.round.sum / samples.max(1);
         if self.slow_start() {
-            self.bound_queue(delivery);
+            if !self.speeds_up() {
+                self.bound_queue(delivery);
+            } else if self.rates[1] > 0 {
+                self.level = Some(self.level.map_or(mean, |level| level.min(mean)));
+            }
         } else {
-            // Not from the least: whoever sends more sees a lesser one. What varies more than a queue does is none.
-            let samples = self.round.samples.max(1);
-            let mean = self.round.sum / samples;
-            let jitter = (2 * self.round.deviation / samples)
-                .saturating_sub(QUEUE_JITTER.max(2 * QUEUED_DATAGRAMS * delivery.passage));
-            self.yield_to_queue(mean.saturating_sub(self.base(delivery) + jitter), min, delivery);
+            let variation = self.variation(delivery);
+            self.lower_level(mean, samples, delivery);
+            let queue = mean.saturating_sub(self.base(delivery) + variation);
+            if !self.measure_drained(mean, delivery) {
+                self.wander = (7 * self.wander + mean.abs_diff(self.last_mean)) / 8;
+                self.yield_to_queue(queue, mean, delivery);
+            }
         }
+        self.last_mean = mean;
+        self.rates = [self.round.rate, self.rates[0]];
         self.round = Round::default();
         if self.slow_start()
             && let Some((left, _)) = &mut self.cautious
@@ -203,43 +255,87 @@ impl Cubic {
         self.last_min = Some(min);
     }
 
+    /// Whether more arrives as more is in flight: half as much again within two rounds. What makes the round trip longer
+    /// then is no queue. Few samples are no measure of it.
+    fn speeds_up(&self) -> bool {
+        self.round.samples >= ROUND_SAMPLES
+            && self.round.rate > self.rates[1].saturating_add(self.rates[1] / 2)
+    }
+
+    /// What varies more than a queue does is none: within a round, or, where the path is known to vary, from round to round.
+    fn variation(&self, delivery: &Delivery) -> Duration {
+        let queue = QUEUE_JITTER.max(2 * QUEUED_DATAGRAMS * delivery.passage);
+        let within = (2 * self.round.deviation / self.round.samples.max(1)).saturating_sub(queue);
+        let known = self.base(delivery).saturating_sub(delivery.min_rtt) / 2;
+        within.max((WANDERS * self.wander).saturating_sub(queue).min(known))
+    }
+
+    /// A round of less than the path's own round trip shows that it is not as long.
+    fn lower_level(&mut self, mean: Duration, samples: u32, delivery: &Delivery) {
+        let part = samples.min(LEVEL_SAMPLES);
+        let lowered = |level: Duration| level - level.saturating_sub(mean) * part / (2 * LEVEL_SAMPLES);
+        self.level = self.level.map(lowered).filter(|&level| level > delivery.min_rtt + HIDING_QUEUE);
+    }
+
+    /// Whether the queue was drained in the round that ends, or the path is filled again after that: all at once, so that it
+    /// says nothing. When all that was sent with the queue drained is acknowledged, its mean round trip is the path's own.
+    fn measure_drained(&mut self, mean: Duration, delivery: &Delivery) -> bool {
+        let Some(rounds) = &mut self.drain.rounds else { return false };
+        *rounds = rounds.saturating_add(1);
+        let Some(held) = self.drain.held else {
+            match self.drain.least.take() {
+                Some(least) => self.settle_level(least.min(mean), delivery),
+                None => self.drain.rounds = None,
+            }
+            return true;
+        };
+        // The first round is of what was sent before.
+        if *rounds > 1 {
+            self.drain.least = Some(self.drain.least.map_or(mean, |least| least.min(mean)));
+        }
+        let passed = delivery.now.since(self.drain.at);
+        if *rounds >= DRAIN_ROUNDS && passed >= Duration::from_micros(self.drain.time_us.into()) {
+            (self.window, self.drain.held) = (Some(held as usize), None);
+            // The curve stood still.
+            if let Some(epoch) = &mut self.epoch {
+                epoch.start = epoch.start + passed;
+            }
+        }
+        true
+    }
+
+    /// The path's own mean round trip is this.
+    fn settle_level(&mut self, level: Duration, delivery: &Delivery) {
+        let own = low_queue(delivery).max(FEW_DATAGRAMS as u32 * delivery.passage);
+        let was = self.base(delivery) + own;
+        self.level = Some(level);
+        if level > was {
+            // What filled the path when it was shorter, and a queue as it was then, tells what fills it now.
+            let most = self.window.unwrap_or_default().max(self.peak as usize);
+            let until = scaled(most, level.as_micros() as usize, was.as_micros() as usize);
+            // Unless it had never been filled.
+            self.slow_start_until = Some(until).filter(|_| !self.hesitant);
+            (self.epoch, self.few_rounds, self.rates) = (None, 0, [0; 2]);
+        } else {
+            self.hesitant = false;
+        }
+        self.peak = self.window.unwrap_or_default() as u32;
+    }
+
     /// Gives way to the queue that there was, on average, in the round that ends.
-    fn yield_to_queue(&mut self, queue: Duration, min: Duration, delivery: &Delivery) {
+    fn yield_to_queue(&mut self, queue: Duration, mean: Duration, delivery: &Delivery) {
         let Some(window) = self.window else { return };
         let low = low_queue(delivery);
         let own = low.max(FEW_DATAGRAMS as u32 * delivery.passage);
         let few = queue > own && window <= FEW_DATAGRAMS * delivery.datagram;
-        self.few_rounds = if few { self.few_rounds + 1 } else { 0 };
-        let passed = delivery.now.since(self.drained.0);
-        let drained = self.drained.1.is_some() && passed >= DRAIN_TIME;
-        if self.few_rounds > FEW_ROUNDS || drained && min > self.base(delivery) + own {
-            // What filled the path when it was shorter, and a queue as it was then, tells what fills it now.
-            let was = self.base(delivery) + own;
-            let until =
-                scaled(window.max(self.peak as usize), min.as_micros() as usize, was.as_micros() as usize);
-            self.longer = Some(min);
-            self.window = self.drained.1.take().or(self.window);
-            (self.slow_start_until, self.epoch, self.few_rounds) = (Some(until), None, 0);
+        self.few_rounds = if few { self.few_rounds.saturating_add(1) } else { 0 };
+        let base = self.base(delivery);
+        if self.few_rounds > FEW_ROUNDS {
+            self.settle_level(mean, delivery);
             return;
         }
         self.peak = self.peak.max(window as u32);
         let before = core::mem::replace(&mut self.last_queue, queue);
-        if let Some(full) = self.drained.1 {
-            if passed >= DRAIN_TIME {
-                self.drained.1 = None;
-                self.peak = full as u32;
-                self.settle_at(full, delivery);
-            }
-            return;
-        }
-        let joins = before > HIDING_QUEUE && queue * 3 < before * 2 && passed > DRAIN_INTERVAL / 4;
-        if joins || queue > HIDING_QUEUE && passed > DRAIN_INTERVAL {
-            self.drained = (delivery.now, Some(window));
-            let base = self.base(delivery);
-            let (path, all) = (base.as_micros(), (base + queue).as_micros());
-            self.settle_at(scaled(window, path as usize * 3, all as usize * 4), delivery);
-            return;
-        }
         let most = FULL_QUEUE.max(2 * low) - low;
         let excess = queue.saturating_sub(low).min(most);
         if !excess.is_zero() {
@@ -247,6 +343,18 @@ impl Cubic {
             self.last_max = window;
             let (part, all) = (excess.as_micros() as usize, most.as_micros() as usize);
             self.settle_at(window - scaled(window * 3 / 10, part, all), delivery);
+        }
+        let passed = delivery.now.since(self.drain.at);
+        let interval = DRAIN_INTERVAL.max(DRAIN_INTERVAL_ROUNDS * mean.max(base));
+        let joins = before > HIDING_QUEUE && queue * 3 < before * 2 && passed > interval / JOINING;
+        let hidden = mean.saturating_sub(delivery.min_rtt);
+        if joins || hidden > HIDING_QUEUE && passed > interval {
+            let (path, all) = (base.as_micros(), mean.max(base).as_micros());
+            let cut = scaled(window, path as usize * 3, all as usize * 4);
+            let time_us = DRAIN_TIME.max(DRAIN_DELAYS * hidden).as_micros() as u32;
+            let held = self.window.map(|held| held as u32);
+            self.drain = Drain { at: delivery.now, held, rounds: Some(0), time_us, least: None };
+            self.window = self.window.map(|held| cut.min(held).max(MINIMUM_DATAGRAMS * delivery.datagram));
         }
     }
 
@@ -268,7 +376,7 @@ impl Cubic {
             let all = min.as_micros() as usize;
             let window = self.window.unwrap_or_default();
             let fallen = scaled(window, kept, all).clamp(window / 4, window * 7 / 10);
-            self.reduce(fallen, delivery.sent_at, delivery.datagram, delivery.now);
+            self.hesitant |= self.reduce(fallen, delivery.sent_at, delivery.datagram, delivery.now);
         }
     }
 
@@ -292,7 +400,8 @@ impl Cubic {
 
     pub(super) fn on_sign(&mut self, sign: Sign, sent_at: Instant, datagram: usize, now: Instant) {
         // Drained on purpose, it says nothing of the path.
-        self.window = self.drained.1.take().or(self.window);
+        self.window = self.drain.held.take().map(|held| held as usize).or(self.window);
+        (self.drain.rounds, self.drain.least) = (None, None);
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         match sign {
             Sign::Loss { .. } => {
@@ -332,6 +441,7 @@ impl Cubic {
         }
         let window = self.window.unwrap_or(INITIAL_DATAGRAMS * datagram);
         self.recovery_start = Some(now);
+        self.hesitant = false;
         self.before = None;
         self.last_max = if window < self.last_max { window * 17 / 20 } else { window };
         let to = to.max(MINIMUM_DATAGRAMS * datagram);
@@ -533,7 +643,7 @@ mod tests {
         let mut flow = Flow::default();
         let full = 100 * DATAGRAM;
         (flow.cubic.window, flow.cubic.slow_start_until) = (Some(2 * DATAGRAM), Some(2 * DATAGRAM));
-        flow.cubic.drained = (Instant::ZERO, Some(full));
+        flow.cubic.drain.held = Some(full as u32);
         let now = Instant::ZERO + Duration::from_millis(1);
         flow.cubic.on_sign(Sign::Loss { bytes: DATAGRAM }, Instant::ZERO, DATAGRAM, now);
         assert_eq!(flow.cubic.window(), Some(full * 7 / 10));
