@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlan_core::{Config, Congestion};
-use overlan_sim::{Link, Network, World};
+use overlan_sim::{InOrder, Link, Network, World};
 use overlan_wire::{BootId, MessageMode};
 
 use crate::common::{MS, SECOND, address};
@@ -24,6 +24,13 @@ fn pair(seed: u64, network: Network, adapters: usize, congestion: Congestion) ->
     assert!(world.run_until(20 * SECOND, World::converged));
     world.run_for(60 * SECOND);
     world
+}
+
+/// Links of so many bits per second between the two, with queues that hold what they carry in 100 ms.
+fn links(bits: u64) -> Vec<Link> {
+    let (one, other): (IpAddr, IpAddr) = (address(0, 0), address(1, 0));
+    let queue = usize::try_from(bits / 80).expect("a queue that fits");
+    [(one, other), (other, one)].map(|pair| Link::new(bits, queue, [pair])).to_vec()
 }
 
 /// How long messages of half a MiB take, sent as fast as they are taken.
@@ -53,6 +60,54 @@ fn bulk_is_as_fast_where_the_delay_varies() {
             let took = bulk(&mut pair(seed, network, 1, congestion), 12);
             assert!(took < most * MS, "{congestion:?}, {delay} ms and up to {jitter}: {took:?}");
         }
+    }
+}
+
+/// A radio link's delay varies though nothing overtakes anything, and none of it is a queue of ours: the link is filled.
+#[test]
+fn a_link_whose_delay_varies_in_order_is_filled() {
+    for (congestion, delay, jitter) in [
+        (Congestion::Cubic, 1, 5),
+        (Congestion::Cubic, 1, 10),
+        (Congestion::Cubic, 20, 5),
+        (Congestion::Cubic, 20, 10),
+        (Congestion::Cubic, 10, 30),
+        (Congestion::Bbr, 20, 10),
+    ] {
+        let order = Some(InOrder::default());
+        let network = Network {
+            delay: delay * MS,
+            jitter: jitter * MS,
+            in_order: order,
+            links: links(50_000_000),
+            ..Network::default()
+        };
+        let took = bulk(&mut pair(1, network, 1, congestion), 40);
+        let case = format!("{congestion:?}, {delay} ms and up to {jitter}");
+        assert!(took < 6_500 * MS, "3.6 s at the link's rate: {took:?}, {case}");
+    }
+}
+
+/// As where a radio's turn comes each so many milliseconds, and all that waits arrives at once.
+#[test]
+fn a_link_that_delivers_in_turns_is_filled() {
+    for (delay, turn) in [(1, 5), (1, 10), (20, 5), (20, 10), (20, 30)] {
+        let network =
+            Network { delay: delay * MS, turn: turn * MS, links: links(50_000_000), ..Network::default() };
+        let took = bulk(&mut pair(1, network, 1, Congestion::Cubic), 40);
+        assert!(took < 6_500 * MS, "3.6 s at the link's rate: {took:?}, {delay} ms, each {turn}");
+    }
+}
+
+/// The round trip of a slow and long path varies by a datagram's time and more, whatever is in flight.
+#[test]
+fn a_slow_and_long_link_is_filled() {
+    for (bits, delay, messages, most) in
+        [(1_000_000, 100, 4, 27), (1_000_000, 300, 4, 30), (10_000_000, 100, 40, 26)]
+    {
+        let network = Network { delay: delay * MS, jitter: MS, links: links(bits), ..Network::default() };
+        let took = bulk(&mut pair(1, network, 1, Congestion::Cubic), messages);
+        assert!(took < most * SECOND, "18 s at the link's rate: {took:?}, {bits} bit/s, {delay} ms");
     }
 }
 

@@ -244,3 +244,22 @@ fn nobody_dies_behind_a_slow_link() {
         }
     }
 }
+
+/// Where few datagrams fit into the round trip, a queue that others make is not taken for the path's own delay.
+#[test]
+fn three_who_share_a_slow_link_trust_each_other() {
+    for queue in [30_000, 60_000] {
+        let mut seen = Seen::default();
+        for seed in 1..=12 {
+            let slow = Slow { members: 3, queue, shared: Shared::All, ..SLOW };
+            let mut world = slow.world(seed);
+            assert!(world.run_until(120 * SECOND, World::converged), "{slow:?}: no convergence");
+            world.run_for(LEARNT);
+            let message = Outgoing::new(MessageMode::Reliable, vec![7; 2 << 20], 0);
+            assert!(world.send_batch(0, 1, message));
+            (0..2_400).for_each(|_| seen.watch(&mut world, 50 * MS));
+        }
+        assert_eq!(seen.dead, 0, "{queue} bytes of queue");
+        assert!(seen.suspected <= 48, "{queue} bytes of queue: {} suspected in 24 minutes", seen.suspected);
+    }
+}
