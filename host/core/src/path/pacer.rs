@@ -8,7 +8,7 @@ use crate::time::Instant;
 
 /// The bucket holds what this time brings.
 const BURST: Duration = Duration::from_millis(2);
-/// But at least so many datagrams (RFC 9002 section 7.7: the initial window).
+/// But at least so many datagrams. (RFC 9002 section 7.7 would have the initial window of ten, which a slow path queues for long.)
 const BURST_DATAGRAMS: usize = 4;
 
 /// The bucket, as the time at which it was or will be empty.
