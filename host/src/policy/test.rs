@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use overlan_contract::Violation;
 use overlan_core::plan::ANSWER_DEADLINE;
-use overlan_node::Kind;
 use overlan_node::policy_host::{Answered, Assignment, Engine, Failover, Fault, Limits, Plugin, Sizing};
+use overlan_node::{Kind, read_bounded};
 use overlan_plugin_sdk::testkit::Fixture;
 use serde_json::{Value, json};
 
@@ -85,6 +85,9 @@ fn test<P: Trial>(given: &Given, args: &TestArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Largest file of a fixture: a question of the most nodes and duties has a part of that.
+const MAX_FIXTURE: usize = 64 << 20;
+
 /// The files of an author's folder, in order of their names.
 fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<Case<P::Question, P::Answer>>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
@@ -99,8 +102,15 @@ fn own_cases<P: Trial>(folder: &Path) -> anyhow::Result<Vec<Case<P::Question, P:
     files
         .into_iter()
         .map(|file| {
-            anyhow::ensure!(file.is_file(), "{} is no file; remove it, or write a fixture", file.display());
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let bytes = read_bounded(&file, MAX_FIXTURE).with_context(|| {
+                format!("{} can't be read; remove it, or write a fixture", file.display())
+            })?;
+            anyhow::ensure!(
+                bytes.len() <= MAX_FIXTURE,
+                "{} has more than {MAX_FIXTURE} bytes, more than the largest question; remove it",
+                file.display()
+            );
+            let text = String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))?;
             let case = P::parse(&text).with_context(|| {
                 format!("{} is no {} fixture; `overlan policy new` makes an example", file.display(), P::KIND)
             })?;
