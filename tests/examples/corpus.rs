@@ -91,7 +91,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
             packet(&[Frame::HelloReply { echo: 1, token: 2, digest: digest(0xd1), record: &record }]),
         ),
         ("hello-done", packet(&[Frame::HelloDone { echo: 2 }])),
-        ("refused", packet(&[Frame::Refused { echo: 1, code: 1 }])),
+        ("refused", packet(&[Frame::Refused { echo: 1, code: 1, others: false }])),
         ("membership", packet(&[Frame::Membership(b"as the membership protocol has it")])),
         (
             "summary",

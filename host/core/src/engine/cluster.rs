@@ -408,7 +408,9 @@ impl<C: Crypto> Core<C> {
                 self.handle_hello_reply(origin, *echo, *token, *digest, record);
             }
             Frame::HelloDone { echo } => self.handle_hello_done(origin, *echo),
-            Frame::Refused { echo, code } => self.handle_refused(origin, *echo, *code),
+            Frame::Refused { echo, code, others } => {
+                self.handle_refused(origin, *echo, *code, *others);
+            }
             Frame::Membership(data) => self.handle_membership(origin, data),
             Frame::Summary { digest, epoch, agreed, documents, refused } => {
                 self.handle_summary(origin, *digest, (*epoch, *agreed), *documents, *refused);

@@ -39,6 +39,8 @@ const NEWCOMER: Duration = Duration::from_secs(10);
 const TAKEN: Duration = Duration::from_secs(10);
 /// A refusal counts for so long: whoever refused may be gone since.
 const REFUSED: Duration = Duration::from_secs(60);
+/// Reasons for refusals that are kept.
+const MAX_REASONS: usize = 8;
 /// Hellos answered and not yet confirmed.
 const MAX_ANSWERED: usize = 256;
 
@@ -55,18 +57,19 @@ pub(super) struct Hellos {
     answered: BTreeMap<u64, (SignedRecord, Instant, SocketAddr)>,
     /// Since when a member has been known.
     pub(super) joined: Option<Instant>,
-    pub(super) refused: Option<Refused>,
+    /// One for each reason.
+    pub(super) refused: Vec<Refused>,
 }
 
 /// Hellos are refused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Refused {
     /// Why.
     pub(super) code: u8,
     since: Instant,
     last: Instant,
-    /// Some were before this node planned alone.
-    early: bool,
+    /// What others own this node must not own, too, while it is alone.
+    bars: bool,
 }
 
 impl Hellos {
@@ -78,7 +81,7 @@ impl Hellos {
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
             joined: None,
-            refused: None,
+            refused: Vec::new(),
         }
     }
 
@@ -152,9 +155,8 @@ impl<C: Crypto> Core<C> {
         if now < self.hellos.next || self.left {
             return;
         }
-        if self.hellos.refused.take_if(|refused| now.since(refused.last) >= REFUSED).is_some() {
-            self.facts_changed = true;
-        }
+        let expired = |refused: &mut Refused| now.since(refused.last) >= REFUSED;
+        self.facts_changed |= self.hellos.refused.extract_if(.., expired).count() > 0;
         self.forget_last_known();
         self.hellos.next = now + self.hellos.pause;
         self.hellos.pause = (self.hellos.pause * 2).min(LONGEST_PAUSE);
@@ -229,6 +231,9 @@ impl<C: Crypto> Core<C> {
         } else if self.table.is_full_for(entry.id) {
             self.kept_out.note(self.now);
             Some(refusal::TABLE_FULL)
+        } else if self.yields_name(entry) {
+            self.counters.hellos_refused += 1;
+            return;
         } else if self.name_is_taken(entry) {
             Some(refusal::NAME_TAKEN)
         } else if self.identity_is_taken(entry) {
@@ -241,7 +246,8 @@ impl<C: Crypto> Core<C> {
         };
         if let Some(code) = code {
             self.counters.hellos_refused += 1;
-            self.answer(origin, |out| Frame::Refused { echo: token, code }.emit(out));
+            let others = !self.live_peers().is_empty();
+            self.answer(origin, |out| Frame::Refused { echo: token, code, others }.emit(out));
             return;
         }
         let Some(own) = self.table.record(self.id).map(|record| record.bytes().to_vec()) else { return };
@@ -274,6 +280,15 @@ impl<C: Crypto> Core<C> {
     fn name_is_taken(&self, entry: &overlan_wire::Entry) -> bool {
         let mut others = self.table.entries().filter(|held| held.id != entry.id && held.name == entry.name);
         others.any(|held| is_live(self.state_of(held.id)))
+    }
+
+    /// Two nodes of one name that are alone must not keep each other out: one of them says nothing. It is the one that was let
+    /// in nowhere, and of two that have just started the one of higher id.
+    fn yields_name(&self, entry: &Entry) -> bool {
+        let starts = self.hellos.joined.is_none() && self.now.since(self.started) < JOIN_GRACE;
+        entry.id != self.id
+            && entry.name == self.config.name
+            && (self.is_barred() || starts && entry.id < self.id)
     }
 
     /// A member that answers has the id, at other addresses under another boot: this is a copy of it. One that crashed and
@@ -355,33 +370,37 @@ impl<C: Crypto> Core<C> {
     fn joined(&mut self) {
         self.facts_changed |= self.is_barred();
         self.hellos.joined.get_or_insert(self.now);
-        self.hellos.refused = None;
+        self.hellos.refused.clear();
         self.hellos.sent.clear();
     }
 
     /// Alone, and told by others that it may not join them: what they own it must not own, too. One that sees others alive
-    /// is a member, whatever yet others say; and one that was there first keeps its name, and what it owns, when another
-    /// of that name comes.
+    /// is a member, whatever yet others say.
     pub(super) fn is_barred(&self) -> bool {
-        let bars = |refused: Refused| refused.early || refused.code != refusal::NAME_TAKEN;
-        self.hellos.refused.is_some_and(bars) && self.live_peers().is_empty()
+        self.hellos.refused.iter().any(|refused| refused.bars) && self.live_peers().is_empty()
     }
 
-    pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8) {
+    pub(super) fn handle_refused(&mut self, origin: Origin, echo: u64, code: u8, others: bool) {
         // Of a member, one that starts anew knows no better.
         let passing = code == refusal::AWAITED_ELSEWHERE && !self.live_peers().is_empty();
         if self.hellos.sent.remove(&echo).is_none() || passing {
             return;
         }
-        let same = self.hellos.refused.filter(|before| before.code == code);
-        let since = same.map_or(self.now, |before| before.since);
-        let early = self.now.since(self.started) < JOIN_GRACE;
-        let early = self.hellos.refused.map_or(early, |before| before.early);
-        self.hellos.refused = Some(Refused { code, since, last: self.now, early });
-        if same.is_none() {
-            self.facts_changed = true;
-            self.events.push_back(Event::Refused(refusal_text(code)));
-        } else if code == refusal::IDENTITY_TAKEN && self.now.since(since) >= TAKEN {
+        // Who is refused by one that is as alone as itself was there first, unless it has just started.
+        let elsewhere = matches!(code, refusal::IDENTITY_TAKEN | refusal::AWAITED_ELSEWHERE);
+        let bars = others || elsewhere || self.now.since(self.started) < JOIN_GRACE;
+        let now = self.now;
+        let Some(known) = self.hellos.refused.iter_mut().find(|known| known.code == code) else {
+            if self.hellos.refused.len() < MAX_REASONS {
+                self.hellos.refused.push(Refused { code, since: now, last: now, bars });
+                self.facts_changed = true;
+                self.events.push_back(Event::Refused(refusal_text(code)));
+            }
+            return;
+        };
+        self.facts_changed |= bars && !known.bars;
+        (known.last, known.bars) = (now, known.bars || bars);
+        if code == refusal::IDENTITY_TAKEN && now.since(known.since) >= TAKEN {
             self.events.push_back(Event::IdentityTaken {
                 evidence: format!("the member at {} knows it", origin.remote.ip()),
             });

@@ -54,7 +54,7 @@ impl<C: Crypto> Core<C> {
 
     fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
-        if let Some(refused) = self.hellos.refused {
+        for refused in &self.hellos.refused {
             problems.push(overlan_wire::frame::refusal_text(refused.code).to_string());
         }
         let nobody =
@@ -69,7 +69,9 @@ impl<C: Crypto> Core<C> {
                 "{times} entries of nodes that [cluster] allow does not list were dropped (last of {id}): list those that \
                  are to be members"
             ));
-        } else if nobody && self.hellos.refused.is_none() && now.since(Instant::ZERO) > Duration::from_secs(1)
+        } else if nobody
+            && self.hellos.refused.is_empty()
+            && now.since(Instant::ZERO) > Duration::from_secs(1)
         {
             problems.extend(self.nobody_answers(&seeds));
         }

@@ -4,7 +4,7 @@ use overlan_core::Config;
 use overlan_sim::World;
 use overlan_wire::BootId;
 
-use crate::common::{MS, SECOND, address, core, duties, lan};
+use crate::common::{MS, SECOND, address, core, duties, isolate, lan};
 
 const DUTIES: usize = 8;
 
@@ -86,6 +86,71 @@ fn who_was_there_first_keeps_its_name_and_what_it_owns() {
                 "seed {seed}, {:?}",
                 world.now
             );
+        }
+    }
+}
+
+/// Two nodes of one name that start together: one of them owns all, and whoever restarts.
+#[test]
+fn of_two_of_one_name_one_owns_all() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, lan());
+        let nodes = [add(&mut world, "n", 0), add(&mut world, "n", 1)];
+        let one_owns = |world: &World| {
+            let mut owned = nodes.map(|node| owns(world, node));
+            owned.sort_unstable();
+            owned == [0, DUTIES]
+        };
+        assert!(world.run_until(10 * SECOND, one_owns), "seed {seed}");
+        for node in nodes {
+            assert!(!world.run_until(60 * SECOND, |world| !one_owns(world)), "seed {seed}");
+            world.kill(node);
+            world.run_for(2 * SECOND);
+            world.start(node);
+            assert!(world.run_until(20 * SECOND, one_owns), "seed {seed}");
+        }
+    }
+}
+
+/// A node whose name is taken, and that planned alone before the cluster told it so: its network came late, or was cut.
+#[test]
+fn what_was_owned_in_a_cut_is_not_owned_beside_the_cluster() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, lan());
+        (0..3).for_each(|at| _ = add(&mut world, &format!("n{at}"), at));
+        assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}");
+        let late = add(&mut world, "n2", 3);
+        for cut in [8, 80] {
+            isolate(&mut world, &[late]);
+            world.run_for(cut * SECOND);
+            assert_eq!(owns(&world, late), DUTIES, "seed {seed}: it sees nobody");
+            world.network.heal();
+            assert!(world.run_until(5 * SECOND, |world| owns(world, late) == 0), "seed {seed}, {cut}");
+            assert!(stays_idle(&mut world, late, 90), "seed {seed}, {cut}");
+        }
+    }
+}
+
+/// Whoever has the key and greets a lone member does not take its duties away by letting it in nowhere.
+#[test]
+fn a_lone_member_is_not_barred_by_a_stranger() {
+    for seed in 0..3 {
+        let mut world = World::new(seed, lan());
+        let nodes = ["a", "b"].map(|name| {
+            let at = world.members.len();
+            let node = add(&mut world, name, at);
+            let id = world.members[node].id;
+            world.kill(node);
+            world.configure(node, |config| config.allow = Some(vec![id]));
+            node
+        });
+        world.start(nodes[0]);
+        world.run_for(30 * SECOND);
+        world.start(nodes[1]);
+        let until = world.now + 100 * SECOND;
+        while world.now < until {
+            world.run_for(100 * MS);
+            assert_eq!(nodes.map(|node| owns(&world, node)), [DUTIES, 0], "seed {seed}");
         }
     }
 }

@@ -56,9 +56,10 @@ impl Frame<'_> {
                 put_block(out, |out| out.extend_from_slice(record));
             }
             Frame::HelloDone { echo } => out.extend_from_slice(&echo.to_be_bytes()),
-            Frame::Refused { echo, code } => {
+            Frame::Refused { echo, code, others } => {
                 out.extend_from_slice(&echo.to_be_bytes());
                 out.push(*code);
+                out.extend(others.then_some(1));
             }
             Frame::Membership(bytes) | Frame::Record(bytes) => out.extend_from_slice(bytes),
             Frame::Summary { digest, epoch, agreed, documents, refused } => {

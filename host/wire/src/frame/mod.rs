@@ -149,6 +149,8 @@ pub enum Frame<'a> {
         echo: u64,
         /// One of [`refusal`]; see [`refusal_text`].
         code: u8,
+        /// The sender sees other members alive; on the wire only where it does.
+        others: bool,
     },
     /// A datagram of the membership protocol (foca).
     Membership(&'a [u8]),

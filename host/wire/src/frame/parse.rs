@@ -61,7 +61,11 @@ fn parse_frame<'a>(packet: &mut Reader<'a>) -> Result<Option<Frame<'a>>, DecodeE
             record: body.block("record")?,
         },
         code::HELLO_DONE => Frame::HelloDone { echo: body.u64("echo")? },
-        code::REFUSED => Frame::Refused { echo: body.u64("echo")?, code: body.u8("code")? },
+        code::REFUSED => Frame::Refused {
+            echo: body.u64("echo")?,
+            code: body.u8("code")?,
+            others: !body.is_empty() && body.u8("others")? != 0,
+        },
         code::MEMBERSHIP => Frame::Membership(body.rest()),
         code::SUMMARY => Frame::Summary {
             digest: Digest(body.array("digest")?),

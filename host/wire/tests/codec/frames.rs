@@ -88,7 +88,11 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         (any::<u64>(), any::<u64>(), digest(), leaked(1_100))
             .prop_map(|(echo, token, digest, record)| Frame::HelloReply { echo, token, digest, record }),
         any::<u64>().prop_map(|echo| Frame::HelloDone { echo }),
-        (any::<u64>(), any::<u8>()).prop_map(|(echo, code)| Frame::Refused { echo, code }),
+        (any::<u64>(), any::<u8>(), any::<bool>()).prop_map(|(echo, code, others)| Frame::Refused {
+            echo,
+            code,
+            others
+        }),
         leaked(1_500).prop_map(Frame::Membership),
         (digest(), any::<u64>(), digest(), [document_id(), document_id()], option::of(refused())).prop_map(
             |(digest, epoch, agreed, documents, refused)| Frame::Summary {
