@@ -25,7 +25,7 @@ use crate::table::out;
 const OPEN_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=16 << 20;
 /// Messages sent and not yet answered, of each.
 const MAX_OPEN: usize = 8192;
-/// An answer that comes so soon is prompt.
+/// An answer that comes so soon is prompt, and one that takes no more than twice as long as the fastest.
 const PROMPT: Duration = Duration::from_millis(500);
 /// Messages and bytes in one frame at most.
 const BATCH: usize = 128;
@@ -35,6 +35,8 @@ const BATCH_BYTES: usize = 256 << 10;
 const LIFETIME_MS: u32 = 1_000;
 /// How long unreliable messages may still be on their way.
 const STRAGGLERS: Duration = Duration::from_millis(300);
+/// With more messages, it matters little when the first and the last arrive.
+const FEW: u64 = 16;
 /// A longer latency counts as this.
 const LONGEST_NS: u64 = 60_000_000_000;
 
@@ -46,7 +48,7 @@ struct Outcome {
     bytes: usize,
     parallel: usize,
     streams: usize,
-    /// Of the sending; rates are of the time that the receiver saw.
+    /// Of the sending, until the last answer; rates are of the time that the receiver saw.
     seconds: f64,
     sent: u64,
     received: u64,
@@ -78,6 +80,8 @@ struct Shared {
     run: u64,
     next: AtomicU64,
     answered: AtomicU64,
+    /// Messages that were waited for in vain.
+    unanswered: AtomicU64,
     until: Instant,
     latency: Mutex<Histogram<u64>>,
     args: BenchArgs,
@@ -125,6 +129,7 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         run: u64::from_be_bytes(overlan_node::random()),
         next: AtomicU64::new(0),
         answered: AtomicU64::new(0),
+        unanswered: AtomicU64::new(0),
         until: began + args.seconds,
         latency: Mutex::new(Histogram::new_with_bounds(1, LONGEST_NS, 3)?),
         args,
@@ -142,14 +147,20 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     while let Some(sender) = senders.join_next().await {
         sender??;
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let unanswered = shared.unanswered.load(Relaxed);
+    let in_vain = if unanswered > 0 { patience(shared.args.size as usize) } else { Duration::ZERO };
+    let seconds = began.elapsed().saturating_sub(in_vain).as_secs_f64();
+    if unanswered > 0 {
+        eprintln!(
+            "overlan: {unanswered} messages were not accepted within {} s of the others; look at `overlan paths`",
+            in_vain.as_secs()
+        );
+    }
     let cpu_cores = busy.and_then(|busy| Some((processor_time(process?)? - busy).as_secs_f64() / seconds));
     let after: NodeStatus = control.get("/v1/status").await?;
     let retransmissions = after.core.counters.retransmissions - before.core.counters.retransmissions;
     let report = if shared.args.round_trip {
-        let (messages, expected) = (shared.answered.load(Relaxed), shared.next.load(Relaxed));
-        let bytes = messages * u64::from(shared.args.size);
-        Report { messages, bytes, expected, nanoseconds: (seconds * 1e9) as u64 }
+        Report { messages: shared.answered.load(Relaxed), ..Report::default() }
     } else {
         finish(Stream::connect(&socket).await?, &shared).await?
     };
@@ -166,7 +177,12 @@ fn outcome(
 ) -> Outcome {
     let Shared { args, .. } = shared;
     let sent = shared.next.load(Relaxed);
-    let rate = rate(&report, seconds);
+    // By the receiver's clock, which starts when the first has arrived; of a few, and of round trips, by this node's.
+    let time = report.nanoseconds as f64 / 1e9;
+    let rate = match report.messages {
+        messages if messages <= FEW || args.round_trip => messages as f64 / seconds.max(time),
+        messages => (messages - 1) as f64 / time.max(1e-9),
+    };
     let histogram = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     let latency = Latency {
@@ -196,16 +212,6 @@ fn outcome(
         cpu_cores,
         retransmissions,
         latency_us: (!histogram.is_empty()).then_some(latency),
-    }
-}
-
-/// Messages a second: by the receiver's clock, which starts when the first has arrived; of a few, by the sender's.
-fn rate(report: &Report, seconds: f64) -> f64 {
-    /// With more, it matters little when the first and the last arrive.
-    const FEW: u64 = 16;
-    match report.messages {
-        ..=FEW => report.messages as f64 / seconds,
-        messages => (messages - 1) as f64 / (report.nanoseconds as f64 / 1e9).max(1e-9),
     }
 }
 
@@ -246,6 +252,8 @@ struct Open {
     batches: BTreeMap<u64, OpenBatch>,
     /// Messages by which the window may still grow.
     growth: u64,
+    /// The shortest time to an answer.
+    fastest: Duration,
 }
 
 struct OpenBatch {
@@ -267,18 +275,21 @@ impl Window {
         if batch.left == 0 {
             open.batches.remove(&first);
         }
-        let more = if taken <= PROMPT { count.min(open.growth) } else { 0 };
+        open.fastest = open.fastest.min(taken);
+        let more = if taken <= PROMPT.max(2 * open.fastest) { count.min(open.growth) } else { 0 };
         open.growth -= more;
         self.permits.add_permits((count + more) as usize);
         self.answered.notify_one();
         Some((count, taken))
     }
 
-    /// Waits until all is answered, as long as one answer follows the other.
-    async fn drain(&self, patience: Duration) {
-        while !self.open().batches.is_empty() {
-            if tokio::time::timeout(patience, self.answered.notified()).await.is_err() {
-                return;
+    /// Waits until all is answered, as long as one answer follows the other; how many messages are not.
+    async fn drain(&self, patience: Duration) -> u64 {
+        loop {
+            let left = self.open().batches.values().map(|batch| batch.left).sum();
+            let answered = self.answered.notified();
+            if left == 0 || tokio::time::timeout(patience, answered).await.is_err() {
+                return left;
             }
         }
     }
@@ -293,7 +304,11 @@ async fn one_way(stream: Stream, shared: &Arc<Shared>) -> anyhow::Result<()> {
     let batch = (BATCH_BYTES / size).clamp(1, BATCH.min(first));
     let window = Arc::new(Window {
         permits: Semaphore::new(first),
-        open: Mutex::new(Open { batches: BTreeMap::new(), growth: (most - first) as u64 }),
+        open: Mutex::new(Open {
+            batches: BTreeMap::new(),
+            growth: (most - first) as u64,
+            fastest: Duration::MAX / 2,
+        }),
         answered: Notify::new(),
     });
     let answers = tokio::spawn(answers(reader, shared.clone(), window.clone()));
@@ -311,7 +326,7 @@ async fn one_way(stream: Stream, shared: &Arc<Shared>) -> anyhow::Result<()> {
             writer.write(&frame).await?;
             writer.flush().await?;
         }
-        window.drain(patience(size)).await;
+        shared.unanswered.fetch_add(window.drain(patience(size)).await, Relaxed);
         anyhow::Ok(())
     };
     tokio::select! {
@@ -363,7 +378,8 @@ async fn finish(stream: Stream, shared: &Shared) -> anyhow::Result<Report> {
     let finish = Header { kind: Kind::Finish, run: shared.run, sequence: 0 }.emit(0);
     let frame = send_frame(&shared.args, MessageMode::Reliable, 0, u64::MAX, vec![finish.into()]);
     let ours = |header: Header| header.kind == Kind::Report && header.run == shared.run;
-    let report = exchange(&mut reader, &mut writer, &frame, patience(0), ours).await?;
+    let report =
+        exchange(&mut reader, &mut writer, &frame, patience(shared.args.size as usize), ours).await?;
     Report::parse(&report).context("the far node's report makes no sense; are both of one version?")
 }
 

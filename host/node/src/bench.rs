@@ -29,9 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes a second of the slowest way whose answers are waited for: 100 kbit/s.
 const SLOWEST: f64 = 12_500.0;
 
+/// No answer is waited for longer.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long to wait for so many bytes to arrive, on the slowest of ways.
 pub fn patience(bytes: usize) -> Duration {
-    PATIENCE + Duration::from_secs_f64(bytes as f64 / SLOWEST)
+    (PATIENCE + Duration::from_secs_f64(bytes as f64 / SLOWEST)).min(LONGEST_PATIENCE)
 }
 
 /// What a message of a measurement is.
