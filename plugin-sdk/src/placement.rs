@@ -365,7 +365,7 @@ pub fn front_runners(candidates: &[Candidate], duty_hash: u64, about: u32) -> Ve
         true => score::cost(u64::MAX - share * u64::from(about), *weight),
         false => u64::MAX,
     };
-    let mut found: Vec<(u64, u32)> = Vec::with_capacity(2 * about as usize);
+    let mut found: Vec<(u64, u32)> = Vec::with_capacity(candidates.len().min(2 * about as usize));
     contend_within(candidates, duty_hash, bound, |candidate| {
         let cost = candidate.cost(duty_hash);
         if cost <= bound {

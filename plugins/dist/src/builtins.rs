@@ -17,7 +17,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "bounded-load",
         kind: Kind::Assignment,
         wasm: include_bytes!("../bounded-load.wasm"),
-        sha256: "d180a5d6484c176075b8ba94db548234a1e166298be82e313da5faa2f97a9a33",
+        sha256: "5140cb2244a78539380357458a3df5def265e882d3ee5e531022667e448888a2",
         summary: "Consistent hashing with bounded loads: few moves, and nobody bears more than the average and a slack",
     },
     Builtin {
@@ -31,7 +31,7 @@ pub const BUILTINS: &[Builtin] = &[
         name: "spread",
         kind: Kind::Assignment,
         wasm: include_bytes!("../spread.wasm"),
-        sha256: "3a958eeeafeb2e9c37ed8ccf33a95fb4c4f203d50c05e825edf58d21ca8973fa",
+        sha256: "51937f30b068b086ca213984b0246232ce94387e7f74e0e82e9d3ed8331eb490",
         summary: "Owner and standbys over distinct sites, racks, routers and subnets",
     },
     Builtin {
