@@ -85,10 +85,15 @@ impl Link {
         Link { rate: bits / 8, queue, pairs, taken: (0, 0), dropped: 0, empty_at: Instant::ZERO }
     }
 
+    /// How long what waits takes to pass.
+    pub fn queue_delay(&self, now: Instant) -> Duration {
+        self.empty_at.since(now)
+    }
+
     /// How long a datagram takes that comes now; `None`: there is no room for it.
     fn pass(&mut self, len: usize, now: Instant) -> Option<Duration> {
         let len = (len + HEADERS) as u64;
-        let waits = self.empty_at.since(now);
+        let waits = self.queue_delay(now);
         if waits.as_nanos() * u128::from(self.rate) / 1_000_000_000 + u128::from(len) > self.queue as u128 {
             self.dropped += 1;
             return None;

@@ -51,7 +51,7 @@ impl Together {
         }
     }
 
-    /// Later packets arrived, or were sent in vain; `in_flight` tells whether one of so many packets is still under way.
+    /// Packets were found lost; `in_flight` tells whether one of so many packets is still under way.
     pub(crate) fn note_lost(&mut self, in_flight: impl FnOnce(u64, u64) -> bool, now: Instant) {
         let Some((_, count)) = self.awaited.take_if(|(first, count)| !in_flight(*first, *count)) else {
             return;
@@ -62,6 +62,11 @@ impl Together {
             self.alone_until = Some(now + FIRST_PAUSE * (1 << self.pauses));
             self.pauses = (self.pauses + 1).min(MAX_DOUBLINGS);
         }
+    }
+
+    /// Packets that were found lost came after all: they were overtaken.
+    pub(crate) fn note_overtaken(&mut self) {
+        *self = Together { awaited: self.awaited, ..Together::default() };
     }
 
     /// The path is down: what was under way on it is given up, and tells nothing.

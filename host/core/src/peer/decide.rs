@@ -86,8 +86,6 @@ impl<A: Aead> Peer<A> {
         seed: u64,
         adapters: (&[Adapter], &[Adapter]),
     ) -> Option<failover::Question> {
-        self.ask_failover = false;
-        self.last_question = Some((now, self.coarse_rtts()));
         let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
         let paths = self.paths.iter().map(|path| {
             let (local, remote) = ends(path, adapters)?;
@@ -106,7 +104,10 @@ impl<A: Aead> Peer<A> {
                 attributes: Vec::new(),
             })
         });
-        Some(failover::Question { paths: paths.collect::<Option<_>>()?, seed, attributes: Vec::new() })
+        let paths = paths.collect::<Option<_>>()?;
+        self.ask_failover = false;
+        self.last_question = Some((now, self.coarse_rtts()));
+        Some(failover::Question { paths, seed, attributes: Vec::new() })
     }
 
     /// The sizing question for one path, with the adapters that the paths were paired of.

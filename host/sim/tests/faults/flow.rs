@@ -10,7 +10,7 @@ use overlan_contract::failover;
 use overlan_core::policy::{Answer, Question, fallback};
 use overlan_core::{Config, Core, Event, Fate, Instant, Outgoing, SendError, plan};
 use overlan_seal::Seal;
-use overlan_sim::{Network, World};
+use overlan_sim::{Link, Network, World};
 use overlan_wire::{BootId, MessageMode, NodeId};
 
 use crate::common::{MS, SECOND, address, core, lan, many, two};
@@ -320,5 +320,34 @@ fn a_path_that_becomes_longer_is_used() {
         transfer(&mut world, first..first + 12);
         let later = transfer(&mut world, first + 12..first + 24);
         assert!(later < 2 * SECOND, "{longer:?} one way: {later:?} for 12 MiB");
+    }
+}
+
+/// A flow that joins others on a link with room for a second's worth of datagrams: its own rate rises while it takes their
+/// part, and that is no sign that the link has more to give.
+#[test]
+fn a_flow_that_joins_makes_no_long_queue() {
+    for (delay, others) in [(10, 1), (10, 3), (25, 1), (25, 3)] {
+        let senders = 1..=others + 1;
+        let pairs = senders.clone().map(|member| (address(member, 0), address(0, 0)));
+        let link = Link::new(50_000_000, 6_250_000, pairs);
+        let mut world = many(7, others + 2);
+        world.network = Network { delay: delay * MS, links: vec![link], ..Network::default() };
+        assert!(world.run_until(20 * SECOND, World::converged));
+        world.run_for(10 * SECOND);
+        let mut longest = [Duration::ZERO; 2];
+        for tick in 0..1_600 {
+            // The last one comes after six seconds.
+            let joined = tick >= 1_200;
+            for member in senders.clone().take(others + usize::from(joined)) {
+                while world.send(member, 0, MessageMode::Reliable, vec![0; 1 << 18], tick) {}
+            }
+            world.run_for(5 * MS);
+            world.members[0].received.clear();
+            let queued = world.network.links[0].queue_delay(world.now);
+            let longest = &mut longest[usize::from(joined)];
+            *longest = queued.max(*longest);
+        }
+        assert!(longest[1] < 80 * MS, "{delay} ms, {others} others: {longest:?}");
     }
 }

@@ -174,8 +174,8 @@ impl Cubic {
             return;
         }
         if !delivery.limited {
-            // The curve stands still meanwhile (RFC 9438 section 5.8).
-            if let Some(epoch) = &mut self.epoch {
+            // The curve stands still meanwhile (RFC 9438 section 5.8), as it does all through a drain.
+            if let Some(epoch) = self.epoch.as_mut().filter(|_| self.drain.held.is_none()) {
                 epoch.start = epoch.start + passed;
             }
             return;
@@ -228,7 +228,7 @@ impl Cubic {
         if self.slow_start() {
             if !self.speeds_up() {
                 self.bound_queue(delivery);
-            } else if self.rates[1] > 0 {
+            } else {
                 self.level = Some(self.level.map_or(mean, |level| level.min(mean)));
             }
         } else {
@@ -255,11 +255,12 @@ impl Cubic {
         self.last_min = Some(min);
     }
 
-    /// Whether more arrives as more is in flight: half as much again within two rounds. What makes the round trip longer
-    /// then is no queue. Few samples are no measure of it.
+    /// Whether more arrives as more is in flight: twice as much as two rounds before, in which the window grows to four
+    /// times. What makes the round trip longer then is no queue, or one of others, whose part of the link grows smaller: whoever
+    /// joins them gets half as much again and more as well. Few samples are no measure of it.
     fn speeds_up(&self) -> bool {
-        self.round.samples >= ROUND_SAMPLES
-            && self.round.rate > self.rates[1].saturating_add(self.rates[1] / 2)
+        let before = self.rates[1];
+        self.round.samples >= ROUND_SAMPLES && before > 0 && self.round.rate > before.saturating_mul(2)
     }
 
     /// What varies more than a queue does is none: within a round, or, where the path is known to vary, from round to round.

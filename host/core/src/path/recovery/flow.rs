@@ -306,6 +306,9 @@ impl Flow {
         if let Some(overtaken) = &mut self.overtaken {
             let (came, undone) = overtaken.take(&ack.ranges, now);
             self.loss.count -= came;
+            if came > 0 {
+                self.together.note_overtaken();
+            }
             if undone {
                 self.controller.on_sign(Sign::Reordered, now, datagram, now);
             }
