@@ -92,6 +92,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("hello-done", packet(&[Frame::HelloDone { echo: 2 }])),
         ("refused", packet(&[Frame::Refused { echo: 1, code: 1, others: false }])),
+        ("refused-others", packet(&[Frame::Refused { echo: 1, code: 1, others: true }])),
         ("membership", packet(&[Frame::Membership(b"as the membership protocol has it")])),
         (
             "summary",
