@@ -28,7 +28,6 @@ const MAX_RUNS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes a second of the slowest way whose answers are waited for: 100 kbit/s.
 const SLOWEST: f64 = 12_500.0;
-
 /// No answer is waited for longer.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 

@@ -71,7 +71,7 @@ fn a_link_whose_delay_varies_in_order_is_filled() {
         (Congestion::Cubic, 1, 10, 6_500),
         (Congestion::Cubic, 20, 5, 6_500),
         (Congestion::Cubic, 20, 10, 6_500),
-        // Slow start ends early; not as early as where the delay passed for a queue (40 s).
+        // The delay varies as much as a long queue would: slow start ends early.
         (Congestion::Cubic, 10, 30, 15_000),
         (Congestion::Bbr, 20, 10, 6_500),
     ] {

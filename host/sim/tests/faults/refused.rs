@@ -16,6 +16,14 @@ fn add(world: &mut World, name: &str, at: usize) -> usize {
     world.add_with(config, &[&address(at, 0).to_string()])
 }
 
+/// So many members that know each other.
+fn cluster(seed: u64, members: usize) -> World {
+    let mut world = World::new(seed, lan());
+    (0..members).for_each(|at| _ = add(&mut world, &format!("n{at}"), at));
+    assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}");
+    world
+}
+
 fn owns(world: &World, member: usize) -> usize {
     core(world, member).own_duties().1.len()
 }
@@ -32,9 +40,7 @@ fn stays_idle(world: &mut World, node: usize, seconds: u32) -> bool {
 #[test]
 fn a_node_whose_name_is_taken_owns_nothing_until_it_is_let_in() {
     for seed in 0..6 {
-        let mut world = World::new(seed, lan());
-        (0..3).for_each(|at| _ = add(&mut world, &format!("n{at}"), at));
-        assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}");
+        let mut world = cluster(seed, 3);
         let late = add(&mut world, "n2", 3);
         assert!(stays_idle(&mut world, late, 40), "seed {seed}");
         assert!(
@@ -51,8 +57,7 @@ fn a_node_whose_name_is_taken_owns_nothing_until_it_is_let_in() {
 #[test]
 fn a_node_that_is_not_allowed_is_told_so_and_owns_nothing() {
     for seed in 0..6 {
-        let mut world = World::new(seed, lan());
-        (0..2).for_each(|at| _ = add(&mut world, &format!("n{at}"), at));
+        let mut world = cluster(seed, 2);
         let allowed: Vec<_> = world.members.iter().map(|member| member.id).collect();
         for member in 0..2 {
             world.kill(member);
@@ -116,9 +121,7 @@ fn of_two_of_one_name_one_owns_all() {
 #[test]
 fn what_was_owned_in_a_cut_is_not_owned_beside_the_cluster() {
     for seed in 0..6 {
-        let mut world = World::new(seed, lan());
-        (0..3).for_each(|at| _ = add(&mut world, &format!("n{at}"), at));
-        assert!(world.run_until(10 * SECOND, World::converged), "seed {seed}");
+        let mut world = cluster(seed, 3);
         let late = add(&mut world, "n2", 3);
         for cut in [8, 80] {
             isolate(&mut world, &[late]);

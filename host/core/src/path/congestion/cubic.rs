@@ -4,9 +4,9 @@
 //! each round trip, the more the longer it is: in proportion, so that flows that measure the queue a little differently
 //! still share. Since a queue that stands hides the path's own round trip, it is drained for a moment now and then; who
 //! notices that another flow does so joins in, so that all of them see it. What stays then, or though next to nothing is
-//! in flight, is no queue: the path has become longer, or its delay varies, as that of radio links does. Nor is it one as
-//! long as more arrives when more is sent: slow start goes on then, whatever the delay (which HyStart++ alone would end),
-//! and is resumed where it had ended for a delay that turns out to be the path's.
+//! in flight, is no queue: the path has become longer, or its delay varies, as that of radio links does. Nor is it one of
+//! ours as long as twice as much arrives as two rounds before: slow start goes on then, whatever the delay (which HyStart++
+//! alone would end), and is resumed where it had ended for a delay that turns out to be the path's.
 //!
 //! Where few datagrams fit into a round trip, a queue of ours or of others is most of what varies, and must not pass for the
 //! path's delay. So a round of fewer than `ROUND_SAMPLES` samples is no measure of rates. A drain is no respite: the window
